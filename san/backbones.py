@@ -1,0 +1,178 @@
+"""Backbones: a timm model with its pre-trained weights and its named sites. The only module that knows timm."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import huggingface_hub
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+
+PACKAGED = Path(__file__).parent / "weights"
+
+
+class WeightsError(RuntimeError):
+    """Pre-trained weights that cannot be had: missing, corrupt, or of another model."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One operation of a backbone whose output channels a method may adapt.
+
+    name: dotted module name; axis: where the channels are in its output; anterior: the site whose output it reads,
+    leaving aside what keeps the channels (norm, residual sum, activation); None for the first.
+    """
+
+    name: str
+    kind: Literal["patch", "norm", "linear", "conv"]
+    channels: int
+    axis: int
+    anterior: str | None
+
+
+def vit_sites(model: VisionTransformer) -> Iterator[Site]:
+    """Sites of a timm ViT in the order of computation."""
+    width = model.embed_dim
+    stream = "patch_embed.proj"  # the site that wrote to the residual stream last
+    yield Site(stream, "patch", width, 1, None)
+    for i, block in enumerate(model.blocks):
+        here = f"blocks.{i}."
+        yield Site(here + "norm1", "norm", width, -1, stream)
+        yield Site(here + "attn.qkv", "linear", block.attn.qkv.out_features, -1, stream)
+        yield Site(here + "attn.proj", "linear", width, -1, here + "attn.qkv")
+        yield Site(here + "norm2", "norm", width, -1, here + "attn.proj")
+        yield Site(here + "mlp.fc1", "linear", block.mlp.fc1.out_features, -1, here + "attn.proj")
+        yield Site(here + "mlp.fc2", "linear", width, -1, here + "mlp.fc1")
+        stream = here + "mlp.fc2"
+    norm = "norm" if isinstance(model.norm, nn.LayerNorm) else "fc_norm"
+    yield Site(norm, "norm", width, -1, stream)
+
+
+def sites(model: nn.Module) -> tuple[Site, ...]:
+    """Return the sites of a stock timm model; raise TypeError for a family that has none listed here."""
+    if isinstance(model, VisionTransformer):
+        return tuple(vit_sites(model))
+    raise TypeError(f"No sites are known for a {type(model).__name__}; allowed: timm's VisionTransformer.")
+
+
+def head_name(model: nn.Module) -> str:
+    """Return the dotted name of the classifier."""
+    head = model.get_classifier()
+    return next(name for name, module in model.named_modules() if module is head)
+
+
+def build(
+    name: str, classes: int, weights: str, sha256: str | None = None, arguments: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """Build a timm model with a fresh head of `classes` outputs and pre-trained weights everywhere else.
+
+    weights: `timm` (the pre-trained tag in `name`, from timm's cache or the hub), a `.safetensors` or `.npz` file, or
+    `random`, which has to be asked for. sha256: what the file must hash to, where it is known.
+    Raises WeightsError that says what to do where the weights cannot be had.
+    """
+    options = {"num_classes": classes, **(arguments or {})}
+    if weights == "timm":
+        return from_hub(name, options)
+    if weights == "random":
+        return timm.create_model(name, pretrained=False, **options)
+    path = find(weights)
+    if sha256 is not None and file_sha256(path) != sha256:
+        raise WeightsError(f"{path} is corrupt: its sha256 is {file_sha256(path)}, expected {sha256}. Fetch it again.")
+    if path.suffix == ".npz":
+        return from_file(name, path, options)
+    model = timm.create_model(name, pretrained=False, **options)
+    load_backbone(model, path)
+    return model
+
+
+def find(weights: str) -> Path:
+    """Return the path of a weights file: as given, or shipped with the package."""
+    candidates = [Path(weights).expanduser(), PACKAGED / weights]
+    path = next((p for p in candidates if p.is_file()), None)
+    if path is None:
+        tried = " and ".join(str(p) for p in candidates)
+        raise WeightsError(
+            f"No weights at {tried}. backbone.weights takes 'timm', 'random' or the path of a .safetensors or .npz file."
+        )
+    if path.suffix not in (".safetensors", ".npz"):
+        raise WeightsError(f"{path} is no .safetensors or .npz file; other formats can run code when read, so none is.")
+    return path
+
+
+def from_hub(name: str, options: dict[str, Any]) -> nn.Module:
+    """Load timm's weights of the tag in `name` from the local cache, or from the hub where there is a network."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        raise WeightsError(f"timm has no pre-trained weights called '{name}'. See timm.list_pretrained('vit*').")
+    repo = config.hf_hub_id + ("" if "/" in config.hf_hub_id and not config.hf_hub_id.endswith("/") else name)
+    cached = huggingface_hub.try_to_load_from_cache(repo, "model.safetensors")
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # the hub raises whatever its transport does; with a cached file it is not the network
+        if isinstance(cached, str):
+            raise WeightsError(f"{cached} cannot be read ({error}). Delete it so that it is fetched again.") from error
+        cache = huggingface_hub.constants.HF_HUB_CACHE
+        raise WeightsError(
+            f"The weights of {name} (model.safetensors of {repo}) are not in the cache {cache}, and the hub cannot be "
+            f"reached ({type(error).__name__}). Where there is a network, run\n"
+            f"    python -c \"import timm; timm.create_model('{name}', pretrained=True)\"\n"
+            f"and copy that cache here, or name a local file with backbone.weights=FILE.safetensors."
+        ) from error
+
+
+def from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
+    """Let timm convert an original `.npz` of the Vision Transformer authors."""
+    try:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options)
+    except Exception as error:
+        raise WeightsError(f"{path} cannot be read as weights of {name}: {error}") from error
+
+
+def load_backbone(model: nn.Module, path: Path) -> None:
+    """Fill everything but the head from a safetensors file, strictly; raise WeightsError on any difference."""
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is corrupt or truncated ({error}). Fetch it again.") from error
+    head = head_name(model) + "."
+    wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(head)}
+    found = {k: v for k, v in found.items() if not k.startswith(head)}
+    wrong = [k for k in wanted if k not in found or found[k].shape != wanted[k].shape] + sorted(found.keys() - wanted)
+    if wrong:
+        raise WeightsError(f"{path} holds another model: {len(wrong)} tensors differ, first {wrong[0]}.")
+    model.load_state_dict({k: v.to(wanted[k].dtype) for k, v in found.items()}, strict=False)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_key(name: str, weights: str) -> str:
+    """Return what identifies the weights without loading them: a tag of timm, `random`, or a file's sha256."""
+    if weights in ("timm", "random"):
+        return f"{weights}:{name}"
+    return file_sha256(find(weights))[:16]
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return 16 hex digits of a sha256 over the names and values of all tensors but the head's."""
+    head = head_name(model) + "."
+    sha = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        if not key.startswith(head):
+            sha.update(key.encode())
+            sha.update(as_bytes(value))
+    return sha.hexdigest()[:16]
+
+
+def as_bytes(tensor: Tensor) -> bytes:
+    """Return a tensor's values as bytes."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,40 @@
+"""Prepare the demo suite offline: digits from scikit-learn, everything else drawn."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+
+from san.data import drawing, pack
+from san.tasks import Suite, Task
+
+
+def digits(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
+    """Return the 1797 optical digits of the UCI repository, shuffled: uint8 `(1797, 8, 8, 3)`, labels, ids."""
+    bunch = load_digits()
+    order = np.random.default_rng(seed).permutation(len(bunch.target))
+    grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    return np.repeat(grey[order, :, :, None], 3, axis=3), bunch.target[order].astype(np.int64), [f"digits-{i}" for i in order]
+
+
+def make(task: Task, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
+    """Return all images, labels and ids of a demo task, in the order in which the splits take them."""
+    if task.name == "digits":
+        return digits(seed)
+    total = sum(task.splits.values())
+    images, labels = drawing.draw(task.name, len(task.classes), total, seed)
+    return images, labels, [f"{task.name}-{i}" for i in range(total)]
+
+
+def prepare(suite: Suite, task: Task, folder: Path) -> None:
+    """Write the splits of a demo task that are not there yet below `folder`; the same seed gives the same pixels."""
+    if all(pack.manifest_of(folder / split) for split in task.splits):
+        return
+    images, labels, ids = make(task, suite.seed)
+    start = 0
+    for split, size in task.splits.items():
+        part = slice(start, start + size)
+        source = {"made_by": "san.data.demo", "seed": suite.seed, "split": f"[{part.start}:{part.stop}]"}
+        pack.write(folder / split, images[part], labels[part], ids[part], source)
+        start += size

@@ -1,0 +1,162 @@
+"""Train and evaluate: the controlled variable of every table, the same for all methods."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from san.data.batches import Batches
+from san.tasks import lookup
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+OPTIMIZERS = ("adamw", "sgd")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyper-parameters of a run. Epochs are passes over the training split; lr and weight decay are the peak values.
+
+    warmup_epochs: linear rise from zero; then cosine to zero. weight_decay: on tensors of two or more axes, as timm
+    does. momentum: of sgd; beta1 of adamw is 0.9, beta2 0.999. smoothing: of the labels.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    weight_decay: float
+    momentum: float
+    warmup_epochs: int
+    smoothing: float
+    precision: str
+
+    def __post_init__(self) -> None:
+        lookup(self.optimizer, OPTIMIZERS, "optimizer")
+        lookup(self.precision, PRECISIONS, "precision")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            kinds = {int: (int,), float: (int, float), str: (str,)}[field.type]  # type: ignore[index]
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise ValueError(f"{field.name} came as {value!r}; a {field.type.__name__} is allowed.")  # type: ignore[union-attr]
+        rules = {
+            "epochs": (self.epochs >= 1, "1 or more"),
+            "batch_size": (self.batch_size >= 1, "1 or more"),
+            "lr": (0 < self.lr < math.inf, "a positive number"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
+            "momentum": (0 <= self.momentum < 1, "0 to below 1"),
+            "warmup_epochs": (0 <= self.warmup_epochs, "0 or more"),
+            "smoothing": (0 <= self.smoothing < 1, "0 to below 1"),
+        }
+        for name, (holds, allowed) in rules.items():
+            if not holds:
+                raise ValueError(f"{name} came as {getattr(self, name)}; allowed: {allowed}. Give {name}=VALUE.")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Right answers among all images of a split, and the mean cross-entropy in nats."""
+
+    correct: int
+    total: int
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy in percent."""
+        return 100 * self.correct / self.total
+
+
+class NonFiniteLossError(RuntimeError):
+    """The training loss became NaN or infinite."""
+
+
+def lr_at(step: int, steps: int, warmup: int, peak: float) -> float:
+    """Learning rate of a step (from 0): linear rise over `warmup` steps to `peak`, then a half cosine to zero."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Optimise what trains; matrices decay, vectors do not."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr=recipe.lr)
+
+
+def mixed(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Autocast to bfloat16, or nothing for fp32."""
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
+
+
+def fit(
+    model: nn.Module,
+    batches: Batches,
+    recipe: Recipe,
+    trainable: Sequence[str],
+    after_step: Callable[[int, int, float, float], None],
+    after_epoch: Callable[[int], None],
+) -> float:
+    """Train for `recipe.epochs` epochs; return the seconds spent in training steps.
+
+    after_step gets (steps done, steps in all, loss, lr), the loss as of the last epoch's end or step 1; after_epoch
+    gets the epoch just done, from 1. Raises NonFiniteLossError with step and learning rate, RuntimeError where the
+    parameters that receive gradients are not exactly `trainable`.
+    """
+    optimizer = make_optimizer(model, recipe)
+    steps, warmup = recipe.epochs * len(batches), recipe.warmup_epochs * len(batches)
+    step, seconds = 0, 0.0
+    for epoch in range(1, recipe.epochs + 1):
+        model.train()
+        begin = time.perf_counter()
+        for images, labels in batches:
+            lr = lr_at(step, steps, warmup, recipe.lr)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            with mixed(batches.device, recipe.precision):
+                loss = F.cross_entropy(model(images).float(), labels, label_smoothing=recipe.smoothing)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if step == 0:
+                check_gradients(model, trainable)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise NonFiniteLossError(f"The loss became {value} at step {step + 1} of {steps} with lr {lr:.3g}. Lower lr.")
+            optimizer.step()
+            step += 1
+            after_step(step, steps, value, lr)
+        seconds += time.perf_counter() - begin
+        after_epoch(epoch)
+    return seconds
+
+
+def check_gradients(model: nn.Module, trainable: Sequence[str]) -> None:
+    """Raise RuntimeError unless exactly the parameters named `trainable` have a gradient."""
+    have = {name for name, p in model.named_parameters() if p.grad is not None}
+    if have != set(trainable):
+        odd = sorted(have ^ set(trainable))
+        raise RuntimeError(f"{len(odd)} parameters train that should not, or should and do not: {', '.join(odd[:5])}")
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, batches: Batches, precision: str = "fp32") -> Score:
+    """Score every image of a split once."""
+    model.eval()
+    correct = torch.zeros((), dtype=torch.long, device=batches.device)
+    loss = torch.zeros((), dtype=torch.double, device=batches.device)
+    for images, labels in batches:
+        with mixed(batches.device, precision):
+            logits: Tensor = model(images).float()
+        correct += (logits.argmax(1) == labels).sum()
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+    return Score(int(correct), len(batches.split), float(loss) / len(batches.split))

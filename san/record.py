@@ -1,0 +1,146 @@
+"""Records: one JSON per run, whole or not there. Tables are made from nothing else."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+STATUSES = ("done", "failed", "oom")
+
+
+@dataclass(frozen=True)
+class Point:
+    """The score on the evaluated split after an epoch."""
+
+    epoch: int
+    correct: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy in percent."""
+        return 100 * self.correct / self.total
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run. `id` hashes everything that may change the number; equal ids mean the same experiment.
+
+    variant: the settings that depart from the recipe, as given, in words; runs of one row of a table share it.
+    selected_on: where the epoch was chosen (`last` or a split); evaluated_on: the split behind `last` and `best`.
+    params: the method's counts; seconds, peak_bytes (of the process, or on the GPU) and joules: None where unknown.
+    """
+
+    id: str
+    suite: str
+    task: str
+    method: str
+    backbone: str
+    protocol: str
+    variant: str
+    seed: int
+    selected_on: str
+    evaluated_on: str
+    status: str
+    config: dict[str, Any]
+    weights: str
+    data: dict[str, str]
+    code: dict[str, Any]
+    versions: dict[str, str]
+    device: dict[str, Any]
+    created: str
+    last: Point | None = None
+    best: Point | None = None
+    curve: list[Point] = field(default_factory=list)
+    params: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: int | None = None
+    joules: float | None = None
+    error: str | None = None
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status is '{self.status}'; allowed: {', '.join(STATUSES)}.")
+        if self.status == "done" and (self.last is None or self.best is None):
+            raise ValueError("a run that is done has a last and a best point.")
+
+    @property
+    def point(self) -> Point | None:
+        """The point that counts under the run's protocol."""
+        return self.last if self.selected_on == "last" else self.best
+
+
+class RecordError(ValueError):
+    """A file that is not a record of this version."""
+
+
+def identity(facts: Mapping[str, Any]) -> str:
+    """Return 12 hex digits that name a run by its content: a sha256 over `facts` as canonical JSON."""
+    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def path_of(folder: Path, suite: str, method: str, task: str, seed: int, key: str) -> Path:
+    """Return where a run's record lives. The name is for people; nothing is ever read back out of it."""
+    return folder / suite / method / f"{task}-seed{seed}-{key}.json"
+
+
+def write(record: Record, path: Path) -> None:
+    """Write a record atomically: readers see the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(asdict(record), file, indent=1, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(unfinished).chmod(0o644)
+        Path(unfinished).replace(path)
+    finally:
+        Path(unfinished).unlink(missing_ok=True)
+
+
+def read(path: Path) -> Record:
+    """Read one record; raise RecordError that names the file where it is corrupt or of another schema."""
+    try:
+        raw = json.loads(path.read_text())
+        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+            version = raw.get("schema") if isinstance(raw, dict) else None
+            raise RecordError(f"{path} has schema {version}; {SCHEMA} is allowed. Delete it and run again.")
+        unknown = raw.keys() - {f.name for f in fields(Record)}
+        if unknown:
+            raise RecordError(f"{path} has unknown fields {', '.join(sorted(unknown))}. Delete it and run again.")
+        for name in ("last", "best"):
+            raw[name] = Point(**raw[name]) if raw.get(name) is not None else None
+        raw["curve"] = [Point(**point) for point in raw["curve"]]
+        return Record(**raw)
+    except RecordError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RecordError(f"{path} is not a readable record ({error}). Delete it and run again.") from error
+
+
+def read_all(folder: Path) -> tuple[list[Record], list[str]]:
+    """Read every record below a folder, sorted by path; also return one sentence per file that is none."""
+    records, problems = [], []
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            records.append(read(path))
+        except RecordError as error:
+            problems.append(str(error))
+    return records, problems
+
+
+def finished(path: Path) -> Record | None:
+    """Return the record at `path` if that run is done, else None; a corrupt file counts as not done."""
+    try:
+        record = read(path)
+    except RecordError:
+        return None
+    return record if record.status == "done" else None
