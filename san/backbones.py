@@ -67,6 +67,12 @@ def head_name(model: nn.Module) -> str:
     return next(name for name, module in model.named_modules() if module is head)
 
 
+def input_size(model: nn.Module) -> int:
+    """Return the side in pixels of the square images that a model takes."""
+    size = model.patch_embed.img_size
+    return int(size[0])
+
+
 def build(
     name: str, classes: int, weights: str, sha256: str | None = None, arguments: Mapping[str, Any] | None = None
 ) -> nn.Module:

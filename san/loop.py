@@ -105,12 +105,12 @@ def fit(
     recipe: Recipe,
     trainable: Sequence[str],
     after_step: Callable[[int, int, float, float], None],
-    after_epoch: Callable[[int], None],
+    after_epoch: Callable[[int, float], None],
 ) -> float:
     """Train for `recipe.epochs` epochs; return the seconds spent in training steps.
 
-    after_step gets (steps done, steps in all, loss, lr), the loss as of the last epoch's end or step 1; after_epoch
-    gets the epoch just done, from 1. Raises NonFiniteLossError with step and learning rate, RuntimeError where the
+    after_step gets (steps done, steps in all, loss, lr); after_epoch gets (the epoch just done, from 1; its mean loss).
+    Raises NonFiniteLossError with step and learning rate, RuntimeError where the
     parameters that receive gradients are not exactly `trainable`.
     """
     optimizer = make_optimizer(model, recipe)
@@ -118,7 +118,7 @@ def fit(
     step, seconds = 0, 0.0
     for epoch in range(1, recipe.epochs + 1):
         model.train()
-        begin = time.perf_counter()
+        begin, losses = time.perf_counter(), 0.0
         for images, labels in batches:
             lr = lr_at(step, steps, warmup, recipe.lr)
             for group in optimizer.param_groups:
@@ -133,10 +133,10 @@ def fit(
             if not math.isfinite(value):
                 raise NonFiniteLossError(f"The loss became {value} at step {step + 1} of {steps} with lr {lr:.3g}. Lower lr.")
             optimizer.step()
-            step += 1
+            step, losses = step + 1, losses + value
             after_step(step, steps, value, lr)
         seconds += time.perf_counter() - begin
-        after_epoch(epoch)
+        after_epoch(epoch, losses / len(batches))
     return seconds
 
 

@@ -75,6 +75,13 @@ class Record:
         """The point that counts under the run's protocol."""
         return self.last if self.selected_on == "last" else self.best
 
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy in percent of a run that is done."""
+        if self.point is None:
+            raise ValueError(f"run {self.id} is {self.status}: it has no accuracy.")
+        return self.point.accuracy
+
 
 class RecordError(ValueError):
     """A file that is not a record of this version."""
@@ -104,6 +111,15 @@ def write(record: Record, path: Path) -> None:
         Path(unfinished).replace(path)
     finally:
         Path(unfinished).unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raise OSError in words unless a record can be written to `path`; better now than after an hour of training."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(f"{path.parent} cannot be written ({error.strerror}). Give results=FOLDER that can.") from error
 
 
 def read(path: Path) -> Record:

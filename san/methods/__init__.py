@@ -11,7 +11,7 @@ registration there is.
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,9 +65,7 @@ def attach(model: nn.Module, method: str, **options: Any) -> Adapter:
     Raises LookupError on an unknown method or option (with the nearest names), ValueError on a model that has a method
     already or on an option out of range, TypeError on a model family without sites.
     """
-    function = method_function(method)
-    for option in options:
-        lookup(option, list(inspect.signature(function).parameters)[2:] or ["(none)"], f"option of {method}")
+    function = check_options(method, options)
     if hasattr(model, "adapted_by"):
         raise ValueError(f"This model has '{model.adapted_by}' attached already; build a fresh one for '{method}'.")
     found, before = sites(model), [p for _, p in model.named_parameters()]
@@ -86,9 +84,20 @@ def attach(model: nn.Module, method: str, **options: Any) -> Adapter:
     return Adapter(model, method, options, trainable, count(model, found, trainable, backbone_size))
 
 
-def method_function(method: str) -> Callable[..., Iterable[str]]:
-    """Return the `attach` of a method's module; raise LookupError with the nearest names if there is none."""
-    function: Callable[..., Iterable[str]] = importlib.import_module(f"{__name__}.{lookup(method, names(), 'method')}").attach
+def check_options(method: str, options: Mapping[str, Any]) -> Callable[..., Iterable[str]]:
+    """Return the `attach` of a method's module if it exists and takes these options.
+
+    Raises LookupError (with the nearest names) or, where an option is not of its default's type, ValueError.
+    """
+    module = importlib.import_module(f"{__name__}.{lookup(method, names(), 'method')}")
+    function: Callable[..., Iterable[str]] = module.attach
+    defaults = {k: p.default for k, p in inspect.signature(function).parameters.items() if k not in ("model", "sites")}
+    for name, value in options.items():
+        default = defaults[lookup(name, defaults, f"option of {method}")]
+        allowed = (int, float) if isinstance(default, float) else (type(default),)
+        if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool):
+            kind = type(default).__name__
+            raise ValueError(f"method.{name} came as {value!r}; a {kind} is allowed (default {default!r}).")
     return function
 
 

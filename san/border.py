@@ -1,0 +1,102 @@
+"""The border to Hydra: tasks as config choices, and errors in words. Only this module and train.py know Hydra."""
+
+import difflib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from san.backbones import WeightsError
+from san.loop import NonFiniteLossError
+from san.tasks import load_suite, suite_names
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+# Overrides that choose a cell of a table, or that cannot change its number; all others make a variant of the method.
+NOT_A_VARIANT = ("data", "method", "backbone", "protocol", "seed", "logger", "device", "data_root", "results", "force")
+EXPECTED = (LookupError, ValueError, TypeError, OSError, WeightsError, NonFiniteLossError)
+
+log = logging.getLogger(__name__)
+
+
+def register_tasks() -> None:
+    """Offer every row of benchmarks/*.yaml as `data=<suite>/<task>`; a suite brings its backbone and recipe along."""
+    store = ConfigStore.instance()
+    for name in suite_names():
+        suite = load_suite(name)
+        chosen = [
+            {"override /backbone@_global_.backbone": suite.backbone},
+            {"override /recipe@_global_.recipe": suite.recipe},
+        ]
+        for task in suite.tasks:
+            node = {"suite": name, "task": task, "resize": "bilinear", "normalise": "${backbone.normalise}"}
+            store.store(group=f"data/{name}", name=task, node={"defaults": chosen, **node}, package="data")
+
+
+def variant() -> str:
+    """Return the overrides of the present job that depart from its recipe, in words; empty if there are none."""
+    given = [o for o in HydraConfig.get().overrides.task if o.lstrip("+~").split("=")[0] not in NOT_A_VARIANT]
+    return " ".join(sorted(given))
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Call a Hydra main function; on an error we foresee print one message and exit with 1 (130 after Ctrl-C)."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand exceptions to us instead of printing a trace
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(stop("Interrupted: no record was written for the run in flight.", 130))
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(stop(explain(error), 1))
+    except EXPECTED as error:
+        sys.exit(stop(str(error), 1))
+
+
+def stop(message: str, code: int) -> int:
+    """Print why the program ends and return its exit code."""
+    sys.stderr.write(f"Error: {message}\n")
+    return code
+
+
+def explain(error: Exception) -> str:
+    """Return Hydra's message, with the nearest names where a choice or a key is unknown."""
+    text = str(error).strip()
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        return text + nearest(error.missing_cfg_file.rsplit("/", 1)[-1], error.options)
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key is not None:
+        return text + nearest(key.group(1), list(keys(default_config())))
+    return text if cause is None or str(cause) in text else f"{text}\n{cause}"
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return a sentence with the names most like `name`, or nothing."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"\nDid you mean {' or '.join(near)}?" if near else ""
+
+
+def default_config() -> Mapping[str, Any]:
+    """Compose the configuration without overrides."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        plain: Mapping[str, Any] = OmegaConf.to_container(compose("train"), resolve=False)  # type: ignore[assignment]
+    return plain
+
+
+def keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all keys."""
+    for key, value in config.items():
+        yield prefix + key
+        if isinstance(value, Mapping):
+            yield from keys(value, f"{prefix}{key}.")

@@ -1,0 +1,139 @@
+"""An experiment: everything that defines one run, checked and typed, with its identity."""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from san import backbones, data, provenance, record
+from san.data.pack import Split
+from san.loop import Recipe
+from san.methods import check_options
+from san.record import Record
+from san.tasks import Suite, Task, load_suite, lookup
+
+SELECTIONS = ("last", "val", "test")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which splits train and are evaluated, how often (epochs; 0: at the end only), and where the epoch is chosen."""
+
+    name: str
+    train: str
+    evaluate: str
+    selected_on: str
+    every: int
+
+    def __post_init__(self) -> None:
+        lookup(self.selected_on, SELECTIONS, "protocol.selected_on")
+        if not isinstance(self.every, int) or self.every < 0:
+            raise ValueError(f"protocol.every came as {self.every!r}; allowed: 0 (after the last epoch only) or more.")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run. `config` is the resolved configuration it came from, for the record alone."""
+
+    suite: Suite
+    task: Task
+    train: Split
+    evaluate: Split
+    backbone: Mapping[str, Any]
+    preprocess: Mapping[str, str]
+    method: str
+    options: Mapping[str, Any]
+    recipe: Recipe
+    protocol: Protocol
+    seed: int
+    device: torch.device
+    variant: str
+    config: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """What a person calls this run."""
+        extra = f" [{self.variant}]" if self.variant else ""
+        return f"{self.suite.name}/{self.task.name} {self.method}{extra} seed {self.seed}"
+
+    def identity(self) -> str:
+        """Hash everything that may change the number, and nothing that may not."""
+        b = self.backbone
+        return record.identity(
+            {
+                "task": [self.suite.name, self.task.name],
+                "data": [self.train.fingerprint, self.evaluate.fingerprint],
+                "preprocess": dict(self.preprocess),
+                "backbone": [b["timm"], b["arguments"], backbones.weights_key(b["timm"], b["weights"])],
+                "method": [self.method, dict(self.options)],
+                "recipe": asdict(self.recipe),
+                "protocol": asdict(self.protocol),
+                "seed": self.seed,
+            }
+        )
+
+    def record_path(self) -> Path:
+        """Return where this run's record is or will be."""
+        folder = Path(self.config["results"]) / "records"
+        return record.path_of(folder, self.suite.name, self.method, self.task.name, self.seed, self.identity())
+
+    def record(self, status: str, weights: str, **outcome: Any) -> Record:
+        """Return this run's record with its outcome."""
+        return Record(
+            id=self.identity(),
+            suite=self.suite.name,
+            task=self.task.name,
+            method=self.method,
+            backbone=self.backbone["name"],
+            protocol=self.protocol.name,
+            variant=self.variant,
+            seed=self.seed,
+            selected_on=self.protocol.selected_on,
+            evaluated_on=self.protocol.evaluate,
+            status=status,
+            config=self.config,
+            weights=weights,
+            data={"train": self.train.fingerprint, "evaluate": self.evaluate.fingerprint},
+            code=provenance.code(),
+            versions=provenance.versions(),
+            device=provenance.describe(self.device),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **outcome,
+        )
+
+
+def from_config(config: dict[str, Any], variant: str) -> Experiment:
+    """Check a resolved configuration (plain dicts) and read the data that it names.
+
+    Raises LookupError or ValueError that says what came and what is allowed.
+    """
+    seed, method = config["seed"], dict(config["method"])
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed came as {seed!r}; allowed: 0, 1, 2 ...")
+    name = method.pop("name")
+    check_options(name, method)
+    device = provenance.pick_device(config["device"])
+    precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(config["precision"], config["precision"])
+    recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)} | {"precision": precision})
+    protocol = Protocol(**config["protocol"])
+    suite = load_suite(config["data"]["suite"])
+    task, root = suite.task(config["data"]["task"]), Path(config["data_root"])
+    return Experiment(
+        suite=suite,
+        task=task,
+        train=data.load(suite, task, protocol.train, root),
+        evaluate=data.load(suite, task, protocol.evaluate, root),
+        backbone=config["backbone"],
+        preprocess={key: config["data"][key] for key in ("resize", "normalise")},
+        method=name,
+        options=method,
+        recipe=recipe,
+        protocol=protocol,
+        seed=seed,
+        device=device,
+        variant=variant,
+        config=config,
+    )
