@@ -4,7 +4,19 @@ import san
 adapter = san.attach(model, "ssf")     # any stock timm ViT, in place
 """
 
-from san.methods import Adapter, attach
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from san.methods import Adapter, attach
 
 __version__ = "0.1.0"
 __all__ = ["Adapter", "attach"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the methods, and torch with them, when first asked for: tables and --help need neither."""
+    if name in __all__:
+        from san import methods  # noqa: PLC0415
+
+        return getattr(methods, name)
+    raise AttributeError(f"module 'san' has no attribute '{name}'")

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import huggingface_hub
 import timm
@@ -14,44 +14,44 @@ from safetensors.torch import load_file
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
+from san.errors import WeightsError
+
 PACKAGED = Path(__file__).parent / "weights"
-
-
-class WeightsError(RuntimeError):
-    """Pre-trained weights that cannot be had: missing, corrupt, or of another model."""
 
 
 @dataclass(frozen=True)
 class Site:
     """One operation of a backbone whose output channels a method may adapt.
 
-    name: dotted module name; axis: where the channels are in its output; anterior: the site whose output it reads,
-    leaving aside what keeps the channels (norm, residual sum, activation); None for the first.
+    name: dotted module name; inputs, channels: how many it reads and writes; axis: where the channels are in its
+    output; anterior: the site whose output it reads, leaving aside what keeps the channels (norm, residual sum,
+    activation); None for the first.
     """
 
     name: str
     kind: Literal["patch", "norm", "linear", "conv"]
+    inputs: int
     channels: int
     axis: int
     anterior: str | None
 
 
-def vit_sites(model: VisionTransformer) -> Iterator[Site]:
+def vit_sites(model: Any) -> Iterator[Site]:
     """Sites of a timm ViT in the order of computation."""
     width = model.embed_dim
     stream = "patch_embed.proj"  # the site that wrote to the residual stream last
-    yield Site(stream, "patch", width, 1, None)
+    yield Site(stream, "patch", model.patch_embed.proj.in_channels, width, 1, None)
     for i, block in enumerate(model.blocks):
-        here = f"blocks.{i}."
-        yield Site(here + "norm1", "norm", width, -1, stream)
-        yield Site(here + "attn.qkv", "linear", block.attn.qkv.out_features, -1, stream)
-        yield Site(here + "attn.proj", "linear", width, -1, here + "attn.qkv")
-        yield Site(here + "norm2", "norm", width, -1, here + "attn.proj")
-        yield Site(here + "mlp.fc1", "linear", block.mlp.fc1.out_features, -1, here + "attn.proj")
-        yield Site(here + "mlp.fc2", "linear", width, -1, here + "mlp.fc1")
+        here, attention, hidden = f"blocks.{i}.", block.attn.qkv.out_features, block.mlp.fc1.out_features
+        yield Site(here + "norm1", "norm", width, width, -1, stream)
+        yield Site(here + "attn.qkv", "linear", width, attention, -1, stream)
+        yield Site(here + "attn.proj", "linear", width, width, -1, here + "attn.qkv")
+        yield Site(here + "norm2", "norm", width, width, -1, here + "attn.proj")
+        yield Site(here + "mlp.fc1", "linear", width, hidden, -1, here + "attn.proj")
+        yield Site(here + "mlp.fc2", "linear", hidden, width, -1, here + "mlp.fc1")
         stream = here + "mlp.fc2"
     norm = "norm" if isinstance(model.norm, nn.LayerNorm) else "fc_norm"
-    yield Site(norm, "norm", width, -1, stream)
+    yield Site(norm, "norm", width, width, -1, stream)
 
 
 def sites(model: nn.Module) -> tuple[Site, ...]:
@@ -63,14 +63,13 @@ def sites(model: nn.Module) -> tuple[Site, ...]:
 
 def head_name(model: nn.Module) -> str:
     """Return the dotted name of the classifier."""
-    head = model.get_classifier()
-    return next(name for name, module in model.named_modules() if module is head)
+    head = cast(Any, model).get_classifier()
+    return str(next(name for name, module in model.named_modules() if module is head))
 
 
 def input_size(model: nn.Module) -> int:
     """Return the side in pixels of the square images that a model takes."""
-    size = model.patch_embed.img_size
-    return int(size[0])
+    return int(cast(Any, model).patch_embed.img_size[0])
 
 
 def build(
@@ -104,7 +103,7 @@ def find(weights: str) -> Path:
     if path is None:
         tried = " and ".join(str(p) for p in candidates)
         raise WeightsError(
-            f"No weights at {tried}. backbone.weights takes 'timm', 'random' or the path of a .safetensors or .npz file."
+            f"No weights at {tried}. backbone.weights takes 'timm', 'random' or the path of a .safetensors or .npz."
         )
     if path.suffix not in (".safetensors", ".npz"):
         raise WeightsError(f"{path} is no .safetensors or .npz file; other formats can run code when read, so none is.")
@@ -119,6 +118,9 @@ def from_hub(name: str, options: dict[str, Any]) -> nn.Module:
     repo = config.hf_hub_id + ("" if "/" in config.hf_hub_id and not config.hf_hub_id.endswith("/") else name)
     cached = huggingface_hub.try_to_load_from_cache(repo, "model.safetensors")
     try:
+        if not isinstance(cached, str):  # ask once, before timm asks again and again for minutes
+            url = huggingface_hub.hf_hub_url(repo, "model.safetensors")
+            huggingface_hub.get_session().head(url, timeout=10)
         return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub raises whatever its transport does; with a cached file it is not the network
         if isinstance(cached, str):

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from san.backbones import WeightsError
-from san.loop import NonFiniteLossError
+from san.errors import NonFiniteLossError, WeightsError
 from san.tasks import load_suite, suite_names
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -72,15 +71,20 @@ def explain(error: Exception) -> str:
     """Return Hydra's message, with the nearest names where a choice or a key is unknown."""
     text = str(error).strip()
     cause = error.__cause__ or error.__context__
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        return text + nearest(error.missing_cfg_file.rsplit("/", 1)[-1], error.options)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        text = text.split("\nConfig search path:")[0].strip()
+        if error.missing_cfg_file.startswith("data/"):
+            tasks = [f"{name}/{task}" for name in suite_names() for task in load_suite(name).tasks]
+            wanted = error.missing_cfg_file.removeprefix("data/")
+            return f"{text}\nAvailable options in 'data': {', '.join(tasks)}{nearest(wanted, tasks)}"
+        return text + nearest(error.missing_cfg_file.rsplit("/", 1)[-1], error.options or [])
     key = re.search(r"Could not override '([^']+)'", text)
     if key is not None:
         return text + nearest(key.group(1), list(keys(default_config())))
     return text if cause is None or str(cause) in text else f"{text}\n{cause}"
 
 
-def nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
     """Return a sentence with the names most like `name`, or nothing."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"\nDid you mean {' or '.join(near)}?" if near else ""

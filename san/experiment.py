@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from san import backbones, data, provenance, record
+from san.data.batches import Preprocess
 from san.data.pack import Split
 from san.loop import Recipe
 from san.methods import check_options
@@ -43,7 +44,7 @@ class Experiment:
     train: Split
     evaluate: Split
     backbone: Mapping[str, Any]
-    preprocess: Mapping[str, str]
+    preprocess: Preprocess
     method: str
     options: Mapping[str, Any]
     recipe: Recipe
@@ -66,7 +67,7 @@ class Experiment:
             {
                 "task": [self.suite.name, self.task.name],
                 "data": [self.train.fingerprint, self.evaluate.fingerprint],
-                "preprocess": dict(self.preprocess),
+                "preprocess": asdict(self.preprocess),
                 "backbone": [b["timm"], b["arguments"], backbones.weights_key(b["timm"], b["weights"])],
                 "method": [self.method, dict(self.options)],
                 "recipe": asdict(self.recipe),
@@ -127,7 +128,7 @@ def from_config(config: dict[str, Any], variant: str) -> Experiment:
         train=data.load(suite, task, protocol.train, root),
         evaluate=data.load(suite, task, protocol.evaluate, root),
         backbone=config["backbone"],
-        preprocess={key: config["data"][key] for key in ("resize", "normalise")},
+        preprocess=Preprocess(config["data"]["resize"], config["data"]["normalise"]),
         method=name,
         options=method,
         recipe=recipe,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.data.batches import Batches
+from san.errors import NonFiniteLossError
 from san.tasks import lookup
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -42,14 +43,14 @@ class Recipe:
             value = getattr(self, field.name)
             kinds = {int: (int,), float: (int, float), str: (str,)}[field.type]  # type: ignore[index]
             if isinstance(value, bool) or not isinstance(value, kinds):
-                raise ValueError(f"{field.name} came as {value!r}; a {field.type.__name__} is allowed.")  # type: ignore[union-attr]
+                raise ValueError(f"{field.name} came as {value!r}; allowed: {field.type.__name__}.")  # type: ignore[union-attr]
         rules = {
             "epochs": (self.epochs >= 1, "1 or more"),
             "batch_size": (self.batch_size >= 1, "1 or more"),
             "lr": (0 < self.lr < math.inf, "a positive number"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
             "momentum": (0 <= self.momentum < 1, "0 to below 1"),
-            "warmup_epochs": (0 <= self.warmup_epochs, "0 or more"),
+            "warmup_epochs": (self.warmup_epochs >= 0, "0 or more"),
             "smoothing": (0 <= self.smoothing < 1, "0 to below 1"),
         }
         for name, (holds, allowed) in rules.items():
@@ -69,10 +70,6 @@ class Score:
     def accuracy(self) -> float:
         """Top-1 accuracy in percent."""
         return 100 * self.correct / self.total
-
-
-class NonFiniteLossError(RuntimeError):
-    """The training loss became NaN or infinite."""
 
 
 def lr_at(step: int, steps: int, warmup: int, peak: float) -> float:
@@ -126,12 +123,14 @@ def fit(
             with mixed(batches.device, recipe.precision):
                 loss = F.cross_entropy(model(images).float(), labels, label_smoothing=recipe.smoothing)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             if step == 0:
                 check_gradients(model, trainable)
             value = loss.item()
             if not math.isfinite(value):
-                raise NonFiniteLossError(f"The loss became {value} at step {step + 1} of {steps} with lr {lr:.3g}. Lower lr.")
+                raise NonFiniteLossError(
+                    f"The loss became {value} at step {step + 1} of {steps} with lr {lr:.3g}. Lower lr."
+                )
             optimizer.step()
             step, losses = step + 1, losses + value
             after_step(step, steps, value, lr)

@@ -27,7 +27,9 @@ class Progress:
         elif (now := time.monotonic()) - self.spoke >= EVERY:
             self.spoke = now
             left = (now - self.begin) / done * (steps - done)
-            print(f"{self.title}: step {done}/{steps}, loss {loss:.3f}, {left:.0f} s left", file=self.stream, flush=True)
+            print(
+                f"{self.title}: step {done}/{steps}, loss {loss:.3f}, {left:.0f} s left", file=self.stream, flush=True
+            )
 
     def close(self) -> None:
         """Take the bar away."""

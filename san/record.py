@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from san.errors import RecordError
+
 SCHEMA = 1
 STATUSES = ("done", "failed", "oom")
 
@@ -81,10 +83,6 @@ class Record:
         if self.point is None:
             raise ValueError(f"run {self.id} is {self.status}: it has no accuracy.")
         return self.point.accuracy
-
-
-class RecordError(ValueError):
-    """A file that is not a record of this version."""
 
 
 def identity(facts: Mapping[str, Any]) -> str:

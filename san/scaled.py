@@ -1,13 +1,13 @@
-"""Layers whose output channels are scaled and shifted and whose input channels may be scaled: y = s * (W (p * x) + b) + t.
+"""Layers with scaled inputs and scaled, shifted outputs: y = s * (W (p * x) + b) + t.
 
-They are stock layers with the same parameter names plus `scale`, `shift` and `pre`. The scales live in the folded weight
-W' = diag(s) W diag(p), so a forward pass is the plain layer's. Their gradients come from what the backward pass has
-anyway, never from a dense weight gradient:
+They are stock layers with the same parameter names plus `scale`, `shift` and `pre`. The scales live in the folded
+weight W' = diag(s) W diag(p), so a forward pass is the plain layer's. Their gradients come from what the backward pass
+has anyway, never from a dense weight gradient:
 
-    dt = sum_n dy_n          ds = sum_n dy_n * (y_n - t) / s          dp = sum_n dx_n * x_n / p          dx = W'^T dy
+    dx = W'^T dy     dt = sum_n dy_n     ds = sum_n dy_n * (y_n - t) / s     dp = sum_n dx_n * x_n / p
 
-A channel whose scale is exactly zero would lose its gradient by that division; it is run at TINY instead, which floating
-point carries at full relative precision and which is far below the rounding error of its neighbours.
+A channel whose scale is exactly zero would lose its gradient by that division; it is run at TINY instead, which
+floating point carries at full relative precision and which is far below the rounding error of its neighbours.
 """
 
 from typing import Any
@@ -34,8 +34,14 @@ class ScaledLinearFunction(torch.autograd.Function):
     """y = s * (W (p * x) + b) + t on `(..., I)`, with gradients for x, s, t, p; W and b are constants."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor | None, pre: Tensor | None
+    def forward(  # noqa: D102
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: Tensor,
+        shift: Tensor | None,
+        pre: Tensor | None,
     ) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
@@ -50,7 +56,7 @@ class ScaledLinearFunction(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # noqa: D102
         x, folded, y, s, shift, p = ctx.saved_tensors
         needs_x, _, _, needs_scale, needs_shift, needs_pre = ctx.needs_input_grad
         dx = dy @ folded if needs_x or needs_pre else None
@@ -65,12 +71,11 @@ class ScaledLinearFunction(torch.autograd.Function):
 
 
 class Scales(nn.Module):
-    """What the scaled layers share: a trainable `scale` and perhaps `shift` of the outputs, perhaps `pre` of the inputs."""
+    """What scaled layers share: a trainable `scale`, perhaps a `shift`, perhaps `pre`, the scale of the inputs."""
 
     scale: nn.Parameter
     shift: nn.Parameter | None
     pre: nn.Parameter | None
-    bias: nn.Parameter | None
 
     def add_scales(self, channels: int, like: Tensor, shift: bool, pre: nn.Parameter | None) -> None:
         """Register ones, zeros and the given (shared) input scale."""
@@ -78,18 +83,18 @@ class Scales(nn.Module):
         self.shift = nn.Parameter(torch.zeros_like(self.scale)) if shift else None
         self.pre = pre
 
-    def folded_bias(self) -> Tensor | None:
-        """b' = s * b + t, None where the layer has neither bias nor shift."""
-        if self.bias is None:
+    def folded_bias(self, bias: Tensor | None) -> Tensor | None:
+        """Return s * b + t, None where the layer has neither bias nor shift."""
+        if bias is None:
             return self.shift
-        return self.scale * self.bias if self.shift is None else self.scale * self.bias + self.shift
+        return self.scale * bias if self.shift is None else self.scale * bias + self.shift
 
 
-def folded_into(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+def fill(plain: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     """Give a plain layer, made on the meta device, its folded tensors."""
-    layer.weight = nn.Parameter(weight.detach())
-    layer.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
-    return layer
+    plain.weight = nn.Parameter(weight.detach())
+    plain.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
+    return plain
 
 
 class ScaledLinear(nn.Linear, Scales):
@@ -109,17 +114,20 @@ class ScaledLinear(nn.Linear, Scales):
         """Return the plain layer that computes the same."""
         weight = self.weight * self.scale[:, None]
         weight = weight if self.pre is None else weight * self.pre
-        return folded_into(nn.Linear(self.in_features, self.out_features, device="meta"), weight, self.folded_bias())
+        return fill(nn.Linear(self.in_features, self.out_features, device="meta"), weight, self.folded_bias(self.bias))
+
+
+def bare_conv(like: nn.Conv2d) -> dict[str, Any]:
+    """Return the constructor arguments of a convolution."""
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+    return {name: getattr(like, name) for name in names}
 
 
 class ScaledConv2d(nn.Conv2d, Scales):
     """An `nn.Conv2d` under scales, on `(N, I, H, W)`. It scales activations: one such layer feeds a whole ViT."""
 
     def __init__(self, base: nn.Conv2d, shift: bool = False, pre: nn.Parameter | None = None) -> None:
-        geometry = (base.kernel_size, base.stride, base.padding, base.dilation, base.groups)
-        super().__init__(
-            base.in_channels, base.out_channels, *geometry, base.bias is not None, base.padding_mode, device="meta"
-        )
+        super().__init__(**bare_conv(base), bias=base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
         self.add_scales(base.out_channels, base.weight, shift, pre)
 
@@ -132,12 +140,10 @@ class ScaledConv2d(nn.Conv2d, Scales):
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
         weight = self.weight * self.scale.view(-1, 1, 1, 1)
-        if self.pre is not None:  # each group reads its own part of the input channels
+        if self.pre is not None:  # each group of outputs reads its own part of the inputs
             columns = self.pre.view(self.groups, 1, -1).expand(-1, self.out_channels // self.groups, -1)
             weight = weight * columns.reshape(self.out_channels, -1, 1, 1)
-        geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups)
-        plain = nn.Conv2d(self.in_channels, self.out_channels, *geometry, padding_mode=self.padding_mode, device="meta")
-        return folded_into(plain, weight, self.folded_bias())
+        return fill(nn.Conv2d(**bare_conv(self), device="meta"), weight, self.folded_bias(self.bias))
 
 
 class ScaledNorm(nn.LayerNorm, Scales):
@@ -150,21 +156,23 @@ class ScaledNorm(nn.LayerNorm, Scales):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)` to `(..., C)`."""
-        return F.layer_norm(x, self.normalized_shape, self.weight * self.scale, self.folded_bias(), self.eps)
+        weight, bias = self.weight * self.scale, self.folded_bias(self.bias)
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
         plain = nn.LayerNorm(self.normalized_shape, self.eps, device="meta")
-        return folded_into(plain, self.weight * self.scale, self.folded_bias())
+        return fill(plain, self.weight * self.scale, self.folded_bias(self.bias))
 
 
-def scaled(base: nn.Module, shift: bool = False, pre: nn.Parameter | None = None) -> ScaledLinear | ScaledConv2d | ScaledNorm:
+Scaled = ScaledLinear | ScaledConv2d | ScaledNorm
+
+
+def scaled(base: nn.Module, shift: bool = False, pre: nn.Parameter | None = None) -> Scaled:
     """Return the scaled form of a stock layer; `pre` is the (shared) scale of its input channels, if any.
 
     Raises TypeError on a layer that has none.
     """
-    if isinstance(base, Scales):
-        raise TypeError("This layer is scaled already: attach one method to a model, once.")
     if isinstance(base, nn.Linear):
         return ScaledLinear(base, shift, pre)
     if isinstance(base, nn.Conv2d):

@@ -33,13 +33,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark: its tasks in table order, the backbone and the recipe that it runs with by default."""
+    """A benchmark: its tasks and methods in table order, the backbone and recipe that it runs with by default."""
 
     name: str
     title: str
     backbone: str
     recipe: str
     seed: int
+    methods: tuple[str, ...]
     means: tuple[str, ...]
     tasks: Mapping[str, Task]
 
@@ -76,4 +77,5 @@ def load_suite(name: str) -> Suite:
         key: Task(name, key, row["label"], row["group"], tuple(row["classes"]), row.get("splits", rows["splits"]))
         for key, row in rows["tasks"].items()
     }
-    return Suite(name, rows["title"], rows["backbone"], rows["recipe"], rows["seed"], tuple(rows["means"]), tasks)
+    orders = {key: tuple(rows[key]) for key in ("methods", "means")}
+    return Suite(name, rows["title"], rows["backbone"], rows["recipe"], rows["seed"], tasks=tasks, **orders)

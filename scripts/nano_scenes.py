@@ -195,7 +195,7 @@ def scenes(
 
 
 def camera(image: Tensor, hardness: float, g: torch.Generator) -> Tensor:
-    """Spoil images as cameras do: some colourless, some coarse as if enlarged from 8 or 16 pixels, all a little noisy."""
+    """Spoil images as cameras do: some colourless, some enlarged from 8 or 16 pixels, all a little noisy."""
     b = len(image)
     image = image.clone()
     for side in (8, 16):

@@ -2,7 +2,7 @@
 
     python scripts/pretrain_nano.py --images 1500000 --seed 0 --out san/weights
 
-writes `vit_nano.safetensors` (backbone only, float16) and `vit_nano.md` (its model card: command, seed, time, accuracy).
+writes `vit_nano.safetensors` (backbone only, float16) and `vit_nano.md` (its model card).
 """
 
 import argparse
@@ -32,7 +32,9 @@ def draw_pool(classes: Alphabet, per_glyph: int, hardness: float, g: torch.Gener
     return torch.cat([(255 * m).byte() for m, _ in drawn]), torch.cat([c for _, c in drawn])
 
 
-def batches(classes: Alphabet, size: int, seed: int, easy: int = 0) -> Iterator[tuple[Tensor, dict[str, Tensor], Tensor]]:
+def batches(
+    classes: Alphabet, size: int, seed: int, easy: int = 0
+) -> Iterator[tuple[Tensor, dict[str, Tensor], Tensor]]:
     """Endless composed scenes, growing to full hardness over the first `easy` of them.
 
     One glyph drawing in the pool is replaced for every fourth scene.

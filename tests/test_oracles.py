@@ -30,7 +30,7 @@ class Oracle:
 
     def __init__(self, entry: str) -> None:
         self.ours = OURS[entry]
-        name = entry.split(":")[0]
+        name = entry.split(":", maxsplit=1)[0]
         self.meta: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
         self.arrays = np.load(FOLDER / f"{name}.npz")
         shape = self.meta["model"]
@@ -82,9 +82,15 @@ def gradients(oracle: Oracle, kind: str) -> int:
     for record in oracle.records:
         ours = parameters[oracle.our_name(record["name"])]
         assert (ours.grad is not None) == record["trainable"], record["name"]
-        if record["trainable"] and (kind == "gce" or "gsum" in {n.split("/")[0].split("_")[0] for n in oracle.arrays.files}):
+        if record["trainable"] and (
+            kind == "gce" or "gsum" in {n.split("/")[0].split("_")[0] for n in oracle.arrays.files}
+        ):
             theirs = oracle.array(f"{kind}/{record['name']}")
-            scale = 1e-6 if oracle.arrays[next(n for n in oracle.arrays.files if n.startswith(kind))].dtype == np.float32 else TOLERANCE
+            scale = (
+                1e-6
+                if oracle.arrays[next(n for n in oracle.arrays.files if n.startswith(kind))].dtype == np.float32
+                else TOLERANCE
+            )
             close(ours.grad, theirs, scale)
             compared += 1
     return compared
@@ -147,6 +153,8 @@ def test_merged(oracle: Oracle) -> None:
     images, _ = oracle.batch
     before = oracle.model(images)
     model = oracle.adapter.merge()
-    assert {type(m) for m in model.modules()} <= {type(m) for m in VisionTransformer(depth=1).modules()} | {nn.LayerNorm}
+    assert {type(m) for m in model.modules()} <= {type(m) for m in VisionTransformer(depth=1).modules()} | {
+        nn.LayerNorm
+    }
     close(model(images), before)
     close(oracle.adapter.merge()(images), before)

@@ -15,7 +15,11 @@ def digits(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
     bunch = load_digits()
     order = np.random.default_rng(seed).permutation(len(bunch.target))
     grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    return np.repeat(grey[order, :, :, None], 3, axis=3), bunch.target[order].astype(np.int64), [f"digits-{i}" for i in order]
+    return (
+        np.repeat(grey[order, :, :, None], 3, axis=3),
+        bunch.target[order].astype(np.int64),
+        [f"digits-{i}" for i in order],
+    )
 
 
 def make(task: Task, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:

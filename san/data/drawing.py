@@ -95,7 +95,7 @@ def texture(kind: int, rng: Generator) -> Image:
 
 
 def nucleus(image: Image, rng: Generator, at: NDArray[np.float64], radius: float, ragged: float) -> Image:
-    """A dark violet body of wavy outline."""
+    """Paint a dark violet body of wavy outline."""
     dx, dy = X - at[0], Y - at[1]
     angle = np.arctan2(dy, dx)
     outline = radius * (1 + ragged * np.sin(3 * angle + rng.uniform(0, 6)) + ragged * np.sin(5 * angle))
@@ -137,7 +137,9 @@ def terrain(kind: int, rng: Generator) -> Image:
     match kind:
         case 1:
             crowns = 0.5 * clouds(rng, 12) + 0.5 * clouds(rng, 5)
-            return lay(np.broadcast_to(np.array([0.12, 0.25, 0.1]), (SIZE, SIZE, 3)), crowns, np.array([0.3, 0.45, 0.2]))
+            return lay(
+                np.broadcast_to(np.array([0.12, 0.25, 0.1]), (SIZE, SIZE, 3)), crowns, np.array([0.3, 0.45, 0.2])
+            )
         case 2:
             bend = rng.uniform(0.15, 0.35) * np.sin(rng.uniform(2, 4) * u + rng.uniform(0, 6)) + rng.uniform(-0.4, 0.4)
             return lay(image, soft(np.abs(v - bend) - rng.uniform(0.1, 0.22)), water)
@@ -171,7 +173,7 @@ def count(kind: int, rng: Generator) -> Image:
 
 
 def orientation(kind: int, rng: Generator) -> Image:
-    """An ellipse whose long axis points at `kind` * 22.5 degrees (+-7), before faint stripes of any direction."""
+    """Draw an ellipse whose long axis points at `kind` * 22.5 degrees (+-7), before faint stripes of any direction."""
     ground, ink = two_colours(rng)
     stripes, _ = turned(rng.uniform(0, np.pi))
     image = lay(np.broadcast_to(ground, (SIZE, SIZE, 3)), 0.12 * (1 + np.sin(np.pi * rng.uniform(2, 5) * stripes)), ink)

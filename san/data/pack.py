@@ -1,14 +1,13 @@
 """Packed splits: what training reads. Memory-mapped images, labels, ids and a manifest that proves them.
 
-    <folder>/images.npy    uint8 (N, H, W, 3)
-    <folder>/labels.npy    int64 (N,)
-    <folder>/ids.json      N strings
-    <folder>/manifest.json source, counts, class histogram, digests
+<folder>/images.npy    uint8 (N, H, W, 3)
+<folder>/labels.npy    int64 (N,)
+<folder>/ids.json      N strings
+<folder>/manifest.json source, counts, class histogram, digests
 """
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -68,7 +67,7 @@ def write(
         (unfinished / "manifest.json").write_text(json.dumps(manifest, indent=1))
         if folder.exists():
             shutil.rmtree(folder)
-        os.replace(unfinished, folder)
+        unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

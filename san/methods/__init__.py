@@ -1,4 +1,4 @@
-"""Methods: one method, one file. The contract:
+"""Methods: one method, one file, one contract.
 
     def attach(model: nn.Module, sites: tuple[Site, ...], *, option: type = default) -> Iterable[str]
 

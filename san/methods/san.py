@@ -41,8 +41,8 @@ def attach(
     for site in operations:
         reads_stream = site.name.endswith("attn.qkv")
         anterior = first if reads_stream and qkv_anterior == "patch" else site.anterior
-        base = model.get_submodule(site.name)
         source = model.get_submodule(anterior) if propagation and anterior else None
-        pre = source.scale if isinstance(source, Scales) and len(source.scale) == base.weight.shape[1] else None
-        model.set_submodule(site.name, scaled(base, pre=pre))
+        # An anterior of another width (qkv before proj) has no scale for each of this layer's inputs.
+        pre = source.scale if isinstance(source, Scales) and len(source.scale) == site.inputs else None
+        model.set_submodule(site.name, scaled(model.get_submodule(site.name), pre=pre))
     return {f"{site.name}.scale" for site in operations} | (norm_parameters(sites) if norms else set())

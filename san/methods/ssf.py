@@ -19,6 +19,7 @@ def attach(model: nn.Module, sites: tuple[Site, ...], *, std: float = 0.02) -> I
     """Scale and shift the output of every site. std: spread of the initial values (paper: 0.02)."""
     for site in sites:
         layer = scaled(model.get_submodule(site.name), shift=True)
+        assert layer.shift is not None
         nn.init.normal_(layer.scale, 1.0, std)
         nn.init.normal_(layer.shift, 0.0, std)
         model.set_submodule(site.name, layer)

@@ -1,0 +1,13 @@
+"""Errors that a user can act on; each message says what came, what is allowed and what to do."""
+
+
+class WeightsError(RuntimeError):
+    """Pre-trained weights that cannot be had: missing, corrupt, or of another model."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """The training loss became NaN or infinite."""
+
+
+class RecordError(ValueError):
+    """A file that is not a record of this version."""

@@ -1,0 +1,102 @@
+"""One run: skip if done -> build -> fit -> evaluate -> write one record."""
+
+import logging
+import traceback
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from san import backbones, record
+from san.data.batches import Batches
+from san.experiment import Experiment, from_config
+from san.loop import evaluate, fit
+from san.methods import Adapter, attach
+from san.progress import Progress
+from san.provenance import peak_bytes, start_meter
+from san.record import Point
+from san.tracker import NoTracker, Tracker, open_tracker
+
+log = logging.getLogger(__name__)
+
+
+def run(config: dict[str, Any], variant: str) -> float:
+    """Run what a resolved configuration says unless its record exists; return the accuracy in percent.
+
+    A run that fails leaves a record that says so and raises what it died of; one that is interrupted leaves none.
+    """
+    experiment = from_config(config, variant)
+    path = experiment.record_path()
+    done = record.finished(path)
+    if done is not None and not config["force"]:
+        log.info("%s: %.2f %%, done already: %s (force=true runs it again)", experiment.title, done.accuracy, path)
+        return done.accuracy
+    record.check_writable(path)
+
+    adapter, weights = build(experiment)
+    tracker = open_tracker(
+        config["logger"]["name"], config, experiment.identity(), experiment.suite.name, experiment.method
+    )
+    try:
+        result = experiment.record("done", weights, **train(experiment, adapter, tracker))
+    except Exception as error:
+        status = "oom" if isinstance(error, torch.OutOfMemoryError) else "failed"
+        if done is None:  # a forced run that fails does not take the place of one that did not
+            record.write(experiment.record(status, weights, error=traceback.format_exc()), path)
+        tracker.finish({"status": status}, failed=True)
+        raise
+    record.write(result, path)
+    tracker.finish({"accuracy": result.accuracy, **result.params, **result.seconds})
+    log.info("%s: %.2f %% in %.0f s: %s", experiment.title, result.accuracy, result.seconds["fit"], path)
+    return result.accuracy
+
+
+def build(experiment: Experiment) -> tuple[Adapter, str]:
+    """Return the backbone with the method attached, on its device, and the hash of the pre-trained weights."""
+    torch.manual_seed(experiment.seed)
+    b = experiment.backbone
+    model = backbones.build(b["timm"], len(experiment.task.classes), b["weights"], b["sha256"], b["arguments"])
+    weights = backbones.weights_hash(model)
+    adapter = attach(model, experiment.method, **experiment.options)
+    model.to(experiment.device)
+    counts = adapter.counts
+    log.info(
+        "%s: %s + head train, %.2f %% of %s",
+        experiment.title,
+        f"{counts.method + counts.norm:,}",
+        counts.percent,
+        b["name"],
+    )
+    return adapter, weights
+
+
+def train(experiment: Experiment, adapter: Adapter, tracker: Tracker | NoTracker) -> dict[str, Any]:
+    """Fit and evaluate; return the outcome's fields of the record."""
+    model, recipe, every = adapter.model, experiment.recipe, experiment.protocol.every
+    side = backbones.input_size(model)
+    order = torch.Generator().manual_seed(experiment.seed)
+    training = Batches(experiment.train, recipe.batch_size, experiment.preprocess, side, experiment.device, order)
+    held_out = Batches(experiment.evaluate, 256, experiment.preprocess, side, experiment.device)
+    progress, curve = Progress(experiment.title), []
+
+    def after_epoch(epoch: int, loss: float) -> None:
+        values = {"train/loss": loss}
+        if epoch == recipe.epochs or (every and epoch % every == 0):
+            score = evaluate(model, held_out, recipe.precision)
+            curve.append(Point(epoch, score.correct, score.total))
+            values |= {"eval/accuracy": score.accuracy, "eval/loss": score.loss}
+        tracker.log(values, epoch)
+
+    start_meter(experiment.device)
+    try:
+        seconds = fit(model, training, recipe, adapter.trainable, progress.step, after_epoch)
+    finally:
+        progress.close()
+    return {
+        "last": curve[-1],
+        "best": max(curve, key=lambda point: point.correct),
+        "curve": curve,
+        "params": asdict(adapter.counts),
+        "seconds": {"fit": seconds, "step": seconds / (recipe.epochs * len(training))},
+        "peak_bytes": peak_bytes(experiment.device),
+    }
