@@ -151,6 +151,7 @@ class ScaledNorm(nn.LayerNorm, Scales):
 
     def __init__(self, base: nn.LayerNorm, shift: bool = True) -> None:
         super().__init__(base.normalized_shape, base.eps, device="meta")
+        self.stock = type(base)  # timm has its own subclass
         self.weight, self.bias = base.weight, base.bias
         self.add_scales(base.normalized_shape[-1], base.weight, shift, None)
 
@@ -161,7 +162,7 @@ class ScaledNorm(nn.LayerNorm, Scales):
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
-        plain = nn.LayerNorm(self.normalized_shape, self.eps, device="meta")
+        plain = self.stock(self.normalized_shape, self.eps, device="meta")
         return fill(plain, self.weight * self.scale, self.folded_bias(self.bias))
 
 

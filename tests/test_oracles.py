@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import yaml
 from oracles.fill import fill
 from timm.models import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 import san
 
@@ -62,38 +62,18 @@ class Oracle:
         mode = self.ours.get("mode")
         candidates = [name] if mode is None else [f"{name}_{mode}", name.replace("/", f"_{mode}/", 1)]
         found = [c for c in candidates if c in self.arrays.files]
-        return torch.from_numpy(self.arrays[found[0]]).double()
+        return torch.from_numpy(self.arrays[found[0]])
 
     @property
     def batch(self) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(self.arrays["input"]).double(), torch.from_numpy(self.arrays["targets"]).long()
 
 
-def close(ours: Tensor, theirs: Tensor, tolerance: float = TOLERANCE) -> None:
+def close(ours: Tensor, theirs: Tensor) -> None:
+    """Equal to TOLERANCE of the largest entry; to a float32's precision where the file stores that (full_ft's gce)."""
+    tolerance = TOLERANCE if theirs.dtype == torch.float64 else 1e-6
     assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() < tolerance
-
-
-def gradients(oracle: Oracle, kind: str) -> int:
-    images, targets = oracle.batch
-    logits = oracle.model(images)
-    (logits.sum() if kind == "gsum" else F.cross_entropy(logits, targets)).backward()
-    parameters, compared = dict(oracle.model.named_parameters()), 0
-    for record in oracle.records:
-        ours = parameters[oracle.our_name(record["name"])]
-        assert (ours.grad is not None) == record["trainable"], record["name"]
-        if record["trainable"] and (
-            kind == "gce" or "gsum" in {n.split("/")[0].split("_")[0] for n in oracle.arrays.files}
-        ):
-            theirs = oracle.array(f"{kind}/{record['name']}")
-            scale = (
-                1e-6
-                if oracle.arrays[next(n for n in oracle.arrays.files if n.startswith(kind))].dtype == np.float32
-                else TOLERANCE
-            )
-            close(ours.grad, theirs, scale)
-            compared += 1
-    return compared
+    assert (ours - theirs).abs().max() <= tolerance * max(1.0, theirs.abs().max())
 
 
 @pytest.fixture(params=OURS, name="oracle")
@@ -113,10 +93,17 @@ def test_logits(oracle: Oracle) -> None:
 
 @pytest.mark.parametrize("kind", ["gsum", "gce"])
 def test_gradients(oracle: Oracle, kind: str) -> None:
-    stored = [n for n in oracle.arrays.files if n.startswith(kind)]
-    compared = gradients(oracle, kind)
-    trainable = sum(r["trainable"] for r in oracle.records)
-    assert compared == (trainable if stored else 0)
+    images, targets = oracle.batch
+    logits = oracle.model(images)
+    (logits.sum() if kind == "gsum" else F.cross_entropy(logits, targets)).backward()
+    parameters, compared = dict(oracle.model.named_parameters()), 0
+    for record in oracle.records:
+        ours = parameters[oracle.our_name(record["name"])].grad
+        assert (ours is not None) == record["trainable"], record["name"]
+        if ours is not None:
+            close(ours, oracle.array(f"{kind}/{record['name']}"))
+            compared += 1
+    assert compared == sum(record["trainable"] for record in oracle.records)
 
 
 def test_three_steps_of_sgd(oracle: Oracle) -> None:
@@ -153,8 +140,6 @@ def test_merged(oracle: Oracle) -> None:
     images, _ = oracle.batch
     before = oracle.model(images)
     model = oracle.adapter.merge()
-    assert {type(m) for m in model.modules()} <= {type(m) for m in VisionTransformer(depth=1).modules()} | {
-        nn.LayerNorm
-    }
+    assert {type(m) for m in model.modules()} <= {type(m) for m in VisionTransformer(depth=1).modules()}
     close(model(images), before)
     close(oracle.adapter.merge()(images), before)
