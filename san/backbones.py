@@ -1,5 +1,6 @@
 """Backbones: a timm model with its pre-trained weights and its named sites. The only module that knows timm."""
 
+import difflib
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -112,9 +113,10 @@ def find(weights: str) -> Path:
 
 def from_hub(name: str, options: dict[str, Any]) -> nn.Module:
     """Load timm's weights of the tag in `name` from the local cache, or from the hub where there is a network."""
-    config = timm.get_pretrained_cfg(name)
-    if config is None or not config.hf_hub_id:
-        raise WeightsError(f"timm has no pre-trained weights called '{name}'. See timm.list_pretrained('vit*').")
+    if name not in timm.list_pretrained():
+        near = difflib.get_close_matches(name, timm.list_pretrained(), n=3)
+        raise WeightsError(f"timm has no pre-trained weights called '{name}'. Nearest: {', '.join(near)}.")
+    config: Any = timm.get_pretrained_cfg(name)
     repo = config.hf_hub_id + ("" if "/" in config.hf_hub_id and not config.hf_hub_id.endswith("/") else name)
     cached = huggingface_hub.try_to_load_from_cache(repo, "model.safetensors")
     try:

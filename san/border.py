@@ -39,7 +39,9 @@ def register_tasks() -> None:
         ]
         for task in suite.tasks:
             node = {"suite": name, "task": task, "resize": "bilinear", "normalise": "${backbone.normalise}"}
-            store.store(group=f"data/{name}", name=task, node={"defaults": chosen, **node}, package="data")
+            # Hydra loads `data=demo/count` from the group data/demo, but lists, completes and globs by the group data.
+            for group, option in ((f"data/{name}", task), ("data", f"{name}/{task}")):
+                store.store(group=group, name=option, node={"defaults": chosen, **node}, package="data")
 
 
 def variant() -> str:
@@ -73,11 +75,7 @@ def explain(error: Exception) -> str:
     cause = error.__cause__ or error.__context__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         text = text.split("\nConfig search path:")[0].strip()
-        if error.missing_cfg_file.startswith("data/"):
-            tasks = [f"{name}/{task}" for name in suite_names() for task in load_suite(name).tasks]
-            wanted = error.missing_cfg_file.removeprefix("data/")
-            return f"{text}\nAvailable options in 'data': {', '.join(tasks)}{nearest(wanted, tasks)}"
-        return text + nearest(error.missing_cfg_file.rsplit("/", 1)[-1], error.options or [])
+        return text + nearest(error.missing_cfg_file.partition("/")[2], error.options or [])
     key = re.search(r"Could not override '([^']+)'", text)
     if key is not None:
         return text + nearest(key.group(1), list(keys(default_config())))

@@ -70,7 +70,7 @@ class Record:
         if self.status not in STATUSES:
             raise ValueError(f"status is '{self.status}'; allowed: {', '.join(STATUSES)}.")
         if self.status == "done" and (self.last is None or self.best is None):
-            raise ValueError("a run that is done has a last and a best point.")
+            raise ValueError("a run that is done must have a last and a best point.")
 
     @property
     def point(self) -> Point | None:

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from san.data import drawing, pack
+from san.data.drawing import draw
+from san.data.pack import manifest_of, write
 from san.tasks import Suite, Task
 
 
@@ -27,18 +28,18 @@ def make(task: Task, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], l
     if task.name == "digits":
         return digits(seed)
     total = sum(task.splits.values())
-    images, labels = drawing.draw(task.name, len(task.classes), total, seed)
+    images, labels = draw(task.name, len(task.classes), total, seed)
     return images, labels, [f"{task.name}-{i}" for i in range(total)]
 
 
 def prepare(suite: Suite, task: Task, folder: Path) -> None:
     """Write the splits of a demo task that are not there yet below `folder`; the same seed gives the same pixels."""
-    if all(pack.manifest_of(folder / split) for split in task.splits):
+    if all(manifest_of(folder / split) for split in task.splits):
         return
     images, labels, ids = make(task, suite.seed)
     start = 0
     for split, size in task.splits.items():
         part = slice(start, start + size)
         source = {"made_by": "san.data.demo", "seed": suite.seed, "split": f"[{part.start}:{part.stop}]"}
-        pack.write(folder / split, images[part], labels[part], ids[part], source)
+        write(folder / split, images[part], labels[part], ids[part], source)
         start += size

@@ -1,0 +1,104 @@
+"""Records: identity, round trip, corrupt files."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from conftest import a_record, composed
+
+from san import record
+from san.errors import RecordError
+from san.experiment import from_config
+
+
+def identity(data_root: Path, *overrides: str) -> str:
+    return from_config(composed(f"data_root={data_root}", *overrides), "").identity()
+
+
+def test_identity_is_the_content(data_root: Path) -> None:
+    base = identity(data_root)
+    same = [["results=elsewhere"], ["logger=none"], ["device=cpu"], ["force=true"], ["lr=0.005"], ["precision=fp32"]]
+    other = [
+        ["lr=0.001"], ["seed=1"], ["epochs=3"], ["batch_size=10"], ["method=ssf"], ["method.norms=false"],
+        ["data=demo/count"], ["data.resize=bicubic"], ["data.normalise=unit"], ["protocol=tune"], ["protocol=best_test"],
+        ["backbone.weights=random"], ["smoothing=0.1"], ["precision=bf16"], ["optimizer=sgd"], ["weight_decay=0"],
+    ]  # fmt: skip
+    assert [identity(data_root, *o) for o in same] == [base] * len(same)
+    keys = [identity(data_root, *o) for o in other]
+    assert len({base, *keys}) == 1 + len(other)
+
+
+def test_round_trip_is_exact_and_atomic(tmp_path: Path) -> None:
+    path = record.path_of(tmp_path, "demo", "san", "digits", 0, "0123456789ab")
+    assert record.finished(path) is None
+    record.write(a_record(), path)
+    assert record.read(path) == a_record()
+    assert record.finished(path) == a_record()
+    assert list(path.parent.iterdir()) == [path]
+    assert a_record().accuracy == 90.0
+    assert a_record(selected_on="test").accuracy == 91.0
+
+
+def test_a_write_that_fails_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.json"
+    record.write(a_record(), path)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        record.write(a_record(seed=7), path)
+    assert record.read(path) == a_record()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not a readable record"),
+        ('{"schema": 1', "is not a readable record"),
+        ("[]", "has schema None; 1 is allowed"),
+        ('{"schema": 99}', "has schema 99; 1 is allowed"),
+        ('{"schema": 1, "id": "x"}', "is not a readable record"),
+        ('{"schema": 1, "surprise": 1}', "has unknown fields surprise"),
+    ],
+)
+def test_corrupt_records_are_named_and_the_rest_is_read(text: str, message: str, tmp_path: Path) -> None:
+    record.write(a_record(), tmp_path / "good.json")
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(RecordError, match=message):
+        record.read(tmp_path / "bad.json")
+    records, problems = record.read_all(tmp_path)
+    assert records == [a_record()]
+    assert len(problems) == 1
+    assert "bad.json" in problems[0]
+    assert record.finished(tmp_path / "bad.json") is None
+
+
+def test_failed_runs_are_not_finished(tmp_path: Path) -> None:
+    record.write(a_record(status="failed", error="boom"), tmp_path / "f.json")
+    assert record.finished(tmp_path / "f.json") is None
+    with pytest.raises(ValueError, match="has no accuracy"):
+        record.read(tmp_path / "f.json").accuracy  # noqa: B018
+
+
+def test_impossible_records_are_refused() -> None:
+    with pytest.raises(ValueError, match="status is 'fine'; allowed: done, failed, oom"):
+        a_record(status="fine")
+    with pytest.raises(ValueError, match="must have a last and a best"):
+        a_record(last=None)
+
+
+def test_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "records").write_text("a file where a folder should be")
+    with pytest.raises(OSError, match=r"cannot be written .*Give results=FOLDER"):
+        record.check_writable(tmp_path / "records" / "demo" / "r.json")
+
+
+def test_records_are_plain_json(tmp_path: Path) -> None:
+    record.write(a_record(), tmp_path / "r.json")
+    raw = json.loads((tmp_path / "r.json").read_text())
+    assert raw["schema"] == record.SCHEMA
+    assert raw["last"] == {"epoch": 5, "correct": 900, "total": 1000}

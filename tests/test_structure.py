@@ -1,0 +1,129 @@
+"""Configurations compose, imports run one way, limits of size hold."""
+
+import ast
+import importlib
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import composed
+
+from san import methods
+from san.experiment import from_config
+from san.tasks import load_suite, suite_names
+
+ROOT = Path(__file__).parents[1]
+# The way of the data. A module imports from those before it only.
+ORDER = [
+    "san", "san.errors", "san.tasks", "san.data.pack", "san.data.drawing", "san.data.demo", "san.data",
+    "san.data.batches", "san.backbones", "san.scaled", "san.methods", "san.methods.full", "san.methods.linear",
+    "san.methods.ssf", "san.methods.san", "san.loop", "san.provenance", "san.record", "san.experiment", "san.progress",
+    "san.tracker", "san.run", "san.tables", "san.border",
+]  # fmt: skip
+ALONE = {  # who may import what nobody else does
+    "timm": {"san.backbones"},
+    "huggingface_hub": {"san.backbones"},
+    "hydra": {"san.border"},
+    "omegaconf": {"san.border"},
+    "wandb": {"san.tracker"},
+    "sklearn": {"san.data.demo"},
+    "pandas": {"san.tables"},
+}
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted((ROOT / "san").rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        found[name] = ast.parse(path.read_text())
+    return found
+
+
+def imports(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return names
+
+
+def test_imports_run_one_way() -> None:
+    trees = modules()
+    assert set(trees) == set(ORDER)
+    for name, tree in trees.items():
+        allowed = set(ORDER[: ORDER.index(name) + 1])
+        if name == "san":
+            continue  # offers `san.attach` lazily
+        later = {i for i in imports(tree) if i in ORDER} - allowed
+        assert not later, f"{name} imports {later}"
+        assert not {i for i in imports(tree) if i.startswith("san.methods.")} & set(ORDER), name
+
+
+def test_some_libraries_are_known_to_one_module() -> None:
+    users: dict[str, set[str]] = {library: set() for library in ALONE}
+    for name, tree in modules().items():
+        for library in {i.split(".")[0] for i in imports(tree)} & set(ALONE):
+            users[library].add(name)
+    assert users == ALONE
+
+
+def test_files_and_functions_are_small() -> None:
+    paths = [p for folder in ("san", "scripts") for p in (ROOT / folder).rglob("*.py")] + [ROOT / "train.py"]
+    assert len(paths) > 25
+    for path in paths:
+        text = path.read_text()
+        assert text.count("\n") <= 300, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 50, f"{path}:{node.lineno} {node.name}"
+
+
+def test_every_cell_composes(data_root: Path) -> None:
+    cells = [
+        (f"data={suite}/{task}", f"method={method}")
+        for suite in suite_names()
+        for task in load_suite(suite).tasks
+        for method in methods.names()
+    ]
+    assert len(cells) == 6 * 4
+    keys = {from_config(composed(*cell, f"data_root={data_root}"), "").identity() for cell in cells}
+    assert len(keys) == len(cells)
+
+
+@pytest.mark.parametrize("group", ["backbone", "method", "protocol", "logger", "recipe"])
+def test_every_choice_composes_and_is_named_like_its_file(group: str) -> None:
+    files = sorted((ROOT / "configs" / group).glob("*.yaml"))
+    assert files
+    for path in files:
+        assert composed(f"{group}={path.stem}")[group]["name"] == path.stem
+
+
+def test_a_demo_task_brings_its_backbone_and_the_command_line_wins() -> None:
+    assert composed("data=demo/count")["backbone"]["name"] == "vit_nano"
+    assert composed("data=demo/count", "backbone=vit_b16_orig_in21k")["backbone"]["name"] == "vit_b16_orig_in21k"
+
+
+def test_every_method_states_its_options_in_its_configuration() -> None:
+    for name in methods.names():
+        importlib.import_module(f"san.methods.{name}")
+        options = composed(f"method={name}")["method"]
+        assert options.pop("name") == name
+        methods.check_options(name, options)
+
+
+def test_nothing_private_is_committed() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    if not files:
+        pytest.skip("not a git checkout")
+    private = re.compile(r"/(home|Users|root|work)/\w|api[_-]?key\s*=\s*['\"]\w{20}", re.IGNORECASE)
+    texts = [
+        f
+        for f in files
+        if f.endswith((".py", ".md", ".yaml", ".toml", ".cff", "Makefile")) and "test_structure" not in f
+    ]
+    assert len(texts) > 40
+    for file in texts:
+        assert not private.search((ROOT / file).read_text()), file

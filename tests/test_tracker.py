@@ -1,0 +1,107 @@
+"""The tracker never asks, never stalls a run and never fails one."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import composed
+
+from san import tracker
+from san.tracker import NoTracker, Tracker, mode, open_tracker
+
+
+class Session:
+    offline = False
+
+    def __init__(self, broken: str = "") -> None:
+        self.broken, self.logged, self.summary, self.ended = broken, [], {}, None
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        if self.broken == "raises":
+            raise ConnectionError("the server is gone")
+        if self.broken == "hangs":
+            time.sleep(60)
+        self.logged.append((step, values))
+
+    def finish(self, exit_code: int) -> None:
+        self.ended = exit_code
+
+
+def test_values_arrive_in_order(tmp_path: Path) -> None:
+    session, given = Session(), {}
+
+    def start(**run: Any) -> Session:
+        given.update(run)
+        return session
+
+    t = Tracker(start, tmp_path / "w", id="abc")
+    t.log({"loss": 1.0}, 1)
+    t.log({"loss": 0.5}, 2)
+    t.finish({"accuracy": 90.0})
+    assert session.logged == [(1, {"loss": 1.0}), (2, {"loss": 0.5})]
+    assert session.summary == {"accuracy": 90.0}
+    assert session.ended == 0
+    assert given["id"] == "abc"
+    assert given["resume"] == "allow"
+
+
+@pytest.mark.parametrize("broken", ["raises", "hangs", "start"])
+def test_a_broken_tracker_is_survived(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tracker, "PATIENCE", 0.2)
+
+    def start(**_: Any) -> Session:
+        if broken == "start":
+            raise RuntimeError("no service")
+        return Session(broken)
+
+    begin = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        t = Tracker(start, tmp_path)
+        t.log({"loss": 1.0}, 1)
+        t.finish({})
+    assert time.monotonic() - begin < 5
+    assert "the run goes on without it" in caplog.text
+
+
+def test_mode_never_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert mode() == "offline"
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password not-a-real-key\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert mode() == "online"
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080")
+    assert mode() == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "not-a-real-key")
+    assert mode() == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert mode() == "disabled"
+
+
+def test_names() -> None:
+    assert isinstance(open_tracker("none", {}, "k", "g", "j"), NoTracker)
+    with pytest.raises(LookupError, match="Unknown logger 'wand'. Did you mean wandb"):
+        open_tracker("wand", {}, "k", "g", "j")
+
+
+def test_an_offline_run_can_be_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = composed() | {"results": str(tmp_path)}
+    with caplog.at_level(logging.INFO):
+        t = open_tracker("wandb", config, "0123456789ab", "demo", "san")
+        t.log({"eval/accuracy": 91.25}, 3)
+        t.finish({"accuracy": 91.25})
+    runs = list((tmp_path / "wandb").glob("offline-run-*-0123456789ab"))
+    assert len(runs) == 1
+    assert f"wandb sync {runs[0]}" in caplog.text
+    log = (runs[0] / "run-0123456789ab.wandb").read_bytes()
+    assert b"eval/accuracy" in log
+    assert b"91.25" in log
+    assert b"0123456789ab" in log
