@@ -1,5 +1,6 @@
 """Where a number comes from: code, versions, device, cost."""
 
+import importlib
 import platform
 import resource
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from san import __version__
 
 ROOT = Path(__file__).parents[1]
+POWERCAP = Path("/sys/class/powercap")  # RAPL counters; the kernel lets only root read them by default
 PACKAGES = ("torch", "timm", "numpy", "hydra-core", "scikit-learn")
 
 
@@ -51,14 +53,33 @@ def describe(device: torch.device) -> dict[str, Any]:
     return {"type": device.type, "name": name, "threads": torch.get_num_threads(), "system": platform.platform()}
 
 
-def start_meter(device: torch.device) -> None:
-    """Forget earlier peaks of GPU memory."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+class Meter:
+    """What a run costs from here on: peak memory and, where the device tells, energy."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.begin = energy(device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def read(self) -> dict[str, Any]:
+        """Return `peak_bytes` (allocated on the GPU, or resident in this process since it began) and `joules`."""
+        end = energy(self.device)
+        spent = None if self.begin is None or end is None or end < self.begin else end - self.begin
+        if self.device.type == "cuda":
+            return {"peak_bytes": torch.cuda.max_memory_allocated(self.device), "joules": spent}
+        return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "joules": spent}
 
 
-def peak_bytes(device: torch.device) -> int:
-    """Return the most memory taken: on the GPU since `start_meter`, or resident in this process since it began."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def energy(device: torch.device) -> float | None:
+    """Return a device's energy counter in joules: NVML's (with nvidia-ml-py installed) or RAPL's; None without one."""
+    try:
+        if device.type == "cuda":
+            nvml = importlib.import_module("pynvml")
+            nvml.nvmlInit()
+            handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+            return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+        packages = [int((folder / "energy_uj").read_text()) for folder in POWERCAP.glob("intel-rapl:?")]
+        return sum(packages) / 1e6 if packages else None
+    except Exception:  # a counter that cannot be read, for whatever reason, is one that does not tell
+        return None

@@ -13,7 +13,7 @@ from san.experiment import Experiment, from_config
 from san.loop import evaluate, fit
 from san.methods import Adapter, attach
 from san.progress import Progress
-from san.provenance import peak_bytes, start_meter
+from san.provenance import Meter
 from san.record import Point
 from san.tracker import NoTracker, Tracker, open_tracker
 
@@ -87,7 +87,7 @@ def train(experiment: Experiment, adapter: Adapter, tracker: Tracker | NoTracker
             values |= {"eval/accuracy": score.accuracy, "eval/loss": score.loss}
         tracker.log(values, epoch)
 
-    start_meter(experiment.device)
+    meter = Meter(experiment.device)
     try:
         seconds = fit(model, training, recipe, adapter.trainable, progress.step, after_epoch)
     finally:
@@ -98,5 +98,5 @@ def train(experiment: Experiment, adapter: Adapter, tracker: Tracker | NoTracker
         "curve": curve,
         "params": asdict(adapter.counts),
         "seconds": {"fit": seconds, "step": seconds / (recipe.epochs * len(training))},
-        "peak_bytes": peak_bytes(experiment.device),
+        **meter.read(),
     }

@@ -22,6 +22,7 @@ from timm import create_model
 from torch import Tensor, nn
 
 POOL = 200  # drawings of every glyph held in memory; they are redrawn as training goes on
+VALIDATION = 5120  # unseen scenes on which the card's accuracies are measured
 PATCH = 8
 ARCHITECTURE = {"img_size": 32, "patch_size": PATCH, "embed_dim": 128, "depth": 6, "num_heads": 4, "num_classes": 0}
 
@@ -40,7 +41,7 @@ def batches(
     One glyph drawing in the pool is replaced for every fourth scene.
     """
     g = torch.Generator().manual_seed(seed)
-    masks, centres = draw_pool(classes, POOL if easy else 20, 0 if easy else 1, g)
+    masks, centres = draw_pool(classes, POOL if easy else min(POOL, 20), 0 if easy else 1, g)
     served = 0
     for row in itertools.cycle(range(0, len(masks), GLYPHS)):
         hardness = min(1, served / easy) if easy else 1
@@ -77,10 +78,10 @@ def losses(model: Nano, images: Tensor, labels: dict[str, Tensor], layers: Tenso
 
 
 @torch.no_grad()
-def accuracy(model: Nano, classes: Alphabet, seed: int, count: int = 20) -> dict[str, float]:
+def accuracy(model: Nano, classes: Alphabet, seed: int) -> dict[str, float]:
     """Share of correct labels per head on freshly drawn scenes never trained on."""
     hits, seen = dict.fromkeys(HEADS, 0), dict.fromkeys(HEADS, 0)
-    for images, labels, _ in itertools.islice(batches(classes, 256, seed), count):
+    for images, labels, _ in itertools.islice(batches(classes, 256, seed), VALIDATION // 256):
         for name, logits in model(images)[0].items():
             known = labels[name] >= 0
             hits[name] += int((logits.argmax(1) == labels[name])[known].sum())

@@ -4,6 +4,7 @@ python scripts/reproduce.py demo --methods ssf,san --tasks digits,count --seeds 
 """
 
 import argparse
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,8 @@ def main() -> None:
         f"method={args.methods or ','.join(suite.methods)}",
         f"data={','.join(f'{suite.name}/{task}' for task in tasks)}",
     ]
+    runs = math.prod(len(c.split("=")[1].split(",")) for c in (*cells, f"seeds={args.seeds}"))
+    print(f"{runs} runs of {suite.title.lower()}; those with a record are not run again.", flush=True)
     command = [sys.executable, str(ROOT / "train.py"), "-m", *cells, f"seed={args.seeds}", *args.overrides]
     failed = subprocess.run(command, check=False).returncode  # noqa: S603  (our own program)
     results = next((o.removeprefix("results=") for o in args.overrides if o.startswith("results=")), "results")

@@ -1,0 +1,53 @@
+"""What the README shows works: its commands compose, its example method attaches."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import composed, tiny_vit
+
+import san
+from san import methods
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_commands_compose() -> None:
+    commands = [c for c in re.findall(r"`(python train\.py[^`]*)`", README) if " -" not in c]
+    assert len(commands) >= 5
+    for command in commands:
+        assert composed(*shlex.split(command)[2:])["method"]["name"] in methods.names()
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"`?make ([a-z-]+)", README))
+    assert {"demo", "test", "check", "tables", "help"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
+
+
+def added(section: str) -> dict[str, str]:
+    """The files that a section's diff adds, by name."""
+    diff = README.split(f"## {section}\n")[1].split("```diff\n")[1].split("```")[0]
+    files = {}
+    for part in diff.split("+++ ")[1:]:
+        name, *lines = part.splitlines()
+        files[name] = "".join(line.removeprefix("+") + "\n" for line in lines if line.startswith("+"))
+    return files
+
+
+def test_the_example_method_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = added("Add a method")
+    assert sum(text.count("\n") for text in files.values()) <= 40
+    (tmp_path / "bitfit.py").write_text(files["san/methods/bitfit.py"])
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    assert files["configs/method/bitfit.yaml"] == "name: bitfit\n"
+    model = tiny_vit()
+    adapter = san.attach(model, "bitfit")
+    model(torch.randn(2, 3, 16, 16)).sum().backward()
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == set(adapter.trainable)
+    assert all(name.endswith("bias") or name == "head.weight" for name in adapter.trainable)
