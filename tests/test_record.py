@@ -18,7 +18,7 @@ def identity(data_root: Path, *overrides: str) -> str:
 
 def test_identity_is_the_content(data_root: Path) -> None:
     base = identity(data_root)
-    same = [["results=elsewhere"], ["logger=none"], ["device=cpu"], ["force=true"], ["lr=0.005"], ["precision=fp32"]]
+    same = [["results=elsewhere"], ["logger=none"], ["device=cpu"], ["force=true"], ["lr=0.01"], ["precision=fp32"]]
     other = [
         ["lr=0.001"], ["seed=1"], ["epochs=3"], ["batch_size=10"], ["method=ssf"], ["method.norms=false"],
         ["data=demo/count"], ["data.resize=bicubic"], ["data.normalise=unit"], ["protocol=tune"], ["protocol=best_test"],
