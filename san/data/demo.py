@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from san.data.drawing import draw
 from san.data.pack import manifest_of, write
@@ -13,6 +12,8 @@ from san.tasks import Suite, Task
 
 def digits(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
     """Return the 1797 optical digits of the UCI repository, shuffled: uint8 `(1797, 8, 8, 3)`, labels, ids."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415  (a second that no other start has to spend)
+
     bunch = load_digits()
     order = np.random.default_rng(seed).permutation(len(bunch.target))
     grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
