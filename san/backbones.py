@@ -44,6 +44,8 @@ def vit_sites(model: Any) -> Iterator[Site]:
     yield Site(stream, "patch", model.patch_embed.proj.in_channels, width, 1, None)
     for i, block in enumerate(model.blocks):
         here, attention, hidden = f"blocks.{i}.", block.attn.qkv.out_features, block.mlp.fc1.out_features
+        if block.mlp.fc2.in_features != hidden:
+            raise TypeError(f"No sites are known for a {type(block.mlp).__name__}; allowed: timm's Mlp.")
         yield Site(here + "norm1", "norm", width, width, -1, stream)
         yield Site(here + "attn.qkv", "linear", width, attention, -1, stream)
         yield Site(here + "attn.proj", "linear", width, width, -1, here + "attn.qkv")
@@ -119,6 +121,7 @@ def from_hub(name: str, options: dict[str, Any]) -> nn.Module:
     config: Any = timm.get_pretrained_cfg(name)
     repo = config.hf_hub_id + ("" if "/" in config.hf_hub_id and not config.hf_hub_id.endswith("/") else name)
     cached = huggingface_hub.try_to_load_from_cache(repo, "model.safetensors")
+    timm.create_model(name, pretrained=False, **options)  # what is wrong with the arguments is not the hub's fault
     try:
         if not isinstance(cached, str):  # ask once, before timm asks again and again for minutes
             url = huggingface_hub.hf_hub_url(repo, "model.safetensors")

@@ -1,7 +1,6 @@
 """The border to Hydra: tasks as config choices, and errors in words. Only this module and train.py know Hydra."""
 
 import difflib
-import logging
 import os
 import re
 import sys
@@ -21,11 +20,9 @@ from san.errors import NonFiniteLossError, WeightsError
 from san.tasks import load_suite, suite_names
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-# Overrides that choose a cell of a table, or that cannot change its number; all others make a variant of the method.
-NOT_A_VARIANT = ("data", "method", "backbone", "protocol", "seed", "logger", "device", "data_root", "results", "force")
+# Overrides that choose a cell of a table, or that its record states apart; others may make a variant of the method.
+CELL = ("data", "method", "backbone", "protocol", "seed", "device", "precision", "data_root", "results", "force")
 EXPECTED = (LookupError, ValueError, TypeError, OSError, WeightsError, NonFiniteLossError)
-
-log = logging.getLogger(__name__)
 
 
 def register_tasks() -> None:
@@ -44,10 +41,10 @@ def register_tasks() -> None:
                 store.store(group=group, name=option, node={"defaults": chosen, **node}, package="data")
 
 
-def variant() -> str:
-    """Return the overrides of the present job that depart from its recipe, in words; empty if there are none."""
-    given = [o for o in HydraConfig.get().overrides.task if o.lstrip("+~").split("=")[0] not in NOT_A_VARIANT]
-    return " ".join(sorted(given))
+def settings() -> list[str]:
+    """Return the overrides of the present job that do more than choose its cell."""
+    keys_of = {o: o.lstrip("+~").split("=")[0] for o in HydraConfig.get().overrides.task}
+    return [o for o, key in keys_of.items() if key not in CELL and not key.startswith("logger")]
 
 
 def run(main: Callable[[], Any]) -> None:

@@ -1,8 +1,9 @@
 """An experiment: everything that defines one run, checked and typed, with its identity."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,10 @@ import torch
 from san import backbones, data, provenance, record
 from san.data.batches import Preprocess
 from san.data.pack import Split
-from san.loop import Recipe
+from san.loop import REVISION, Recipe
 from san.methods import check_options
 from san.record import Record
 from san.tasks import Suite, Task, load_suite, lookup
-
-SELECTIONS = ("last", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Protocol:
     every: int
 
     def __post_init__(self) -> None:
-        lookup(self.selected_on, SELECTIONS, "protocol.selected_on")
+        lookup(self.selected_on, ("last", self.evaluate), "protocol.selected_on")
         if not isinstance(self.every, int) or self.every < 0:
             raise ValueError(f"protocol.every came as {self.every!r}; allowed: 0 (after the last epoch only) or more.")
 
@@ -60,9 +59,11 @@ class Experiment:
         extra = f" [{self.variant}]" if self.variant else ""
         return f"{self.suite.name}/{self.task.name} {self.method}{extra} seed {self.seed}"
 
+    @cached_property
     def identity(self) -> str:
-        """Hash everything that may change the number, and nothing that may not."""
-        b = self.backbone
+        """A hash of everything that may change the number, and of nothing that may not."""
+        b, protocol = self.backbone, asdict(self.protocol)
+        del protocol["name"]
         return record.identity(
             {
                 "task": [self.suite.name, self.task.name],
@@ -71,7 +72,8 @@ class Experiment:
                 "backbone": [b["timm"], b["arguments"], backbones.weights_key(b["timm"], b["weights"])],
                 "method": [self.method, dict(self.options)],
                 "recipe": asdict(self.recipe),
-                "protocol": asdict(self.protocol),
+                "protocol": protocol,
+                "revision": REVISION,
                 "seed": self.seed,
             }
         )
@@ -79,12 +81,12 @@ class Experiment:
     def record_path(self) -> Path:
         """Return where this run's record is or will be."""
         folder = Path(self.config["results"]) / "records"
-        return record.path_of(folder, self.suite.name, self.method, self.task.name, self.seed, self.identity())
+        return record.path_of(folder, self.suite.name, self.method, self.task.name, self.seed, self.identity)
 
     def record(self, status: str, weights: str, **outcome: Any) -> Record:
         """Return this run's record with its outcome."""
         return Record(
-            id=self.identity(),
+            id=self.identity,
             suite=self.suite.name,
             task=self.task.name,
             method=self.method,
@@ -106,16 +108,25 @@ class Experiment:
         )
 
 
-def from_config(config: dict[str, Any], variant: str) -> Experiment:
+def departures(overrides: Sequence[str], recipe: Recipe, config: Mapping[str, Any]) -> str:
+    """Return in words the overrides that depart from the recipe; those that repeat it are left out."""
+    usual = dict(config["recipe"])
+    usual["lr"] = usual["lr"].get(config["method"]["name"], usual["lr"]["other"])
+    same = {key for key, value in usual.items() if getattr(recipe, key, None) == value}
+    return " ".join(sorted(o for o in overrides if o.lstrip("+~").split("=")[0] not in same))
+
+
+def from_config(config: dict[str, Any], overrides: Sequence[str]) -> Experiment:
     """Check a resolved configuration (plain dicts) and read the data that it names.
 
+    overrides: the settings given by hand, as `key=value`, that may make this a variant of its method.
     Raises LookupError or ValueError that says what came and what is allowed.
     """
     seed, method = config["seed"], dict(config["method"])
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed came as {seed!r}; allowed: 0, 1, 2 ...")
     name = method.pop("name")
-    check_options(name, method)
+    options = check_options(name, method)
     device = provenance.pick_device(config["device"])
     precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(config["precision"], config["precision"])
     recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)} | {"precision": precision})
@@ -130,11 +141,11 @@ def from_config(config: dict[str, Any], variant: str) -> Experiment:
         backbone=config["backbone"],
         preprocess=Preprocess(config["data"]["resize"], config["data"]["normalise"]),
         method=name,
-        options=method,
+        options=options,
         recipe=recipe,
         protocol=protocol,
         seed=seed,
         device=device,
-        variant=variant,
-        config=config,
+        variant=departures(overrides, recipe, config),
+        config=config | {"precision": precision},
     )

@@ -14,6 +14,7 @@ from san.data.batches import Batches
 from san.errors import NonFiniteLossError
 from san.tasks import lookup
 
+REVISION = 1  # raise it when a change of the loop, a method or the preprocessing changes numbers
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 OPTIMIZERS = ("adamw", "sgd")
 
@@ -22,8 +23,8 @@ OPTIMIZERS = ("adamw", "sgd")
 class Recipe:
     """Hyper-parameters of a run. Epochs are passes over the training split; lr and weight decay are the peak values.
 
-    warmup_epochs: linear rise from zero; then cosine to zero. weight_decay: on tensors of two or more axes, as timm
-    does. momentum: of sgd; beta1 of adamw is 0.9, beta2 0.999. smoothing: of the labels.
+    warmup_epochs: of linear rise, from one step's share of the peak; then cosine to zero. weight_decay: on tensors of
+    two or more axes, as timm does. momentum: of sgd; beta1 of adamw is 0.9, beta2 0.999. smoothing: of the labels.
     """
 
     epochs: int
@@ -37,6 +38,7 @@ class Recipe:
     precision: str
 
     def __post_init__(self) -> None:
+        """Check types and ranges; a whole number is as good a float."""
         lookup(self.optimizer, OPTIMIZERS, "optimizer")
         lookup(self.precision, PRECISIONS, "precision")
         for field in fields(self):
@@ -56,6 +58,9 @@ class Recipe:
         for name, (holds, allowed) in rules.items():
             if not holds:
                 raise ValueError(f"{name} came as {getattr(self, name)}; allowed: {allowed}. Give {name}=VALUE.")
+        for field in fields(self):
+            if field.type is float:
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,7 @@ def check_gradients(model: nn.Module, trainable: Sequence[str]) -> None:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, batches: Batches, precision: str = "fp32") -> Score:
-    """Score every image of a split once."""
+    """Score every image of a split once; raise NonFiniteLossError where the model gives no numbers."""
     model.eval()
     correct = torch.zeros((), dtype=torch.long, device=batches.device)
     loss = torch.zeros((), dtype=torch.double, device=batches.device)
@@ -158,4 +163,7 @@ def evaluate(model: nn.Module, batches: Batches, precision: str = "fp32") -> Sco
             logits: Tensor = model(images).float()
         correct += (logits.argmax(1) == labels).sum()
         loss += F.cross_entropy(logits, labels, reduction="sum")
-    return Score(int(correct), len(batches.split), float(loss) / len(batches.split))
+    mean = float(loss) / len(batches.split)
+    if not math.isfinite(mean):
+        raise NonFiniteLossError(f"The loss of the evaluated split is {mean}: the weights are broken. Lower lr.")
+    return Score(int(correct), len(batches.split), mean)

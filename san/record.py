@@ -23,6 +23,12 @@ class Point:
     correct: int
     total: int
 
+    def __post_init__(self) -> None:
+        if not (
+            all(type(v) is int for v in (self.epoch, self.correct, self.total)) and 0 <= self.correct <= self.total > 0
+        ):
+            raise ValueError(f"impossible score: {self.correct!r} of {self.total!r} after epoch {self.epoch!r}.")
+
     @property
     def accuracy(self) -> float:
         """Top-1 accuracy in percent."""
@@ -69,8 +75,14 @@ class Record:
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"status is '{self.status}'; allowed: {', '.join(STATUSES)}.")
-        if self.status == "done" and (self.last is None or self.best is None):
+        if type(self.seed) is not int:
+            raise ValueError(f"seed is {self.seed!r}; a whole number is allowed.")
+        if self.status != "done":
+            return
+        if self.last is None or self.best is None:
             raise ValueError("a run that is done must have a last and a best point.")
+        if any(not isinstance(self.params.get(key), int) for key in ("trainable", "head")):
+            raise ValueError("a run that is done must have counted its parameters.")
 
     @property
     def point(self) -> Point | None:
@@ -136,7 +148,7 @@ def read(path: Path) -> Record:
         return Record(**raw)
     except RecordError:
         raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RecordError(f"{path} is not a readable record ({error}). Delete it and run again.") from error
 
 

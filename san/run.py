@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,12 +21,12 @@ from san.tracker import NoTracker, Tracker, open_tracker
 log = logging.getLogger(__name__)
 
 
-def run(config: dict[str, Any], variant: str) -> float:
+def run(config: dict[str, Any], overrides: Sequence[str]) -> float:
     """Run what a resolved configuration says unless its record exists; return the accuracy in percent.
 
     A run that fails leaves a record that says so and raises what it died of; one that is interrupted leaves none.
     """
-    experiment = from_config(config, variant)
+    experiment = from_config(config, overrides)
     path = experiment.record_path()
     done = record.finished(path)
     if done is not None and not config["force"]:
@@ -35,15 +36,16 @@ def run(config: dict[str, Any], variant: str) -> float:
 
     adapter, weights = build(experiment)
     tracker = open_tracker(
-        config["logger"]["name"], config, experiment.identity(), experiment.suite.name, experiment.method
+        config["logger"]["name"], config, experiment.identity, experiment.suite.name, experiment.method
     )
     try:
         result = experiment.record("done", weights, **train(experiment, adapter, tracker))
     except Exception as error:
         status = "oom" if isinstance(error, torch.OutOfMemoryError) else "failed"
-        if done is None:  # a forced run that fails does not take the place of one that did not
+        if record.finished(path) is None:  # a run that fails does not take the place of one that did not
             record.write(experiment.record(status, weights, error=traceback.format_exc()), path)
         tracker.finish({"status": status}, failed=True)
+        log.error("%s: %s (%s)", experiment.title, status, str(error).partition("\n")[0])  # the rest of a sweep goes on
         raise
     record.write(result, path)
     tracker.finish({"accuracy": result.accuracy, **result.params, **result.seconds})
@@ -52,13 +54,12 @@ def run(config: dict[str, Any], variant: str) -> float:
 
 
 def build(experiment: Experiment) -> tuple[Adapter, str]:
-    """Return the backbone with the method attached, on its device, and the hash of the pre-trained weights."""
+    """Return the backbone with the method attached, and the hash of the pre-trained weights."""
     torch.manual_seed(experiment.seed)
     b = experiment.backbone
     model = backbones.build(b["timm"], len(experiment.task.classes), b["weights"], b["sha256"], b["arguments"])
     weights = backbones.weights_hash(model)
     adapter = attach(model, experiment.method, **experiment.options)
-    model.to(experiment.device)
     counts = adapter.counts
     log.info(
         "%s: %s + head train, %.2f %% of %s",
@@ -72,7 +73,7 @@ def build(experiment: Experiment) -> tuple[Adapter, str]:
 
 def train(experiment: Experiment, adapter: Adapter, tracker: Tracker | NoTracker) -> dict[str, Any]:
     """Fit and evaluate; return the outcome's fields of the record."""
-    model, recipe, every = adapter.model, experiment.recipe, experiment.protocol.every
+    model, recipe, every = adapter.model.to(experiment.device), experiment.recipe, experiment.protocol.every
     side = backbones.input_size(model)
     order = torch.Generator().manual_seed(experiment.seed)
     training = Batches(experiment.train, recipe.batch_size, experiment.preprocess, side, experiment.device, order)
@@ -81,7 +82,7 @@ def train(experiment: Experiment, adapter: Adapter, tracker: Tracker | NoTracker
 
     def after_epoch(epoch: int, loss: float) -> None:
         values = {"train/loss": loss}
-        if epoch == recipe.epochs or (every and epoch % every == 0):
+        if epoch == recipe.epochs or (every > 0 and epoch % every == 0):
             score = evaluate(model, held_out, recipe.precision)
             curve.append(Point(epoch, score.correct, score.total))
             values |= {"eval/accuracy": score.accuracy, "eval/loss": score.loss}

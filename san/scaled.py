@@ -7,7 +7,8 @@ has anyway, never from a dense weight gradient:
     dx = W'^T dy     dt = sum_n dy_n     ds = sum_n dy_n * (y_n - t) / s     dp = sum_n dx_n * x_n / p
 
 A channel whose scale is exactly zero would lose its gradient by that division; it is run at TINY instead, which
-floating point carries at full relative precision and which is far below the rounding error of its neighbours.
+floating point carries at full relative precision and which is far below the rounding error of its neighbours. That
+holds for p, and for s without a shift; beside a shift t, ds keeps its precision while |y - t| is not tiny against |t|.
 """
 
 from typing import Any
@@ -60,14 +61,13 @@ class ScaledLinearFunction(torch.autograd.Function):
         x, folded, y, s, shift, p = ctx.saved_tensors
         needs_x, _, _, needs_scale, needs_shift, needs_pre = ctx.needs_input_grad
         dx = dy @ folded if needs_x or needs_pre else None
-        dt = over_channels(dy, -1) if shift is not None and (needs_shift or needs_scale) else None
+        dt = over_channels(dy, -1) if needs_shift else None
         ds = dp = None
         if needs_scale:
-            ds = over_channels(dy * y, -1)
-            ds = (ds if dt is None else ds - shift * dt) / s
+            ds = over_channels(dy * (y.to(s.dtype) if shift is None else y - shift), -1) / s
         if needs_pre and dx is not None:
-            dp = over_channels(dx * x, -1) / p
-        return dx if needs_x else None, None, None, ds, dt if needs_shift else None, dp
+            dp = over_channels(dx * x.to(p.dtype), -1) / p
+        return dx if needs_x else None, None, None, ds, dt, dp
 
 
 class Scales(nn.Module):

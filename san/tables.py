@@ -1,5 +1,6 @@
 """Tables: a pure function of records. What is missing is shown as missing; no mean stands over an incomplete row."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ MISSING = "–"
 MEANS = {"mean of all tasks": "all", "mean of groups": "groups"}
 ON_TEST = "†"
 CONFLICT = "‡"
+MIXED = "§"
 LEGEND = {
     ON_TEST: "the epoch was chosen on the test split",
+    MIXED: "runs of this row differ in pre-trained weights or precision",
     CONFLICT: "a cell has records of different settings for one seed; the newest is shown",
 }
 
@@ -59,7 +62,9 @@ def make(suite: Suite, records: Sequence[Record]) -> Table:
     lines = [line(suite, row, rows[row]) for row in order]
     marks = {mark for _, cells in lines for mark in LEGEND if any(mark in str(cell) for cell in cells.values())}
     notes += [f"{mark} {text}." for mark, text in LEGEND.items() if mark in marks]
-    names = pd.Index([label(row, order, suite) for row in order], name="method")
+    mixed = [row for row in order if len(settings(rows[row])) > 1]
+    notes += [f"{MIXED} {LEGEND[MIXED]}."] if mixed else []
+    names = pd.Index([label(row, order, suite) + MIXED * (row in mixed) for row in order], name="method")
     columns = pd.MultiIndex.from_tuples(header(suite))
     return Table(
         suite.title,
@@ -104,12 +109,19 @@ def line(
     numbers[SUMMARY[0]] = mean([r.params["trainable"] - r.params["head"] for r in done])
     numbers[SUMMARY[1]] = mean([r.params["trainable"] for r in done])
     numbers[SUMMARY[2]] = min(seeds)
+    mark = ON_TEST if any(r.selected_on != "last" for r in done) else ""
     for key, value in numbers.items():
-        texts.setdefault(key, f"{value:.2f}" if value == value else MISSING)  # noqa: PLR0124  (NaN differs from itself)
+        texts.setdefault(key, f"{value:.2f}{mark}" if not math.isnan(value) else MISSING)
     for key in SUMMARY[:2]:
         texts[key] = f"{numbers[key]:,.0f}" if done else MISSING
     texts[SUMMARY[2]] = str(seeds[0]) if len(set(seeds)) == 1 else f"{min(seeds)} to {max(seeds)}"
     return numbers, texts
+
+
+def settings(by_task: Mapping[str, list[Record]]) -> set[tuple[str, object]]:
+    """Return the weights and precisions that the runs of a row were made with."""
+    runs = [r for runs in by_task.values() for r in runs if r.status == "done"]
+    return {(r.weights, r.config.get("precision")) for r in runs}
 
 
 def mean(values: Sequence[float]) -> float:
@@ -126,7 +138,7 @@ def cell(runs: Sequence[Record]) -> tuple[float, str]:
     lost = sorted({"OOM" if r.status == "oom" else r.status for r in newest.values() if r.status != "done"})
     if not done:
         return float("nan"), lost[0] if lost else MISSING
-    marks = ON_TEST if any(r.selected_on == "test" for r in newest.values()) else ""
+    marks = ON_TEST if any(r.selected_on != "last" for r in newest.values()) else ""
     finished = [r for r in runs if r.status == "done"]
     marks += CONFLICT if len(finished) > len({r.seed for r in finished}) else ""
     spread = f" ± {pd.Series(done).std():.2f}" if len(done) > 1 else ""
@@ -165,7 +177,7 @@ def latex(table: Table) -> str:
     plain = table.cells.rename_axis(index=None).map(lambda text: text.replace(MISSING, "--").replace(" ± ", " \\pm "))
     cells = plain.map(lambda text: f"${text}$" if "\\pm" in text else text)
     body = cells.rename(index=lambda name: name.replace("_", "\\_")).to_latex(multicolumn_format="c")
-    marks = {ON_TEST: "\\textdagger{}", CONFLICT: "\\textdaggerdbl{}"}
+    marks = {ON_TEST: "\\textdagger{}", CONFLICT: "\\textdaggerdbl{}", MIXED: "\\S{}"}
     for mark, command in marks.items():
         body = body.replace(mark, command)
     return body + "".join(f"% {note}\n" for note in table.notes)

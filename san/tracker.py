@@ -83,10 +83,12 @@ def open_tracker(name: str, config: dict[str, Any], key: str, group: str, job: s
     """Return the tracker called `name` (`wandb` or `none`) for the run whose identity is `key`."""
     if lookup(name, ("wandb", "none"), "logger") == "none":
         return NoTracker()
-    import wandb  # noqa: PLC0415  (a second of start-up that logger=none does without)
-
-    quiet = wandb.Settings(silent=True, console="off", init_timeout=PATIENCE)
     where = Path(config["results"])
-    return Tracker(
-        wandb.init, where, project="san", id=key, group=group, job_type=job, config=config, mode=mode(), settings=quiet
-    )
+    return Tracker(start_wandb, where, project="san", id=key, group=group, job_type=job, config=config, mode=mode())
+
+
+def start_wandb(**run: Any) -> Any:
+    """Call wandb.init; even the import happens in the tracker's thread, so that a broken installation harms nothing."""
+    import wandb  # noqa: PLC0415
+
+    return wandb.init(settings=wandb.Settings(silent=True, console="off", init_timeout=PATIENCE), **run)

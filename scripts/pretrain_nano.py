@@ -45,7 +45,7 @@ def batches(
     served = 0
     for row in itertools.cycle(range(0, len(masks), GLYPHS)):
         hardness = min(1, served / easy) if easy else 1
-        for _ in range(4 * GLYPHS // size):
+        for _ in range(max(1, 4 * GLYPHS // size)):
             yield scenes(classes, masks, centres, torch.randint(0, len(masks), (size,), generator=g), hardness, g)
             served += size
         redrawn, moved = glyph_masks(classes.curves, hardness, g)

@@ -42,7 +42,7 @@ def a_record(**changes: Any) -> Record:
     fields: dict[str, Any] = {
         "id": "0123456789ab", "suite": "demo", "task": "digits", "method": "san", "backbone": "vit_nano",
         "protocol": "last_epoch", "variant": "", "seed": 0, "selected_on": "last", "evaluated_on": "test",
-        "status": "done", "config": {}, "weights": "w", "data": {"train": "a", "evaluate": "b"}, "code": {},
+        "status": "done", "config": {"precision": "fp32"}, "weights": "w", "data": {"train": "a", "evaluate": "b"}, "code": {},
         "versions": {}, "device": {}, "created": "2026-01-01T00:00:00+00:00",
         "last": Point(5, 900, 1000), "best": Point(4, 910, 1000),
         "params": {"method": 90, "norm": 10, "head": 20, "trainable": 120, "total": 1000, "percent": 10.0},

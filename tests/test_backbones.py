@@ -54,8 +54,10 @@ def test_a_vit_b16_loads_from_a_local_file(tmp_path: Path) -> None:
 
 def test_random_weights_have_to_be_asked_for() -> None:
     assert backbones.weights_key(NAME, "random") == f"random:{NAME}"
-    first = backbones.build(NAME, 3, "random", None, SMALL)
-    assert isinstance(first, nn.Module)
+    first, second = (backbones.build(NAME, 3, "random", None, SMALL) for _ in range(2))
+    assert backbones.weights_hash(first) != backbones.weights_hash(second)
+    with pytest.raises(WeightsError):
+        backbones.build(NAME, 3, "vit_nano_that_is_not_there.safetensors", None, SMALL)
 
 
 def broken(kind: str, path: Path) -> str:

@@ -1,6 +1,7 @@
 """Demo data, packed splits and batches."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,30 @@ def test_damaged_splits_are_refused(how: str, message: str, tmp_path: Path) -> N
     damage(tmp_path / "s", how)
     with pytest.raises(ValueError, match=message):
         pack.read(tmp_path / "s", 5, 3)
+
+
+@pytest.mark.parametrize("file", ["images.npy", "labels.npy", "ids.json"])
+def test_truncated_files_are_refused_by_name(file: str, tmp_path: Path) -> None:
+    packed(tmp_path / "s")
+    (tmp_path / "s" / file).write_bytes((tmp_path / "s" / file).read_bytes()[:20])
+    with pytest.raises(ValueError, match="cannot be read .* Delete it and prepare the task again"):
+        pack.read(tmp_path / "s", 5, 3)
+
+
+def test_writing_again_replaces_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    packed(tmp_path / "s")
+    packed(tmp_path / "s")
+    pack.write(tmp_path / "s", np.zeros((1, 2, 2, 3), np.uint8), np.array([0]), ["a"], {})
+    assert len(pack.read(tmp_path / "s", 1, 1)) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+def test_another_seed_makes_the_demo_anew(tmp_path: Path) -> None:
+    task = DEMO.task("count")
+    first = data.load(DEMO, task, "val", tmp_path)
+    again = data.load(DEMO, task, "val", tmp_path)
+    other = data.load(replace(DEMO, seed=1), task, "val", tmp_path)
+    assert first.fingerprint == again.fingerprint != other.fingerprint
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:

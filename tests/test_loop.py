@@ -120,6 +120,14 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
         fit(model, batches(), Recipe(**RECIPE), adapter.trainable, nothing, nothing)
 
 
+def test_broken_weights_have_no_score() -> None:
+    model = tiny_vit(3)
+    with torch.no_grad():
+        model.head.weight.fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match="the weights are broken"):
+        evaluate(model, batches(shuffle=False))
+
+
 def test_gradients_on_another_set_are_refused() -> None:
     layer = nn.Linear(2, 2)
     layer(torch.ones(1, 2)).sum().backward()

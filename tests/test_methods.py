@@ -71,7 +71,7 @@ def test_merges_to_the_stock_model(method: str) -> None:
     assert torch.allclose(model(images), before, atol=1e-12)
 
 
-# ViT-B/16, 100 classes: method, norm, head, trainable; from ../oracles/README and the closed formulas.
+# ViT-B/16, 100 classes: method, norm, head, trainable; the official implementations' and the closed formulas'.
 COUNTS = {
     "full": (85_760_256, 38_400, 76_900, 85_875_556),
     "linear": (0, 0, 76_900, 76_900),

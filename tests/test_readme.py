@@ -5,11 +5,14 @@ import shlex
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+import yaml
 from conftest import composed, tiny_vit
 
 import san
 from san import methods
+from san.data import drawing
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -51,3 +54,20 @@ def test_the_example_method_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     model(torch.randn(2, 3, 16, 16)).sum().backward()
     assert {n for n, p in model.named_parameters() if p.grad is not None} == set(adapter.trainable)
     assert all(name.endswith("bias") or name == "head.weight" for name in adapter.trainable)
+
+
+def test_the_example_task_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = added("Add a task")
+    row = yaml.safe_load(files["benchmarks/demo.yaml"])["size"]
+    code, _, entry = files["san/data/drawing.py"].rpartition('    "size"')
+    exec(code, drawing.__dict__)
+    monkeypatch.setitem(drawing.DRAW, "size", eval(entry.strip().removeprefix(":").rstrip(","), drawing.__dict__))
+    images, labels = drawing.draw("size", len(row["classes"]), 6, seed=0)
+    assert images.shape == (6, 32, 32, 3)
+    assert labels.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_the_example_backbone_is_one_that_timm_has() -> None:
+    (text,) = added("Add a backbone").values()
+    assert yaml.safe_load(text)["timm"] in timm.list_pretrained()
+    assert yaml.safe_load(text).keys() == composed()["backbone"].keys()

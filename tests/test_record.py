@@ -13,12 +13,20 @@ from san.experiment import from_config
 
 
 def identity(data_root: Path, *overrides: str) -> str:
-    return from_config(composed(f"data_root={data_root}", *overrides), "").identity()
+    return from_config(composed(f"data_root={data_root}", *overrides), []).identity
 
 
 def test_identity_is_the_content(data_root: Path) -> None:
     base = identity(data_root)
-    same = [["results=elsewhere"], ["logger=none"], ["device=cpu"], ["force=true"], ["lr=0.01"], ["precision=fp32"]]
+    same = [
+        ["results=elsewhere"],
+        ["logger=none"],
+        ["device=cpu"],
+        ["force=true"],
+        ["lr=0.01"],
+        ["precision=fp32"],
+        ["smoothing=0"],
+    ]
     other = [
         ["lr=0.001"], ["seed=1"], ["epochs=3"], ["batch_size=10"], ["method=ssf"], ["method.norms=false"],
         ["data=demo/count"], ["data.resize=bicubic"], ["data.normalise=unit"], ["protocol=tune"], ["protocol=best_test"],
@@ -89,6 +97,31 @@ def test_impossible_records_are_refused() -> None:
         a_record(status="fine")
     with pytest.raises(ValueError, match="must have a last and a best"):
         a_record(last=None)
+
+
+@pytest.mark.parametrize(
+    "change", [{"last": {"epoch": 1, "correct": 5, "total": 0}}, {"params": {}}, {"params": None}, {"seed": "0"}]
+)
+def test_records_with_odd_values_are_refused(change: dict[str, object], tmp_path: Path) -> None:
+    record.write(a_record(), tmp_path / "r.json")
+    raw = json.loads((tmp_path / "r.json").read_text())
+    (tmp_path / "r.json").write_text(json.dumps(raw | change))
+    with pytest.raises(RecordError, match="is not a readable record"):
+        record.read(tmp_path / "r.json")
+
+
+def test_only_departures_from_the_recipe_make_a_variant(data_root: Path) -> None:
+    def variant(*overrides: str) -> str:
+        return from_config(composed(f"data_root={data_root}", *overrides), overrides).variant
+
+    assert variant("lr=0.01", "epochs=10") == ""
+    assert variant("lr=0.02", "epochs=10") == "lr=0.02"
+    assert variant("method.norms=false") == "method.norms=false"
+
+
+def test_the_epoch_is_chosen_on_what_is_evaluated(data_root: Path) -> None:
+    with pytest.raises(LookupError, match="Unknown protocol.selected_on 'val'. Allowed: last, test"):
+        identity(data_root, "protocol.selected_on=val")
 
 
 def test_unwritable_folder(tmp_path: Path) -> None:

@@ -52,6 +52,24 @@ def test_the_weight_never_gets_a_gradient() -> None:
     assert layer.weight.grad is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_beside_a_shift_in_lower_precision(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer, x = ScaledLinear(nn.Linear(64, 48), shift=True, pre=nn.Parameter(torch.rand(64) + 0.5)), torch.randn(200, 64)
+    with torch.no_grad():
+        layer.shift.normal_()
+    wanted = torch.randn(200, 48)
+    parameters = [layer.scale, layer.shift, layer.pre]
+    tensors = [t.detach().double().requires_grad_() for t in parameters]
+    exact = plain(x.double(), layer.weight.double(), layer.bias.double(), *tensors)
+    theirs = torch.autograd.grad((exact * wanted).sum(), tensors)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        y = layer(x)
+    ours = torch.autograd.grad((y.float() * wanted).sum(), parameters)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).abs().max() < {torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype] * b.abs().max()
+
+
 def test_mixed_precision_is_close_and_keeps_float32_gradients() -> None:
     torch.manual_seed(0)
     layer, x = ScaledLinear(nn.Linear(64, 64)), torch.randn(32, 64)

@@ -89,7 +89,7 @@ def test_every_cell_composes(data_root: Path) -> None:
         for method in methods.names()
     ]
     assert len(cells) == 6 * 4
-    keys = {from_config(composed(*cell, f"data_root={data_root}"), "").identity() for cell in cells}
+    keys = {from_config(composed(*cell, f"data_root={data_root}"), []).identity for cell in cells}
     assert len(keys) == len(cells)
 
 

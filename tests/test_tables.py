@@ -1,6 +1,7 @@
 """Tables against golden files, and the rules behind them."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -70,9 +71,27 @@ def test_numbers_by_hand() -> None:
 
 
 def test_the_two_means_differ_where_groups_do() -> None:
-    """Three tasks in one group and one in another: 1/4 against 1/2."""
-    assert tables.mean([1.0, 1.0, 1.0, 0.0]) == 0.75
-    assert tables.mean([tables.mean([1.0, 1.0, 1.0]), tables.mean([0.0])]) == 0.5
+    """Three tasks in one group and one in another: 3/4 of them right, but half of the groups."""
+    names = list(DEMO.tasks)[:4]
+    tasks = {n: replace(DEMO.tasks[n], group="natural" if i < 3 else "structured") for i, n in enumerate(names)}
+    suite = replace(DEMO, tasks=tasks)
+    made = tables.make(suite, [done(0 if i == 3 else 1000, task=n) for i, n in enumerate(names)])
+    assert made.numbers.loc["san", ("mean", "all")] == 75
+    assert made.numbers.loc["san", ("mean", "groups")] == 50
+
+
+def test_mixed_weights_or_precision_are_marked() -> None:
+    pair = [done(900, task="digits"), done(900, task="count", weights="other")]
+    assert list(tables.make(DEMO, pair).cells.index) == ["san§"]
+    pair[1] = done(900, task="count", config={"precision": "bf16"})
+    table = tables.make(DEMO, pair)
+    assert list(table.cells.index) == ["san§"]
+    assert table.notes == ("§ runs of this row differ in pre-trained weights or precision.",)
+
+
+def test_best_on_test_is_marked_in_means_too() -> None:
+    row = tables.make(DEMO, records()).cells.loc["san [best_test]"]
+    assert row["mean", "all"] == "99.00†"
 
 
 def test_no_mean_over_an_incomplete_row() -> None:

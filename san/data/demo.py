@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from san.data.drawing import draw
+from san.data.drawing import VERSION, draw
 from san.data.pack import manifest_of, write
 from san.tasks import Suite, Task
 
@@ -34,13 +34,21 @@ def make(task: Task, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], l
 
 
 def prepare(suite: Suite, task: Task, folder: Path) -> None:
-    """Write the splits of a demo task that are not there yet below `folder`; the same seed gives the same pixels."""
-    if all(manifest_of(folder / split) for split in task.splits):
+    """Write the splits of a demo task below `folder`, unless all are there as seed and drawings make them today."""
+    starts = {split: sum(list(task.splits.values())[:i]) for i, split in enumerate(task.splits)}
+    sources = {
+        split: {
+            "made_by": "san.data.demo",
+            "version": VERSION,
+            "seed": suite.seed,
+            "start": starts[split],
+            "size": size,
+        }
+        for split, size in task.splits.items()
+    }
+    if all((manifest_of(folder / split) or {}).get("source") == sources[split] for split in sources):
         return
     images, labels, ids = make(task, suite.seed)
-    start = 0
-    for split, size in task.splits.items():
-        part = slice(start, start + size)
-        source = {"made_by": "san.data.demo", "seed": suite.seed, "split": f"[{part.start}:{part.stop}]"}
+    for split, source in sources.items():
+        part = slice(starts[split], starts[split] + task.splits[split])
         write(folder / split, images[part], labels[part], ids[part], source)
-        start += size

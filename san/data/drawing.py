@@ -185,21 +185,23 @@ def orientation(kind: int, rng: Generator) -> Image:
     return lay(image, soft((np.hypot(u / long, v / wide) - 1) * wide), ink)
 
 
-DRAW: dict[str, Callable[[int, Generator], Image]] = {
-    "texture": texture,
-    "tissue": tissue,
-    "terrain": terrain,
-    "count": count,
-    "orientation": orientation,
+VERSION = 1  # raise it when a drawing changes, so that images made before are made anew
+# Each task's drawing, and the standard deviation of its sensor noise.
+DRAW: dict[str, tuple[Callable[[int, Generator], Image], float]] = {
+    "texture": (texture, 0.08),
+    "tissue": (tissue, 0.04),
+    "terrain": (terrain, 0.03),
+    "count": (count, 0.06),
+    "orientation": (orientation, 0.08),
 }
-NOISE = {"texture": 0.08, "tissue": 0.04, "terrain": 0.03, "count": 0.06, "orientation": 0.08}
 
 
 def draw(task: str, classes: int, total: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Draw `total` images of a task, the classes in turn; return uint8 `(total, 32, 32, 3)` and int64 `(total,)`."""
     labels = np.arange(total, dtype=np.int64) % classes
     images = np.empty((total, SIZE, SIZE, 3), np.uint8)
+    paint, noise = DRAW[task]
     for i, label in enumerate(labels):
         rng = np.random.default_rng([seed, *task.encode(), i])
-        images[i] = photograph(DRAW[task](int(label), rng), rng, NOISE[task])
+        images[i] = photograph(paint(int(label), rng), rng, noise)
     return images, labels

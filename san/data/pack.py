@@ -6,6 +6,8 @@
 <folder>/manifest.json source, counts, class histogram, digests
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import shutil
@@ -65,20 +67,36 @@ def write(
             "digest": digest(images, labels, ids),
         }
         (unfinished / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.replace(folder)
+        unfinished.chmod(0o755)
+        put(unfinished, folder, manifest["digest"])
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def put(new: Path, folder: Path, digest: str) -> None:
+    """Rename `new` to `folder`; what was there goes, unless another process has just put the same there."""
+    while True:
+        try:
+            new.replace(folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        if (manifest_of(folder) or {}).get("digest") == digest:
+            return
+        with contextlib.suppress(FileNotFoundError):  # another process took it away first
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)) / "old"
+            folder.replace(old)
+            shutil.rmtree(old.parent, ignore_errors=True)
 
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a packed split, or None where there is none of this version."""
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         return None
-    return manifest if manifest.get("version") == VERSION else None
+    return manifest if isinstance(manifest, dict) and manifest.get("version") == VERSION else None
 
 
 def read(folder: Path, expected: int, classes: int) -> Split:
@@ -90,16 +108,19 @@ def read(folder: Path, expected: int, classes: int) -> Split:
     manifest = manifest_of(folder)
     if manifest is None:
         raise ValueError(f"{folder} holds no packed split of version {VERSION}. Delete it and prepare the task again.")
-    images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    labels: NDArray[np.int64] = np.load(folder / "labels.npy", allow_pickle=False)
-    ids = json.loads((folder / "ids.json").read_text())
+    try:
+        images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        labels: NDArray[np.int64] = np.load(folder / "labels.npy", allow_pickle=False)
+        ids = json.loads((folder / "ids.json").read_text())
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{folder} cannot be read ({error}). Delete it and prepare the task again.") from error
     if not len(images) == len(labels) == len(ids) == expected:
         counts = f"{len(images)} images, {len(labels)} labels and {len(ids)} ids"
         raise ValueError(f"{folder} holds {counts}; {expected} of each are expected. Delete it and prepare it again.")
     if labels.min() < 0 or labels.max() >= classes:
         span = f"{labels.min()}..{labels.max()}"
         raise ValueError(f"{folder} has labels {span}; 0..{classes - 1} are allowed. Delete it and prepare it again.")
-    if digest(images, labels, ids) != manifest["digest"]:
+    if digest(images, labels, ids) != manifest.get("digest"):
         raise ValueError(f"{folder} does not match its manifest's digest. Delete it and prepare the task again.")
     return Split(images, labels, ids, manifest["digest"])
 

@@ -44,13 +44,14 @@ class Adapter:
     counts: Counts
 
     def merge(self) -> nn.Module:
-        """Fold what was inserted into plain layers, in place: the same outputs, no extra modules.
+        """Fold what was inserted into plain, frozen layers, in place: the same outputs, no extra modules.
 
         A second call changes nothing. Returns the model.
         """
         for name, module in list(self.model.named_modules()):
             if hasattr(module, "merged"):
-                self.model.set_submodule(name, module.merged().train(module.training))
+                plain = module.merged().train(module.training)
+                self.model.set_submodule(name, plain.requires_grad_(False))
         return self.model
 
 
@@ -65,12 +66,13 @@ def attach(model: nn.Module, method: str, **options: Any) -> Adapter:
     Raises LookupError on an unknown method or option (with the nearest names), ValueError on a model that has a method
     already or on an option out of range, TypeError on a model family without sites.
     """
-    function = check_options(method, options)
+    options = check_options(method, options)
     if hasattr(model, "adapted_by"):
         raise ValueError(f"This model has '{model.adapted_by}' attached already; build a fresh one for '{method}'.")
     found, before = sites(model), [p for _, p in model.named_parameters()]
     backbone_size = sum(p.numel() for p in before) - head_size(model)
-    wanted = set(function(model, found, **options))
+    wanted = set(method_function(method)(model, found, **options))
+    model.train(model.training)  # what was inserted is in the model's mode
     model.adapted_by = method  # type: ignore[assignment]
     head = head_name(model) + "."
     parameters = dict(model.named_parameters())
@@ -84,13 +86,12 @@ def attach(model: nn.Module, method: str, **options: Any) -> Adapter:
     return Adapter(model, method, options, trainable, count(model, found, trainable, backbone_size))
 
 
-def check_options(method: str, options: Mapping[str, Any]) -> Callable[..., Iterable[str]]:
-    """Return the `attach` of a method's module if it exists and takes these options.
+def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options as their types want them (1 as 1.0 for a float), if the method exists and takes them.
 
     Raises LookupError (with the nearest names) or, where an option is not of its default's type, ValueError.
     """
-    module = importlib.import_module(f"{__name__}.{lookup(method, names(), 'method')}")
-    function: Callable[..., Iterable[str]] = module.attach
+    function = method_function(method)
     defaults = {k: p.default for k, p in inspect.signature(function).parameters.items() if k not in ("model", "sites")}
     for name, value in options.items():
         default = defaults[lookup(name, defaults, f"option of {method}")]
@@ -98,6 +99,13 @@ def check_options(method: str, options: Mapping[str, Any]) -> Callable[..., Iter
         if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool):
             kind = type(default).__name__
             raise ValueError(f"method.{name} came as {value!r}; a {kind} is allowed (default {default!r}).")
+    return {name: float(v) if isinstance(defaults[name], float) else v for name, v in options.items()}
+
+
+def method_function(method: str) -> Callable[..., Iterable[str]]:
+    """Return the `attach` of a method's module; raise LookupError with the nearest names if there is none."""
+    module = importlib.import_module(f"{__name__}.{lookup(method, names(), 'method')}")
+    function: Callable[..., Iterable[str]] = module.attach
     return function
 
 
