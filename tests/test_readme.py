@@ -46,14 +46,14 @@ def added(section: str) -> dict[str, str]:
 def test_the_example_method_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = added("Add a method")
     assert sum(text.count("\n") for text in files.values()) <= 40
-    (tmp_path / "bitfit.py").write_text(files["san/methods/bitfit.py"])
+    (tmp_path / "tokens.py").write_text(files["san/methods/tokens.py"])
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    assert files["configs/method/bitfit.yaml"] == "name: bitfit\n"
+    assert files["configs/method/tokens.yaml"] == "name: tokens\n"
     model = tiny_vit()
-    adapter = san.attach(model, "bitfit")
+    adapter = san.attach(model, "tokens")
     model(torch.randn(2, 3, 16, 16)).sum().backward()
     assert {n for n, p in model.named_parameters() if p.grad is not None} == set(adapter.trainable)
-    assert all(name.endswith("bias") or name == "head.weight" for name in adapter.trainable)
+    assert set(adapter.trainable) == {"cls_token", "pos_embed", "head.weight", "head.bias"}
 
 
 def test_the_example_task_draws(monkeypatch: pytest.MonkeyPatch) -> None:

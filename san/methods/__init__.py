@@ -35,19 +35,29 @@ class Counts:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A method attached to a model. `trainable` are the names of exactly the parameters that receive gradients."""
+    """A method attached to a model.
+
+    trainable: the names of exactly the parameters that receive gradients; added: of those that the stock model lacks.
+    """
 
     model: nn.Module
     method: str
     options: dict[str, Any]
     trainable: tuple[str, ...]
+    added: frozenset[str]
     counts: Counts
 
     def merge(self) -> nn.Module:
         """Fold what was inserted into plain, frozen layers, in place: the same outputs, no extra modules.
 
-        A second call changes nothing. Returns the model.
+        A second call changes nothing. Returns the model. Raises ValueError, before anything is changed, where the
+        method holds parameters that no plain layer can take in.
         """
+        for name in self.added & {name for name, _ in self.model.named_parameters()}:
+            if not hasattr(self.model.get_submodule(name.rpartition(".")[0]), "merged"):
+                raise ValueError(
+                    f"'{self.method}' cannot be merged: {name} is part of no layer that a plain one equals."
+                )
         for name, module in list(self.model.named_modules()):
             if hasattr(module, "merged"):
                 plain = module.merged().train(module.training)
@@ -69,8 +79,8 @@ def attach(model: nn.Module, method: str, **options: Any) -> Adapter:
     options = check_options(method, options)
     if hasattr(model, "adapted_by"):
         raise ValueError(f"This model has '{model.adapted_by}' attached already; build a fresh one for '{method}'.")
-    found, before = sites(model), [p for _, p in model.named_parameters()]
-    backbone_size = sum(p.numel() for p in before) - head_size(model)
+    found, before = sites(model), {name: p.numel() for name, p in model.named_parameters()}
+    backbone_size = sum(before.values()) - head_size(model)
     wanted = set(method_function(method)(model, found, **options))
     model.train(model.training)  # what was inserted is in the model's mode
     model.adapted_by = method  # type: ignore[assignment]
@@ -83,7 +93,8 @@ def attach(model: nn.Module, method: str, **options: Any) -> Adapter:
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in wanted)
     trainable = tuple(name for name in parameters if name in wanted)
-    return Adapter(model, method, options, trainable, count(model, found, trainable, backbone_size))
+    counts = count(model, found, trainable, backbone_size)
+    return Adapter(model, method, options, trainable, frozenset(parameters.keys() - before.keys()), counts)
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +106,8 @@ def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {k: p.default for k, p in inspect.signature(function).parameters.items() if k not in ("model", "sites")}
     for name, value in options.items():
         default = defaults[lookup(name, defaults, f"option of {method}")]
-        allowed = (int, float) if isinstance(default, float) else (type(default),)
+        kinds: dict[type, tuple[type, ...]] = {float: (int, float), tuple: (list, tuple)}
+        allowed = kinds.get(type(default), (type(default),))
         if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool):
             kind = type(default).__name__
             raise ValueError(f"method.{name} came as {value!r}; a {kind} is allowed (default {default!r}).")
