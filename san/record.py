@@ -75,6 +75,9 @@ class Record:
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"status is '{self.status}'; allowed: {', '.join(STATUSES)}.")
+        for name in ("id", "suite", "task", "method", "backbone", "protocol", "variant", "selected_on", "created"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; text is allowed.")
         if type(self.seed) is not int:
             raise ValueError(f"seed is {self.seed!r}; a whole number is allowed.")
         if self.status != "done":
@@ -148,7 +151,7 @@ def read(path: Path) -> Record:
         return Record(**raw)
     except RecordError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RecordError(f"{path} is not a readable record ({error}). Delete it and run again.") from error
 
 

@@ -40,6 +40,9 @@ def run(config: dict[str, Any], overrides: Sequence[str]) -> float:
     )
     try:
         result = experiment.record("done", weights, **train(experiment, adapter, tracker))
+    except KeyboardInterrupt:
+        tracker.finish({"status": "interrupted"}, failed=True)
+        raise
     except Exception as error:
         status = "oom" if isinstance(error, torch.OutOfMemoryError) else "failed"
         if record.finished(path) is None:  # a run that fails does not take the place of one that did not

@@ -100,7 +100,15 @@ def test_impossible_records_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"last": {"epoch": 1, "correct": 5, "total": 0}}, {"params": {}}, {"params": None}, {"seed": "0"}]
+    "change",
+    [
+        {"last": {"epoch": 1, "correct": 5, "total": 0}},
+        {"params": {}},
+        {"params": None},
+        {"seed": "0"},
+        {"method": None},
+        {"task": ["digits"]},
+    ],
 )
 def test_records_with_odd_values_are_refused(change: dict[str, object], tmp_path: Path) -> None:
     record.write(a_record(), tmp_path / "r.json")
