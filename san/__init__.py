@@ -7,16 +7,16 @@ adapter = san.attach(model, "ssf")     # a timm ViT, in place
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from san.methods import Adapter, attach
+    from san.adapter import Adapter, attach, restore
 
 __version__ = "0.1.0"
-__all__ = ["Adapter", "attach"]
+__all__ = ["Adapter", "attach", "restore"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the methods, and torch with them, when first asked for: tables and --help need neither."""
     if name in __all__:
-        from san import methods  # noqa: PLC0415
+        from san import adapter  # noqa: PLC0415
 
-        return getattr(methods, name)
+        return getattr(adapter, name)
     raise AttributeError(f"module 'san' has no attribute '{name}'")

@@ -11,3 +11,7 @@ class NonFiniteLossError(RuntimeError):
 
 class RecordError(ValueError):
     """A file that is not a record of this version."""
+
+
+class AdapterFileError(ValueError):
+    """A file that is not a saved adapter, or not one of this model."""

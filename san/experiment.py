@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from san import backbones, data, provenance, record
-from san.data.batches import Preprocess
+from san.data.batches import NORMALISE, Preprocess
 from san.data.pack import Split
 from san.loop import REVISION, Recipe
-from san.methods import check_options
+from san.methods import check_options, check_pair
 from san.record import Record
 from san.tasks import Suite, Task, load_suite, lookup
 
@@ -116,6 +116,17 @@ def departures(overrides: Sequence[str], recipe: Recipe, config: Mapping[str, An
     return " ".join(sorted(o for o in overrides if o.lstrip("+~").split("=")[0] not in same))
 
 
+def normalisation(wanted: str, backbone: str) -> str:
+    """Return the name of a normalisation, where `timm` means the one that the weights tag was pre-trained with."""
+    if wanted != "timm":
+        return wanted
+    statistics = backbones.normalisation(backbone)
+    found = next((name for name, values in NORMALISE.items() if values == statistics), None)
+    if found is None:
+        raise ValueError(f"{backbone} was pre-trained with mean and std {statistics}; known: {', '.join(NORMALISE)}.")
+    return found
+
+
 def from_config(config: dict[str, Any], overrides: Sequence[str]) -> Experiment:
     """Check a resolved configuration (plain dicts) and read the data that it names.
 
@@ -126,7 +137,8 @@ def from_config(config: dict[str, Any], overrides: Sequence[str]) -> Experiment:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed came as {seed!r}; allowed: 0, 1, 2 ...")
     name = method.pop("name")
-    options = check_options(name, method)
+    options, backbone = check_options(name, method), config["backbone"]
+    check_pair(name, backbones.family_of_name(backbone["timm"]))
     device = provenance.pick_device(config["device"])
     precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(config["precision"], config["precision"])
     recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)} | {"precision": precision})
@@ -138,8 +150,8 @@ def from_config(config: dict[str, Any], overrides: Sequence[str]) -> Experiment:
         task=task,
         train=data.load(suite, task, protocol.train, root),
         evaluate=data.load(suite, task, protocol.evaluate, root),
-        backbone=config["backbone"],
-        preprocess=Preprocess(config["data"]["resize"], config["data"]["normalise"]),
+        backbone=backbone,
+        preprocess=Preprocess(config["data"]["resize"], normalisation(config["data"]["normalise"], backbone["timm"])),
         method=name,
         options=options,
         recipe=recipe,

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from san import backbones, record
+from san.adapter import Adapter, attach
 from san.data.batches import Batches
 from san.experiment import Experiment, from_config
 from san.loop import evaluate, fit
-from san.methods import Adapter, attach
 from san.progress import Progress
 from san.provenance import Meter
 from san.record import Point

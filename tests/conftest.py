@@ -8,7 +8,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from timm.models import VisionTransformer
+from timm.layers import SwiGLUPacked
+from timm.models import ConvNeXt, SwinTransformer, VisionTransformer
 
 from san import border
 from san.record import Point, Record
@@ -22,6 +23,28 @@ def tiny_vit(classes: int = 10, **options: Any) -> VisionTransformer:
     return VisionTransformer(
         img_size=16, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=classes, **options
     )
+
+
+def tiny_dino(classes: int = 10) -> VisionTransformer:
+    """What DINOv2 adds to a ViT: layer scale, registers without position, a gated MLP; and norms of q and k."""
+    return tiny_vit(
+        classes, init_values=0.5, reg_tokens=2, no_embed_class=True, mlp_layer=SwiGLUPacked, mlp_ratio=2, qk_norm=True
+    )
+
+
+def tiny_swin(classes: int = 10) -> SwinTransformer:
+    """Two stages of two blocks, 16 and 32 wide, shifted windows of 4, on 32 px images."""
+    torch.manual_seed(0)
+    return SwinTransformer(
+        img_size=32, patch_size=4, embed_dim=16, depths=(2, 2), num_heads=(2, 4), window_size=4, num_classes=classes,
+        drop_path_rate=0.0,
+    )  # fmt: skip
+
+
+def tiny_convnext(classes: int = 10, **options: Any) -> ConvNeXt:
+    """Four stages, 8 to 24 wide, on images of 32 px or more."""
+    torch.manual_seed(0)
+    return ConvNeXt(depths=(1, 1, 2, 2), dims=(8, 12, 16, 24), num_classes=classes, ls_init_value=0.5, **options)
 
 
 def composed(*overrides: str) -> dict[str, Any]:

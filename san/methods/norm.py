@@ -13,4 +13,4 @@ from san.methods import norm_parameters
 
 def attach(model: nn.Module, sites: tuple[Site, ...]) -> Iterable[str]:
     """Add nothing, train the norm layers."""
-    return norm_parameters(sites)
+    return norm_parameters(model, sites)

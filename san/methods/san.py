@@ -1,48 +1,72 @@
 """SAN: scale the features and propagate the scale to the weight that reads them next (Dai et al., ICML 2025).
 
-    y = s * (W (p * x) + b)         s: trained, ones at the start; p: the s of the anterior site, the same tensor
+    y = s * (W (p * x) + b) + t     s: trained, ones at the start; p: the anterior site's s, tied or recalibrated;
+                                    t: absent, or trained (zeros at the start) where `shift` asks for it
 
-The authors' `base` arm (daviddaiiiii/SAN-PEFT at 8856ecb, train_code/SAN_base.py): s after the patch embedding, qkv,
-proj, fc1 and fc2; p on fc1 from proj and on fc2 from fc1, whatever lies between; p on every qkv from the patch
-embedding; none on proj, which reads a third of qkv's channels. Norm layers train.
+The authors' arms (daviddaiiiii/SAN-PEFT at 8856ecb, train_code/): `san` is their SAN_base, with s after the patch
+embedding, qkv, proj, fc1 and fc2, and p tied to the patch embedding's s on every qkv, to proj's on fc1, to fc1's on fc2;
+`san_neurons` is SAN_nt_only in its mode nt (p = 1); `san_recalibrated` is SAN_resize_smooth (p = r * s, r trained, and
+proj fed from qkv's s, interpolated). Norm layers train. Their code is for ViT; `san.propagation` has the wiring of all
+backbones.
 
-Trainable on ViT-B/16 without the head: 83,712 scales and 38,400 of the norms. It starts at the pre-trained function
-and merges exactly. The authors' count of 177,408 includes 55,296 that never receive a gradient.
+Trainable on ViT-B/16 without the head: san and san_neurons 83,712 scales and 38,400 of the norms, san_recalibrated
+64,512 more. All start at the pre-trained function and merge exactly. The authors' count of 177,408 for the first two
+includes 55,296 that never receive a gradient.
 """
 
 from collections.abc import Iterable
-from typing import Literal
 
 from torch import nn
 
 from san.backbones import Site
 from san.methods import norm_parameters
-from san.scaled import Scales, scaled
+from san.propagation import Propagated, anterior_of, check_anteriors
+from san.scaled import Scaled, scaled
+from san.tasks import lookup
+
+PRESETS = {
+    "san": {},
+    "san_neurons": {"propagation": "off"},
+    "san_recalibrated": {"propagation": "recalibrated", "proj_anterior": "qkv"},
+}
 
 
 def attach(
     model: nn.Module,
     sites: tuple[Site, ...],
     *,
-    propagation: bool = True,
-    qkv_anterior: Literal["patch", "preceding"] = "patch",
+    propagation: str = "tied",
+    qkv_anterior: str = "patch",
+    proj_anterior: str = "none",
+    neurons: bool = True,
     norms: bool = True,
+    shift: bool = False,
 ) -> Iterable[str]:
-    """Scale every site but the norms and propagate.
+    """Scale every linear and convolution and propagate.
 
-    propagation: False leaves p at 1 (the authors' `neurons only`). qkv_anterior: what feeds the first linear of a
-    block, the `patch` embedding (authors' code) or the `preceding` operation (the paper's words). norms: train the
-    weights and biases of the norm layers (authors' code: yes).
+    propagation: `off` (p = 1), `tied` (p = anterior s) or `recalibrated` (p = r * anterior s, r trained).
+    qkv_anterior: what feeds the first weight of a block, the `patch` embedding of its stage (authors' code) or the
+    `preceding` operation (the paper's words). proj_anterior: what feeds proj, `none` (SAN_base), `v`, its own channels
+    of qkv, or `qkv`, interpolated to a third (SAN_resize_smooth). neurons: False leaves s at 1 but after the patch
+    embedding, and trains p alone (their mode sp). norms: train the norm layers. shift: add t.
     """
-    if qkv_anterior not in ("patch", "preceding"):
-        raise ValueError(f"qkv_anterior came as '{qkv_anterior}'; allowed: patch, preceding.")
-    operations = [site for site in sites if site.kind != "norm"]
-    first = operations[0].name
-    for site in operations:
-        reads_stream = site.name.endswith("attn.qkv")
-        anterior = first if reads_stream and qkv_anterior == "patch" else site.anterior
-        source = model.get_submodule(anterior) if propagation and anterior else None
-        # An anterior of another width (qkv before proj) has no scale for each of this layer's inputs.
-        pre = source.scale if isinstance(source, Scales) and len(source.scale) == site.inputs else None
-        model.set_submodule(site.name, scaled(model.get_submodule(site.name), pre=pre))
-    return {f"{site.name}.scale" for site in operations} | (norm_parameters(sites) if norms else set())
+    lookup(propagation, ("off", "tied", "recalibrated"), "propagation")
+    check_anteriors(qkv_anterior, proj_anterior)
+    if not neurons and (propagation == "off" or shift):
+        raise ValueError("neurons=False trains p alone; allowed: propagation tied or recalibrated, shift off.")
+    layers: dict[str, Scaled] = {}
+    scales: dict[str, nn.Parameter] = {}
+    for site in sites:
+        if site.kind not in ("linear", "conv"):
+            continue
+        base, pre = model.get_submodule(site.name), None
+        anterior = anterior_of(site, qkv_anterior, proj_anterior)
+        if anterior is not None and propagation != "off":
+            interpolate = site.name.endswith("attn.proj") and proj_anterior == "qkv"
+            pre = Propagated(scales[anterior], site, propagation == "recalibrated", interpolate)
+        layer = scaled(base, neurons or site.part == "embedding", shift, pre)
+        layers[site.name] = layer
+        scales[site.name] = layer.scale if layer.scale is not None else layer.ones()
+    for name, layer in layers.items():
+        model.set_submodule(name, layer)
+    return norm_parameters(model, sites) if norms else []

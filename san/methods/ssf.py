@@ -1,10 +1,12 @@
 """SSF: scale and shift the features after every operation (Lian et al., NeurIPS 2022).
 
-    y = scale * f(x) + shift        per channel, after the patch embedding, each norm, and each linear (before its
-                                    activation); scale ~ N(1, std), shift ~ N(0, std)
+    y = scale * f(x) + shift        per channel, after the patch embedding, each norm, and each linear or convolution
+                                    (before its activation); scale ~ N(1, std), shift ~ N(0, std)
 
-Sites and initial values as in dongzelian/SSF at e94e0e7, models/vision_transformer.py. Trainable on ViT-B/16 without
-the head: 205,824. It does not start at the pre-trained function, unless std is 0. Merges exactly.
+Sites and initial values as in dongzelian/SSF at e94e0e7, models/. There downsampling (Swin's patch merging, ConvNeXt's)
+has none: its code would make some, but compares a list with the string 'ssf'. In ConvNeXt the last one stands on the
+stream before pooling. Trainable without the head: ViT-B/16 205,824, Swin-B 267,264, ConvNeXt-B 255,232. It does not
+start at the pre-trained function, unless std is 0. Merges exactly.
 """
 
 from collections.abc import Iterable
@@ -12,15 +14,24 @@ from collections.abc import Iterable
 from torch import nn
 
 from san.backbones import Site
-from san.scaled import scaled
+from san.scaled import Scaled, ScaledStream, scaled
 
 
 def attach(model: nn.Module, sites: tuple[Site, ...], *, std: float = 0.02) -> Iterable[str]:
-    """Scale and shift the output of every site. std: spread of the initial values (paper: 0.02)."""
+    """Scale and shift the output of every site outside downsampling. std: spread of the initial values (paper: 0.02)."""
+    if not std >= 0:
+        raise ValueError(f"ssf.std came as {std}; allowed: 0 or more.")
+    layers: dict[str, Scaled | ScaledStream] = {}
     for site in sites:
-        layer = scaled(model.get_submodule(site.name), shift=True)
-        assert layer.shift is not None
-        nn.init.normal_(layer.scale, 1.0, std)
-        nn.init.normal_(layer.shift, 0.0, std)
-        model.set_submodule(site.name, layer)
-    return [f"{site.name}.{part}" for site in sites for part in ("scale", "shift")]
+        if site.part != "downsampling":
+            base = model.get_submodule(site.name)
+            if site.kind == "stream":
+                layers[site.name] = ScaledStream(site.channels, site.axis, next(model.parameters()))
+            else:
+                layers[site.name] = scaled(base, shift=True, axis=site.axis)
+    for name, layer in layers.items():
+        scale, shift = layer.affine()
+        nn.init.normal_(scale, 1.0, std)
+        nn.init.normal_(shift, 0.0, std)
+        model.set_submodule(name, layer)
+    return []

@@ -1,78 +1,22 @@
-"""Backbones: a timm model with its pre-trained weights and its named sites. The only module that knows timm."""
+"""A timm model with pre-trained weights, from the package, a file, timm's cache or the hub; never silently random."""
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import huggingface_hub
 import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
+from san.backbones.sites import classifier_name
 from san.errors import WeightsError
 
-PACKAGED = Path(__file__).parent / "weights"
-
-
-@dataclass(frozen=True)
-class Site:
-    """One operation of a backbone whose output channels a method may adapt.
-
-    name: dotted module name; inputs, channels: how many it reads and writes; axis: where the channels are in its
-    output; anterior: the site whose output it reads, leaving aside what keeps the channels (norm, residual sum,
-    activation); None for the first.
-    """
-
-    name: str
-    kind: Literal["patch", "norm", "linear", "conv"]
-    inputs: int
-    channels: int
-    axis: int
-    anterior: str | None
-
-
-def vit_sites(model: Any) -> Iterator[Site]:
-    """Sites of a timm ViT in the order of computation."""
-    width = model.embed_dim
-    stream = "patch_embed.proj"  # the site that wrote to the residual stream last
-    yield Site(stream, "patch", model.patch_embed.proj.in_channels, width, 1, None)
-    for i, block in enumerate(model.blocks):
-        here, attention, hidden = f"blocks.{i}.", block.attn.qkv.out_features, block.mlp.fc1.out_features
-        if block.mlp.fc2.in_features != hidden:
-            raise TypeError(f"No sites are known for a {type(block.mlp).__name__}; allowed: timm's Mlp.")
-        yield Site(here + "norm1", "norm", width, width, -1, stream)
-        yield Site(here + "attn.qkv", "linear", width, attention, -1, stream)
-        yield Site(here + "attn.proj", "linear", width, width, -1, here + "attn.qkv")
-        yield Site(here + "norm2", "norm", width, width, -1, here + "attn.proj")
-        yield Site(here + "mlp.fc1", "linear", width, hidden, -1, here + "attn.proj")
-        yield Site(here + "mlp.fc2", "linear", hidden, width, -1, here + "mlp.fc1")
-        stream = here + "mlp.fc2"
-    norm = "norm" if isinstance(model.norm, nn.LayerNorm) else "fc_norm"
-    yield Site(norm, "norm", width, width, -1, stream)
-
-
-def sites(model: nn.Module) -> tuple[Site, ...]:
-    """Return the sites of a stock timm model; raise TypeError for a family that has none listed here."""
-    if isinstance(model, VisionTransformer):
-        return tuple(vit_sites(model))
-    raise TypeError(f"No sites are known for a {type(model).__name__}; allowed: timm's VisionTransformer.")
-
-
-def head_name(model: nn.Module) -> str:
-    """Return the dotted name of the classifier."""
-    head = cast(Any, model).get_classifier()
-    return str(next(name for name, module in model.named_modules() if module is head))
-
-
-def input_size(model: nn.Module) -> int:
-    """Return the side in pixels of the square images that a model takes."""
-    return int(cast(Any, model).patch_embed.img_size[0])
+PACKAGED = Path(__file__).parents[1] / "weights"
 
 
 def build(
@@ -153,7 +97,7 @@ def load_backbone(model: nn.Module, path: Path) -> None:
         found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is corrupt or truncated ({error}). Fetch it again.") from error
-    head = head_name(model) + "."
+    head = classifier_name(model) + "."
     wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(head)}
     found = {k: v for k, v in found.items() if not k.startswith(head)}
     wrong = [k for k in wanted if k not in found or found[k].shape != wanted[k].shape] + sorted(found.keys() - wanted)
@@ -176,8 +120,8 @@ def weights_key(name: str, weights: str) -> str:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return 16 hex digits of a sha256 over the names and values of all tensors but the head's."""
-    head = head_name(model) + "."
+    """Return 16 hex digits of a sha256 over the names and values of all tensors but the classifier's."""
+    head = classifier_name(model) + "."
     sha = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         if not key.startswith(head):
@@ -189,3 +133,11 @@ def weights_hash(model: nn.Module) -> str:
 def as_bytes(tensor: Tensor) -> bytes:
     """Return a tensor's values as bytes."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and standard deviation per channel that a timm tag was pre-trained with."""
+    config: Any = timm.get_pretrained_cfg(name)
+    if config is None:
+        raise LookupError(f"timm knows no normalisation of '{name}'. Give data.normalise=imagenet, half or unit.")
+    return tuple(config.mean), tuple(config.std)

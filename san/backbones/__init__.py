@@ -1,0 +1,37 @@
+"""Backbones: stock timm models, their weights (`load`) and their named sites (`sites`). Only this package knows timm."""
+
+from san.backbones.load import as_bytes, build, file_sha256, find, normalisation, weights_hash, weights_key
+from san.backbones.sites import (
+    Branch,
+    Site,
+    backbone_tag,
+    branches,
+    classifier_name,
+    family,
+    family_of_name,
+    head_name,
+    input_size,
+    scale_stream,
+    sites,
+)
+
+__all__ = [
+    "as_bytes",
+    "backbone_tag",
+    "Branch",
+    "Site",
+    "branches",
+    "build",
+    "classifier_name",
+    "family",
+    "family_of_name",
+    "file_sha256",
+    "find",
+    "head_name",
+    "input_size",
+    "normalisation",
+    "scale_stream",
+    "sites",
+    "weights_hash",
+    "weights_key",
+]

@@ -1,0 +1,62 @@
+"""DoRA: magnitude and direction of the weights trained apart (Liu et al., ICML 2024).
+
+    y = m * (W + scale * B A) / |W + scale * B A| x + b     rows; m: |W| at the start, trained; B A: as in LoRA
+
+The norm is a constant for the gradient (section 4.3 of the paper; HF peft does the same). Only rows that are updated
+have a magnitude. Trainable on ViT-B/16 without the head at rank 8, on q and v: 294,912 and 18,432 magnitudes. It starts
+at the pre-trained function and merges exactly.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from san.backbones import Site
+from san.lowrank import LowRank, LowRankLinear, factor, find_targets
+
+
+class DoraLinear(LowRankLinear):
+    """An `nn.Linear` with low-rank updates and a trained length of the updated rows: magnitude `(slices, size)`."""
+
+    def __init__(self, base: nn.Linear, starts: Sequence[int], size: int, update: LowRank) -> None:
+        super().__init__(base, starts, size, update)
+        lengths = torch.linalg.vector_norm(base.weight.detach(), dim=1)
+        self.magnitude = nn.Parameter(torch.stack([lengths[start : start + size] for start in starts]))
+
+    def gain(self) -> Tensor:
+        """Return m / |W + factor * B A|, ones in rows that are not updated: `(O,)`."""
+        _, lengths = self.row_norms()
+        rows = torch.stack([lengths[start : start + self.size] for start in self.starts])
+        return self.spread(self.magnitude / rows, fill=1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(..., I)` to `(..., O)`."""
+        gain = self.gain()
+        y = F.linear(x, self.weight) * gain + F.linear(self.low(x), gain[:, None] * self.up())
+        return y if self.bias is None else y + self.bias
+
+    def merged(self) -> nn.Module:
+        """Return the plain layer that computes the same."""
+        return self.plain(self.gain()[:, None] * self.updated(), self.bias)
+
+
+def attach(
+    model: nn.Module,
+    sites: tuple[Site, ...],
+    *,
+    rank: int = 8,
+    scale: float = 1.0,
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    dropout_at: str = "between",
+    targets: tuple[str, ...] = ("q", "v"),
+) -> Iterable[str]:
+    """Update the linears named in `targets`; all options as in `lora`."""
+    update = LowRank(rank, factor(rank, scale, alpha), dropout, dropout_at)
+    for name, (starts, size) in find_targets(sites, targets).items():
+        base = cast(nn.Linear, model.get_submodule(name))
+        model.set_submodule(name, DoraLinear(base, starts, size, update))
+    return []

@@ -1,0 +1,100 @@
+"""Counts at full size, and the names of all official implementations, those without oracle files here included.
+
+tests/oracles/counts_base.json: what trains in each of them at ViT-B/16, Swin-B or ConvNeXt-B with 100 classes, as
+{name pattern: [tensors, numbers]}.
+"""
+
+import copy
+import json
+import re
+from functools import cache
+from itertools import product
+
+import pytest
+import timm
+import yaml
+from test_oracles import FOLDER
+from torch import nn
+
+import san
+
+BASE = json.loads((FOLDER / "counts_base.json").read_text())
+OURS = yaml.safe_load((FOLDER / "ours.yaml").read_text())
+ARCHITECTURES = {"ssf_swin": "swin_base_patch4_window7_224", "ssf_convnext": "convnext_base"}
+
+
+@cache
+def stock(architecture: str) -> nn.Module:
+    return timm.create_model(architecture, num_classes=100)
+
+
+def fresh(architecture: str = "vit_base_patch16_224") -> nn.Module:
+    return copy.deepcopy(stock(architecture))
+
+
+def entry(name: str) -> dict:
+    """The entry of an official implementation, in its first mode."""
+    ours = OURS[name] | next(iter(OURS[name].get("modes", {}).values()), {})
+    return ours | {"options": ours.get("options", {}) | ours.get("base", {})}
+
+
+def spelled_out(pattern: str, model: nn.Module) -> list[str]:
+    """The names that a pattern stands for, with the model's blocks in the place of stars."""
+    blocks = {
+        m.groups() for n, _ in model.named_parameters() if (m := re.match(r"(?:\w+\.(\d+)\.)?blocks\.(\d+)\.", n))
+    }
+    if pattern.count("*") == 2:
+        return [pattern.replace("*", stage, 1).replace("*", block, 1) for stage, block in blocks]
+    return [pattern.replace("*", block) for _, block in blocks] if "*" in pattern else [pattern]
+
+
+def test_all_are_known() -> None:
+    assert len(BASE) == 21
+    assert BASE.keys() <= OURS.keys()
+    assert OURS.keys() - BASE.keys() == {"adaptformer", "ssf_convnext_fixed"}
+
+
+@pytest.mark.parametrize("name", BASE)
+def test_counts_and_names_at_full_size(name: str) -> None:
+    official, ours = BASE[name], entry(name)
+    model = fresh(ARCHITECTURES.get(name, "vit_base_patch16_224"))
+    adapter = san.attach(model, ours["method"], **ours["options"])
+    dead = {p: numbers for p, (_, numbers) in official["names"].items() if re.search(ours.get("dead", r"\Z."), p)}
+    assert adapter.counts.trainable - adapter.counts.head == official["trainable_without_head"] - sum(dead.values())
+    assert adapter.counts.head == official["head"]
+    mapped = set()
+    for pattern, rule in product(official["names"].keys() - dead.keys(), ours.get("names", [])):
+        for theirs in spelled_out(pattern, model):
+            mine, changes = re.subn(*rule, theirs)
+            if changes:
+                mapped |= {mine.partition("[")[0].replace("*", str(i)) for i in range(12)}
+    assert mapped - set(dict(adapter.model.named_parameters())) == set()
+    assert set(adapter.added) <= mapped
+
+
+# Without an official count: the closed formulas of the docstrings.
+@pytest.mark.parametrize(
+    ("method", "options", "method_count", "norm_count"),
+    [
+        ("norm", {}, 0, 38_400),
+        ("partial", {}, 7_084_800, 4_608),
+        ("adapter", {"placement": "both"}, 2 * 156_768, 0),
+        ("adapter_plus", {}, 165_984, 0),
+        ("dora", {}, 294_912 + 18_432, 0),
+        ("san", {}, 83_712, 38_400),
+        ("san", {"shift": True}, 2 * 83_712, 38_400),
+        ("san_recalibrated", {}, 83_712 + 64_512, 38_400),
+        ("san_lora", {}, 294_912 + 83_712, 0),
+        ("san_dora", {}, 294_912 + 83_712, 0),
+    ],
+)
+def test_counts_by_formula(method: str, options: dict, method_count: int, norm_count: int) -> None:
+    counts = san.attach(fresh(), method, **options).counts
+    assert (counts.method, counts.norm, counts.head) == (method_count, norm_count, 76_900)
+    assert counts.percent == pytest.approx(100 * (method_count + norm_count) / 85_798_656)
+
+
+def test_prompts_in_swin_b() -> None:
+    swin = "swin_base_patch4_window7_224"
+    assert san.attach(fresh(swin), "vpt_shallow").counts.method == 640
+    assert san.attach(fresh(swin), "vpt_deep").counts.method == 60_160
