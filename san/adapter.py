@@ -132,11 +132,14 @@ def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
     another model.
     """
     tensors, metadata = read(Path(path))
-    method, options = metadata["method"], json.loads(metadata["options"])
+    try:
+        method, options = metadata["method"], dict(json.loads(metadata["options"]))
+    except ValueError as error:
+        raise AdapterFileError(f"{path} has no readable options ({error}): save it anew.") from error
     if frozen_hash(model, tuple(tensors)) != metadata["frozen"]:
         raise AdapterFileError(
-            f"{path} belongs to {metadata['backbone']} with other weights or precision than this {backbone_tag(model)}. "
-            "Build the model that it was trained on."
+            f"{path} belongs to {metadata['backbone']}, with other weights or precision than this "
+            f"{backbone_tag(model)} has. Build the model that it was trained on."
         )
     try:
         trial = attach(copy.deepcopy(model), method, **options)
@@ -193,9 +196,7 @@ def frozen_hash(model: nn.Module, trained: tuple[str, ...]) -> str:
     return sha.hexdigest()
 
 
-def count(
-    size: dict[str, int], trainable: tuple[str, ...], norms: set[str], head: str, backbone_size: int
-) -> Counts:
+def count(size: dict[str, int], trainable: tuple[str, ...], norms: set[str], head: str, backbone_size: int) -> Counts:
     """Count what trains, from sizes by name; `backbone_size`: of the stock model without its head."""
     in_head = sum(n for name, n in size.items() if name.startswith(head))
     norm = sum(size[name] for name in trainable if name in norms)

@@ -10,7 +10,7 @@ from san.tasks import lookup
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """x * sigmoid(1.702 x), the approximation of OpenAI's CLIP, which NOAH uses."""
+    """X * sigmoid(1.702 x), the approximation of OpenAI's CLIP, which NOAH uses."""
     return x * torch.sigmoid(1.702 * x)
 
 
@@ -23,7 +23,7 @@ class Bottleneck(nn.Module):
     axis: where the channels are, -1 or 1. Parameters have the type and device of `like`.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self, channels: int, width: int, activation: str, bias: bool, dropout: float, axis: int, like: Tensor
     ) -> None:
         super().__init__()
@@ -41,7 +41,9 @@ class Bottleneck(nn.Module):
         if not std >= 0:
             raise ValueError(f"std came as {std}; allowed: 0 or more.")
         for linear in (self.down, self.up):
-            nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std) if std else nn.init.zeros_(linear.weight)
+            nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std) if std else nn.init.zeros_(
+                linear.weight
+            )
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
 

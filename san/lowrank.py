@@ -130,7 +130,7 @@ def find_targets(sites: Sequence[Site], targets: Sequence[str]) -> Mapping[str, 
         has = ", ".join(target for target in TARGETS if target in present) or "none"
         raise ValueError(f"No linear layer of this backbone is called {', '.join(absent)}; targets that it has: {has}.")
     slices = [SLICES.index(target) for target in SLICES if target in targets]
-    found = {}
+    found: dict[str, tuple[tuple[int, ...], int]] = {}
     for name, site in linears.items():
         end = name.rpartition(".")[-1]
         if end in targets:

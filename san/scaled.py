@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 TINY = {torch.float64: 1e-14, torch.float32: 1e-8}
 
@@ -64,7 +65,7 @@ class ScaledFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # noqa: D102, PLR0913
+    def forward(  # noqa: D102
         ctx: Any,
         x: Tensor,
         weight: Tensor,
@@ -93,7 +94,7 @@ class ScaledFunction(torch.autograd.Function):
         needs_x, _, _, needs_scale, needs_shift, needs_pre, _ = ctx.needs_input_grad
         dx = ds = dp = None
         if needs_x or needs_pre:
-            dx = torch.nn.grad.conv2d_input(x.shape, folded, dy, *conv) if conv else dy @ folded
+            dx = conv2d_input(x.shape, folded, dy, *conv) if conv else dy @ folded  # type: ignore[no-untyped-call]
         dt = over_channels(dy, axis) if needs_shift else None
         if needs_scale:
             unshifted = y.to(s.dtype) if shift is None else y - along(shift, axis)
@@ -158,9 +159,7 @@ class ScaledLinear(nn.Linear, Scales):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""
-        out: Tensor = ScaledFunction.apply(
-            x, self.weight, self.bias, self.scale, self.shift, self.input_scale(), None
-        )
+        out: Tensor = ScaledFunction.apply(x, self.weight, self.bias, self.scale, self.shift, self.input_scale(), None)
         return out
 
     def merged(self) -> nn.Module:
@@ -181,17 +180,13 @@ class ScaledConv2d(nn.Conv2d, Scales):
     def forward(self, x: Tensor) -> Tensor:
         """`(N, I, H, W)` to `(N, O, H', W')`."""
         conv = Conv(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
-        out: Tensor = ScaledFunction.apply(
-            x, self.weight, self.bias, self.scale, self.shift, self.input_scale(), conv
-        )
+        out: Tensor = ScaledFunction.apply(x, self.weight, self.bias, self.scale, self.shift, self.input_scale(), conv)
         return out
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
         weight = fold(self.weight, self.scale, self.input_scale(), self.groups)
-        return fill(
-            nn.Conv2d(**bare_conv(self), device="meta"), weight, folded_bias(self.bias, self.scale, self.shift)
-        )
+        return fill(nn.Conv2d(**bare_conv(self), device="meta"), weight, folded_bias(self.bias, self.scale, self.shift))
 
 
 def bare_conv(like: nn.Conv2d) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from conftest import composed, tiny_vit
+from conftest import composed, tiny_convnext, tiny_dino, tiny_swin, tiny_vit
 from safetensors.torch import save_file
 from torch import nn
 
+import san
 from san import backbones
+from san.backbones import load
 from san.errors import WeightsError
 
 NAME = "vit_tiny_patch16_224"
@@ -109,8 +111,8 @@ def test_without_network_or_cache_the_error_says_how_to_fetch(monkeypatch: pytes
         def head(self, *_: object, **__: object) -> None:
             raise ConnectionError("no route")
 
-    monkeypatch.setattr(backbones.huggingface_hub, "get_session", NoNetwork)
-    monkeypatch.setattr(backbones.huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(load.huggingface_hub, "get_session", NoNetwork)
+    monkeypatch.setattr(load.huggingface_hub, "try_to_load_from_cache", lambda *_: None)
     with pytest.raises(WeightsError) as error:
         backbones.build("vit_base_patch16_224.augreg_in21k", 3, "timm")
     for part in (
@@ -124,17 +126,126 @@ def test_without_network_or_cache_the_error_says_how_to_fetch(monkeypatch: pytes
         backbones.build("vit_base_patch16_224.no_such_tag", 3, "timm")
 
 
-def test_sites_of_a_vit_follow_the_computation() -> None:
-    model = tiny_vit()
-    found = backbones.sites(model)
-    assert len(found) == 1 + 2 * 6 + 1
-    names = [s.name for s in found]
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [(tiny_vit, 1 + 2 * 6 + 1), (tiny_dino, 1 + 2 * 8 + 1), (tiny_swin, 2 + 4 * 6 + 2 + 1), (tiny_convnext, 2 + 6 * 4 + 3 * 2 + 1)],
+)  # fmt: skip
+def test_sites_follow_the_computation(make, count: int) -> None:
+    """Hooks see the sites run in the order of the list, and each has the sizes that it says."""
+    model, found, seen = make().eval(), backbones.sites(make()), []
+    assert len(found) == count
     for site in found:
-        module = model.get_submodule(site.name)
-        assert len(module.weight) == site.channels
-        assert site.anterior is None or names.index(site.anterior) < names.index(site.name)
-    by_name = {s.name: s for s in found}
-    assert by_name["blocks.1.attn.qkv"].anterior == "blocks.0.mlp.fc2"
-    assert by_name["blocks.1.mlp.fc1"].anterior == "blocks.1.attn.proj"
-    assert by_name["blocks.0.attn.qkv"].anterior == by_name["blocks.0.norm1"].anterior == "patch_embed.proj"
-    assert by_name["norm"].anterior == "blocks.1.mlp.fc2"
+
+        def note(module, inputs, output, site=site) -> None:
+            seen.append(site.name)
+            if site.axis == 1 or not site.name.endswith(("q_norm", "k_norm")):
+                assert output.shape[site.axis] == site.channels
+
+        model.get_submodule(site.name).register_forward_hook(note)
+    model(
+        torch.randn(
+            1, 3, 32 if make in (tiny_swin, tiny_convnext) else 16, 32 if make in (tiny_swin, tiny_convnext) else 16
+        )
+    )
+    assert seen == [site.name for site in found]
+
+
+@pytest.mark.parametrize("make", [tiny_vit, tiny_dino, tiny_swin, tiny_convnext])
+def test_anteriors_fit(make) -> None:
+    found = {site.name: site for site in backbones.sites(make())}
+    order, first = list(found), next(iter(found.values()))
+    assert first.anterior is None
+    for site in list(found.values())[1:]:
+        anterior, (start, stop) = found[site.anterior], site.reads
+        assert order.index(anterior.name) < order.index(site.name)
+        assert 0 <= start < stop <= anterior.channels
+        assert site.inputs % (stop - start) == 0 or site.name.endswith(("q_norm", "k_norm"))  # which work by heads
+        if site.opening is not None:
+            assert found[site.opening].channels == site.inputs
+
+
+def test_what_reads_what() -> None:
+    vit, dino, swin, convnext = (
+        {s.name: s for s in backbones.sites(make())} for make in (tiny_vit, tiny_dino, tiny_swin, tiny_convnext)
+    )
+    assert vit["blocks.1.attn.qkv"].anterior == "blocks.0.mlp.fc2"
+    assert vit["blocks.1.attn.qkv"].opening == "patch_embed.proj"
+    assert vit["blocks.1.mlp.fc1"].anterior == "blocks.1.attn.proj"
+    assert vit["blocks.1.attn.proj"].reads == (64, 96)  # the values
+    assert vit["norm"].anterior == "blocks.1.mlp.fc2"
+    assert dino["blocks.0.mlp.fc2"].reads == (32, 64)  # what the gate does not hold
+    reduction = swin["layers.1.downsample.reduction"]
+    assert (reduction.anterior, reduction.reads, reduction.inputs) == ("layers.0.blocks.1.mlp.fc2", (0, 16), 64)
+    assert swin["layers.1.blocks.1.attn.qkv"].opening == "layers.1.downsample.reduction"
+    assert convnext["stages.0.blocks.0.conv_dw"].anterior == "stem.0"
+    assert convnext["stages.3.blocks.1.conv_dw"].anterior == "stages.3.blocks.0.mlp.fc2"
+    assert convnext["stages.3.blocks.1.conv_dw"].opening == "stages.3.downsample.1"
+    assert convnext["stages.2.blocks.0.mlp.fc1"].anterior == "stages.2.blocks.0.conv_dw"
+    assert convnext["stages.2.downsample.1"].anterior == "stages.1.blocks.0.mlp.fc2"
+    assert convnext["norm_pre"].kind == "stream"
+
+
+NAMES = {
+    "vit_small_patch14_dinov2": {"img_size": 56},
+    "vit_small_patch14_reg4_dinov2": {"img_size": 56},
+    "vit_base_patch32_clip_224": {},
+    "deit3_small_patch16_224": {},
+    "swin_tiny_patch4_window7_224": {},
+    "convnext_atto": {},  # its MLPs are convolutions
+    "convnextv2_atto": {},  # its MLPs have a response norm
+    "convnext_tiny": {},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method", ["san", "ssf", "adapter"])
+def test_any_by_name(name: str, method: str) -> None:
+    model = timm.create_model(name, num_classes=5, **NAMES[name]).eval()
+    images = torch.randn(1, 3, backbones.input_size(model), backbones.input_size(model))
+    before = model(images)
+    adapter = san.attach(model, method, **({} if method == "san" else {"std": 0.0}))
+    assert torch.allclose(model(images), before, atol=1e-5)
+    if method != "adapter":
+        assert [type(m) for m in adapter.merge().modules()] == [
+            type(m) for m in timm.create_model(name, num_classes=5, **NAMES[name]).modules()
+        ]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vit_base_patch16_rpn_224", "No sites are known for a ResPostBlock"),
+        ("vit_small_patch16_18x2_224", "No sites are known for a ParallelThingsBlock"),
+        ("deit_tiny_distilled_patch16_224", "classifier of this VisionTransformerDistilled is a tuple"),
+    ],
+)
+def test_models_of_another_build_are_refused(name: str, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        san.attach(timm.create_model(name, num_classes=5), "san")
+
+
+def test_families_are_known_by_name_before_anything_is_built() -> None:
+    named = {
+        "ViT": ("vit_base_patch16_224.augreg_in21k", "vit_small_patch14_dinov2.lvd142m", "deit_tiny_patch16_224"),
+        "Swin": ("swin_base_patch4_window7_224.ms_in22k",),
+        "ConvNeXt": ("convnext_base.fb_in22k", "convnextv2_atto"),
+    }
+    for family, names in named.items():
+        assert {backbones.family_of_name(name) for name in names} == {family}
+    with pytest.raises(
+        TypeError, match=r"No sites are known for a resnet50 \(timm.models.resnet\); allowed: timm's Vis"
+    ):
+        backbones.family_of_name("resnet50.a1_in1k")
+    with pytest.raises(LookupError, match=r"timm has no model called 'convnext_bse'. It has convnext_"):
+        backbones.family_of_name("convnext_bse.fb_in22k")
+
+
+@torch.no_grad()
+def test_scaling_the_stream_of_a_convnext() -> None:
+    for options in ({}, {"conv_mlp": True}, {"use_grn": True}):
+        model, images = tiny_convnext(**options).double().eval(), torch.randn(2, 3, 64, 64, dtype=torch.float64)
+        before = model.forward_features(images)
+        scale, shift = torch.rand(24, dtype=torch.float64) - 0.5, torch.randn(24, dtype=torch.float64)
+        backbones.scale_stream(model, scale, shift)
+        expected = before * scale[:, None, None] + shift[:, None, None]
+        assert torch.allclose(model.forward_features(images), expected, atol=1e-12)

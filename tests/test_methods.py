@@ -3,12 +3,20 @@
 import pytest
 import timm
 import torch
-from conftest import tiny_convnext, tiny_dino, tiny_swin, tiny_vit
+from conftest import tiny_convnext, tiny_swin, tiny_vit
 from torch import nn
 
 import san
-from san import methods
-from san.backbones import sites
+from san.methods.vpt import Windows
+
+
+def randomise(model: nn.Module, names: set[str]) -> None:
+    """Give the parameters called so random values around one."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.rpartition(".")[-1] in names:
+                p.copy_(0.5 + torch.rand_like(p))
 
 
 def test_lora_targets() -> None:
@@ -22,33 +30,209 @@ def test_lora_targets() -> None:
         san.attach(tiny_vit(), "lora", targets=["q", "qkv"])
     with pytest.raises(LookupError, match="Unknown target 'fc3'"):
         san.attach(tiny_vit(), "lora", targets=["fc3"])
+    with pytest.raises(
+        ValueError, match="No linear layer of this backbone is called q, v; targets that it has: fc1, fc2"
+    ):
+        san.attach(tiny_convnext(), "lora")
+    with pytest.raises(ValueError, match="targets that it has: none"):
+        san.attach(tiny_convnext(conv_mlp=True), "lora", targets=["fc1"])
+
+
+def test_the_scale_of_lora_is_plain_or_by_alpha() -> None:
+    assert san.attach(tiny_vit(), "lora", scale=3).model.blocks[0].attn.qkv.factor == 3
+    assert san.attach(tiny_vit(), "lora", alpha=16).model.blocks[0].attn.qkv.factor == 2
+    with pytest.raises(ValueError, match=r"scale came as 2.0 and alpha as 16; give one"):
+        san.attach(tiny_vit(), "lora", scale=2, alpha=16)
+    with pytest.raises(ValueError, match=r"method.alpha came as '16'; a number or null is allowed \(default None\)"):
+        san.attach(tiny_vit(), "lora", alpha="16")
+
+
+@pytest.mark.parametrize("place", ["between", "input"])
+def test_dropout_of_lora(place: str) -> None:
+    layer = san.attach(tiny_vit(), "lora", dropout=0.5, dropout_at=place).model.blocks[0].attn.qkv
+    x = torch.ones(4096, 32)
+    low = layer.train().low(x)
+    zeros = (low == 0).float().mean()
+    assert abs(zeros - (0.5 if place == "between" else 0.0)) < 0.02
+    assert torch.allclose(low.mean(0), layer.eval().low(x)[0], atol=0.1)
+    assert low.std(0).min() > 0
 
 
 def test_ranges_of_the_others() -> None:
     assert san.attach(tiny_vit(), "vpt_shallow", length=3).counts.method == 3 * 32
-    with pytest.raises(ValueError, match="vpt.length came as 0"):
-        san.attach(tiny_vit(), "vpt_deep", length=0)
-    with pytest.raises(ValueError, match="partial.blocks came as 3; allowed: 1 to 2"):
-        san.attach(tiny_vit(), "partial", blocks=3)
-    with pytest.raises(ValueError, match="width came as 0"):
-        san.attach(tiny_vit(), "adaptformer", width=0)
+    for method, option, message in [
+        ("vpt_deep", {"length": 0}, "vpt.length came as 0"),
+        ("partial", {"blocks": 3}, "partial.blocks came as 3; allowed: 1 to 2"),
+        ("adaptformer", {"width": 0}, "width came as 0"),
+        ("adapter", {"dropout": 1.0}, "dropout as 1.0"),
+        ("adapter", {"std": -1.0}, "std came as -1.0"),
+        ("adapter_plus", {"drop_path": 1.0}, "adapter_plus.drop_path came as 1.0"),
+        ("ssf", {"std": -1.0}, "ssf.std came as -1.0"),
+        ("lora", {"rank": 0}, "rank came as 0"),
+        ("lora", {"dropout": -0.1}, "dropout as -0.1"),
+        ("san", {"neurons": False, "propagation": "off"}, "neurons=False trains p alone"),
+    ]:
+        model = tiny_vit()
+        before = {name: p.clone() for name, p in model.named_parameters()}
+        with pytest.raises(ValueError, match=message):
+            san.attach(model, method, **option)
+        assert before.keys() == dict(model.named_parameters()).keys(), method  # nothing half attached
+
+
+def test_partial_crosses_stages() -> None:
+    trainable = san.attach(tiny_swin(), "partial", blocks=3).trainable
+    assert "layers.0.blocks.1.norm1.weight" in trainable
+    assert "layers.1.downsample.reduction.weight" in trainable
+    assert "layers.0.blocks.0.norm1.weight" not in trainable
+
+
+def test_houlsby_places_two_adapters_a_block() -> None:
+    both, mlp = (san.attach(tiny_vit(), "adapter", placement=p).counts.method for p in ("both", "mlp"))
+    assert both == 2 * mlp
+
+
+def test_adapter_plus_drops_whole_images_while_training() -> None:
+    torch.manual_seed(0)
+    adapter = san.attach(tiny_vit(), "adapter_plus", drop_path=0.5).model.blocks[0].adapter
+    nn.init.ones_(adapter.up.bias)
+    x = torch.zeros(1000, 3, 32)
+    added = adapter.train().after_block(nn.Identity(), (x,), x)
+    kept = (added != 0).flatten(1)
+    assert torch.equal(kept.all(1), kept.any(1))
+    assert abs(kept.all(1).float().mean() - 0.5) < 0.1
+    assert torch.allclose(added[kept.all(1)], 2 * adapter.eval().after_block(nn.Identity(), (x,), x)[:1])
 
 
 def test_san_arms() -> None:
     tied = tiny_vit()
     san.attach(tied, "san")
-    assert tied.blocks[1].attn.qkv.pre is tied.patch_embed.proj.scale
+    assert tied.blocks[1].attn.qkv.pre.scale is tied.patch_embed.proj.scale
     assert tied.blocks[1].attn.proj.pre is None
-    assert tied.blocks[1].mlp.fc1.pre is tied.blocks[1].attn.proj.scale
-    assert tied.blocks[1].mlp.fc2.pre is tied.blocks[1].mlp.fc1.scale
+    assert tied.blocks[1].mlp.fc1.pre.scale is tied.blocks[1].attn.proj.scale
+    assert tied.blocks[1].mlp.fc2.pre.scale is tied.blocks[1].mlp.fc1.scale
     preceding = tiny_vit()
     san.attach(preceding, "san", qkv_anterior="preceding")
-    assert preceding.blocks[0].attn.qkv.pre is preceding.patch_embed.proj.scale
-    assert preceding.blocks[1].attn.qkv.pre is preceding.blocks[0].mlp.fc2.scale
+    assert preceding.blocks[0].attn.qkv.pre.scale is preceding.patch_embed.proj.scale
+    assert preceding.blocks[1].attn.qkv.pre.scale is preceding.blocks[0].mlp.fc2.scale
     neurons = tiny_vit()
-    adapter = san.attach(neurons, "san", propagation=False, norms=False)
+    adapter = san.attach(neurons, "san_neurons", norms=False)
     assert all(getattr(m, "pre", None) is None for m in neurons.modules())
     assert adapter.counts.norm == 0
+    values = tiny_vit()
+    san.attach(values, "san", proj_anterior="v")
+    randomise(values, {"scale"})
+    attention = values.blocks[0].attn
+    assert torch.equal(attention.proj.pre(), attention.qkv.scale[64:])
+    shifted = san.attach(tiny_vit(), "san", shift=True)
+    assert shifted.counts.method == 2 * san.attach(tiny_vit(), "san").counts.method
+
+
+def scaled_by_hand(model: nn.Module, sources: dict[str, str | None], values: dict[str, torch.Tensor]) -> nn.Module:
+    """A stock model whose weights are scaled as a table of posterior: anterior says; the scales by name of the site."""
+    with torch.no_grad():
+        for name, anterior in sources.items():
+            layer, s = model.get_submodule(name), values[name]
+            p = torch.ones(1) if anterior is None else values[anterior]
+            if isinstance(layer, nn.Linear):
+                layer.weight.mul_(s[:, None] * p.repeat(layer.in_features // len(p)))
+            elif layer.groups > 1:
+                layer.weight.mul_((s * p)[:, None, None, None])
+            else:
+                layer.weight.mul_(s[:, None, None, None] * p[:, None, None])
+            if layer.bias is not None:
+                layer.bias.mul_(s)
+    return model
+
+
+def swin_wiring(preceding: bool) -> dict[str, str | None]:
+    wiring: dict[str, str | None] = {"patch_embed.proj": None}
+    stream = opening = "patch_embed.proj"
+    for stage in (0, 1):
+        if stage == 1:
+            wiring["layers.1.downsample.reduction"] = "layers.0.blocks.1.mlp.fc2"
+            stream = opening = "layers.1.downsample.reduction"
+        for block in (0, 1):
+            here = f"layers.{stage}.blocks.{block}"
+            wiring[f"{here}.attn.qkv"] = stream if preceding else opening
+            wiring[f"{here}.attn.proj"] = None
+            wiring[f"{here}.mlp.fc1"] = f"{here}.attn.proj"
+            wiring[f"{here}.mlp.fc2"] = f"{here}.mlp.fc1"
+            stream = f"{here}.mlp.fc2"
+    return wiring
+
+
+def convnext_wiring(preceding: bool) -> dict[str, str | None]:
+    wiring: dict[str, str | None] = {"stem.0": None}
+    stream = opening = "stem.0"
+    for stage, depth in enumerate((1, 1, 2, 2)):
+        if stage:
+            opening = f"stages.{stage}.downsample.1"
+            wiring[opening], stream = stream, opening
+        for block in range(depth):
+            here = f"stages.{stage}.blocks.{block}"
+            wiring[f"{here}.conv_dw"] = stream if preceding else opening
+            wiring[f"{here}.mlp.fc1"] = f"{here}.conv_dw"
+            wiring[f"{here}.mlp.fc2"] = f"{here}.mlp.fc1"
+            stream = f"{here}.mlp.fc2"
+    return wiring
+
+
+@pytest.mark.parametrize("preceding", [False, True])
+@pytest.mark.parametrize(("make", "wiring"), [(tiny_swin, swin_wiring), (tiny_convnext, convnext_wiring)])
+def test_san_beyond_vit_follows_its_table(make, wiring, preceding: bool) -> None:
+    """The forward pass equals that of a stock model whose weights were scaled by hand."""
+    model = make().double().eval()
+    san.attach(model, "san", qkv_anterior="preceding" if preceding else "patch")
+    randomise(model, {"scale"})
+    sources = wiring(preceding)
+    values = {name: model.get_submodule(name).scale.detach() for name in sources}
+    assert sum(v.numel() for v in values.values()) == san.attach(make(), "san").counts.method
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    expected = scaled_by_hand(make().double().eval(), sources, values)(images)
+    assert torch.allclose(model(images), expected, atol=1e-12)
+    assert not torch.allclose(model(images), make().double().eval()(images), atol=1e-2)
+
+
+@pytest.mark.parametrize("method", ["san_lora", "san_dora"])
+def test_san_on_low_rank_updates_is_its_formula(method: str) -> None:
+    layer = san.attach(tiny_vit().double(), method, targets=["fc2"]).model.blocks[0].mlp.fc2
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in (layer.scale, layer.pre.scale, layer.lora_b):
+            p.copy_(torch.rand_like(p) + 0.5)
+    x = torch.randn(5, 128, dtype=torch.float64)
+    updated = layer.weight + layer.lora_b[0] @ layer.lora_a[0]
+    if method == "san_dora":
+        updated = updated * (layer.weight.norm(dim=1) / updated.norm(dim=1))[:, None]
+    expected = layer.scale * ((layer.pre.scale * x) @ updated.T + layer.bias)
+    assert torch.allclose(layer(x), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_prompts_of_a_swin_stay_with_their_image(deep: bool) -> None:
+    model = tiny_swin().double().eval()
+    san.attach(model, "vpt_deep", deep=deep)
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    alone = torch.cat([model(image[None]) for image in images])
+    assert torch.allclose(model(images), alone, atol=1e-12)
+    assert not torch.allclose(model(images), tiny_swin().double().eval()(images), atol=1e-3)
+
+
+def test_attention_of_windows_without_prompts_is_the_stock_one() -> None:
+    for block in tiny_swin().double().eval().layers[0].blocks:  # the second is shifted, and masked
+        ours, windows = Windows(block.attn, True), torch.randn(8, 16, 16, dtype=torch.float64)
+        mask = block.attn_mask if block.attn_mask is None else block.attn_mask.double()
+        ours.normed[:] = [torch.empty(2, 0, 16, dtype=torch.float64)]
+        assert torch.allclose(ours.eval()(windows, mask), block.attn(windows, mask), atol=1e-12)
+
+
+def test_prompts_go_to_the_end_where_asked() -> None:
+    front, end = (san.attach(tiny_vit().eval(), "vpt_shallow", place=place).model for place in ("front", "end"))
+    x = torch.randn(1, 5, 32)
+    (at_front,), (at_end,) = (model.blocks[0].prompts.enter(None, (x,)) for model in (front, end))
+    assert torch.equal(at_front[:, :1], x[:, :1])
+    assert torch.equal(at_front[:, 6:], x[:, 1:])
+    assert torch.equal(at_end[:, :5], x)
 
 
 def test_bad_calls_say_what_to_do() -> None:
@@ -58,7 +242,7 @@ def test_bad_calls_say_what_to_do() -> None:
         san.attach(tiny_vit(), "san", propagaton=True)
     with pytest.raises(ValueError, match=r"method.norms came as 1; a bool is allowed"):
         san.attach(tiny_vit(), "san", norms=1)
-    with pytest.raises(ValueError, match="qkv_anterior came as 'next'; allowed: patch, preceding"):
+    with pytest.raises(LookupError, match="Unknown qkv_anterior 'next'. Allowed: patch, preceding"):
         san.attach(tiny_vit(), "san", qkv_anterior="next")
     model = tiny_vit()
     san.attach(model, "ssf")

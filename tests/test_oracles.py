@@ -60,9 +60,9 @@ class Oracle:
             assert parameters.keys() == {name for r in self.records for name, _ in self.places(r)}
             for r in self.records:
                 value, places = self.value(r), self.places(r)
-                for i, (name, index) in enumerate(places):
-                    ours = parameters[name][index]
-                    parameters[name][index] = (value if len(places) == 1 else value[i]).reshape(ours.shape)
+                for i, (place, index) in enumerate(places):
+                    ours = parameters[place][index]
+                    parameters[place][index] = (value if len(places) == 1 else value[i]).reshape(ours.shape)
 
     def value(self, record: dict[str, Any]) -> Tensor:
         """The tensor of an official parameter; separate q, k and v are thirds of the fused key's tensor."""

@@ -160,7 +160,9 @@ def test_a_copy_keeps_what_is_shared() -> None:
     assert pair[0].scale is not first.scale
 
 
-@pytest.mark.parametrize("base", [nn.GELU(), nn.Conv2d(1, 1, 3, padding="same"), nn.Conv2d(1, 1, 3, padding_mode="reflect")])
+@pytest.mark.parametrize(
+    "base", [nn.GELU(), nn.Conv2d(1, 1, 3, padding="same"), nn.Conv2d(1, 1, 3, padding_mode="reflect")]
+)
 def test_other_layers_are_refused(base: nn.Module) -> None:
     with pytest.raises(TypeError, match=r"Cannot scale a \w+; allowed: Linear, Conv2d \(zero padding\), LayerNorm"):
         scaled(base)

@@ -83,7 +83,7 @@ def test_a_loss_that_explodes_is_recorded_as_failed(train: Shell) -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("method=sann", "Did you mean san?"),
+        ("method=sann", "Did you mean san "),
         ("data=demo/digts", "Did you mean demo/digits"),
         ("backbone=vit_nan", "Did you mean vit_nano?"),
         ("lrr=1", "Did you mean lr?"),

@@ -1,4 +1,4 @@
-"""Backbones: stock timm models, their weights (`load`) and their named sites (`sites`). Only this package knows timm."""
+"""Backbones: stock timm models, their weights (`load`), their named sites (`sites`). Only this package knows timm."""
 
 from san.backbones.load import as_bytes, build, file_sha256, find, normalisation, weights_hash, weights_key
 from san.backbones.sites import (
@@ -16,10 +16,10 @@ from san.backbones.sites import (
 )
 
 __all__ = [
-    "as_bytes",
-    "backbone_tag",
     "Branch",
     "Site",
+    "as_bytes",
+    "backbone_tag",
     "branches",
     "build",
     "classifier_name",

@@ -9,7 +9,8 @@ from typing import Any, Literal, cast
 
 import timm
 import torch
-from timm.layers import GluMlp, LayerNorm2d, Mlp
+from timm.layers.mlp import GluMlp, Mlp
+from timm.layers.norm import LayerNorm2d
 from timm.models import ConvNeXt, SwinTransformer, VisionTransformer
 from timm.models.convnext import ConvNeXtBlock
 from timm.models.swin_transformer import SwinTransformerBlock
@@ -120,8 +121,9 @@ def has(model: nn.Module, name: str) -> bool:
 def attention_block(model: nn.Module, here: str, stream: str, opening: str) -> Iterator[Site]:
     """Sites of a transformer block, of ViT or Swin; it reads the stream that `stream` wrote to last."""
     block: Any = model.get_submodule(here)
-    if not isinstance(block, Block | SwinTransformerBlock) or not isinstance(block.mlp, Mlp | GluMlp):
-        found = f"{type(block).__name__} with a {type(block.mlp).__name__}"
+    known_block = type(block) in (Block, SwinTransformerBlock)
+    if not known_block or not isinstance(block.mlp, Mlp | GluMlp) or not hasattr(block.attn, "qkv"):
+        found = type(block).__name__ + (f" with a {type(block.mlp).__name__}" if known_block else "")
         raise TypeError(f"No sites are known for a {found}; allowed: timm's Block with Mlp or GluMlp.")
     qkv, width = f"{here}.attn.qkv", block.attn.proj.in_features
     yield site(model, f"{here}.norm1", "block", stream)
@@ -217,13 +219,13 @@ def branches(model: nn.Module) -> tuple[Branch, ...]:
     found = []
     for name, module in model.named_modules():
         block: Any = module
-        if isinstance(block, Block | SwinTransformerBlock):
+        if type(module) in (Block, SwinTransformerBlock):
             width = block.attn.proj.out_features
             found += [
                 Branch(name, "attention", f"{name}.norm1", f"{name}.drop_path1", width, -1),
                 Branch(name, "mlp", f"{name}.norm2", f"{name}.drop_path2", width, -1),
             ]
-        elif isinstance(block, ConvNeXtBlock):
+        elif type(module) is ConvNeXtBlock:
             width = block.conv_dw.out_channels
             found.append(Branch(name, "mlp", f"{name}.conv_dw", f"{name}.drop_path", width, 1))
     return tuple(found)
@@ -254,7 +256,9 @@ def classifier_name(model: nn.Module) -> str:
     """Return the dotted name of the classifier, the only part that pre-trained weights do not fill."""
     head = cast(Any, model).get_classifier()
     if not isinstance(head, nn.Linear):
-        raise TypeError(f"The classifier of this {type(model).__name__} is a {type(head).__name__}; one Linear is allowed.")
+        raise TypeError(
+            f"The classifier of this {type(model).__name__} is a {type(head).__name__}; one Linear is allowed."
+        )
     return str(next(name for name, module in model.named_modules() if module is head))
 
 

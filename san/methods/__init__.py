@@ -2,10 +2,10 @@
 
     def attach(model: nn.Module, sites: tuple[Site, ...], *, option: type = default) -> Iterable[str]
 
-adds its modules to the stock model in place, leaves the names of the stock parameters as they are, and returns the names
-of those stock parameters that shall train. What it added trains anyway, and so does the head. A method leaves the model
-computing what it computed, or says so in its docstring. A layer that can be folded into a plain one has a `merged()`
-that returns it. An option whose default is None takes a number or None. A module may also have
+adds its modules to the stock model in place, leaves the names of the stock parameters as they are, and returns the
+names of those stock parameters that shall train. What it added trains anyway, and so does the head. A method leaves the
+model computing what it computed, or says so in its docstring. A layer that can be folded into a plain one has a
+`merged()` that returns it. An option whose default is None takes a number or None. A module may also have
 
     PRESETS: Mapping[str, Mapping[str, Any]]    names under which it is offered, with other defaults for its options
     NOT_ON: Mapping[str, str]                   families of backbones on which it makes no sense, with the reason
@@ -50,8 +50,8 @@ def module_of(method: str) -> ModuleType:
 def defaults(method: str) -> dict[str, Any]:
     """Return the options of a method with their defaults; raise LookupError if there is no such method."""
     parameters = inspect.signature(module_of(method).attach).parameters
-    own = {k: p.default for k, p in parameters.items() if k not in ("model", "sites")}
-    return own | offered()[method][1]
+    own: dict[str, Any] = {k: p.default for k, p in parameters.items() if k not in ("model", "sites")}
+    return own | dict(offered()[method][1])
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool):
             kind = "number or null" if default is None else type(default).__name__
             raise ValueError(f"method.{name} came as {value!r}; a {kind} is allowed (default {default!r}).")
-    given = {name: float(v) if isinstance(usual[name], float) else v for name, v in options.items()}
+    given: dict[str, Any] = {name: float(v) if isinstance(usual[name], float) else v for name, v in options.items()}
     return usual | {name: tuple(v) if isinstance(usual[name], tuple) else v for name, v in given.items()}
 
 

@@ -27,7 +27,7 @@ class PostAdapter(Bottleneck):
 
     def after_block(self, block: nn.Module, inputs: tuple[Any, ...], x: Tensor) -> Tensor:
         """Forward hook of a block: its output `(B, ..., C)`, or `(B, C, H, W)` in ConvNeXt, plus the adapter."""
-        y = self(x, self.scale)
+        y: Tensor = self(x, self.scale)
         if self.training and self.drop_path > 0:
             kept = y.new_empty(len(y), *[1] * (y.ndim - 1)).bernoulli_(1 - self.drop_path)
             y = y * kept / (1 - self.drop_path)

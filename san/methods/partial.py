@@ -12,7 +12,7 @@ from san.backbones import Site, branches
 
 
 def attach(model: nn.Module, sites: tuple[Site, ...], *, blocks: int = 1) -> Iterable[str]:
-    """Add nothing, train the last `blocks` blocks and what comes after the first of them. Raises ValueError out of range."""
+    """Add nothing, train the last `blocks` blocks and what comes after. Raises ValueError out of range."""
     found = list(dict.fromkeys(branch.block for branch in branches(model)))
     if not 1 <= blocks <= len(found):
         raise ValueError(f"partial.blocks came as {blocks}; allowed: 1 to {len(found)}.")

@@ -4,7 +4,7 @@
                                     t: absent, or trained (zeros at the start) where `shift` asks for it
 
 The authors' arms (daviddaiiiii/SAN-PEFT at 8856ecb, train_code/): `san` is their SAN_base, with s after the patch
-embedding, qkv, proj, fc1 and fc2, and p tied to the patch embedding's s on every qkv, to proj's on fc1, to fc1's on fc2;
+embedding, qkv, proj, fc1 and fc2, and p tied to the patch embedding's s on every qkv, proj's on fc1, fc1's on fc2;
 `san_neurons` is SAN_nt_only in its mode nt (p = 1); `san_recalibrated` is SAN_resize_smooth (p = r * s, r trained, and
 proj fed from qkv's s, interpolated). Norm layers train. Their code is for ViT; `san.propagation` has the wiring of all
 backbones.

@@ -5,7 +5,7 @@ neither. This is our reading:
 
     y = s * (c * (W + scale * B A) (p * x) + b)      s, p: as in SAN, tied; B A: as in LoRA, on `targets` alone
 
-`san_lora` adds the scale to the low-rank update: c = 1. `san_dora` takes it out of the update, as DoRA takes a magnitude
+`san_lora` adds the scale to the low-rank update: c = 1. `san_dora` takes it out of the update, as DoRA its magnitude
 m = s |W|: c = |W| / |W + scale * B A|, by rows and constant for the gradient, so that s is the whole change of a row's
 length and B A that of its direction alone. Every linear and convolution is scaled, as in SAN; a p that LoRA's A reads,
 too, reaches it like the weight. Norm layers stay frozen, as in LoRA.
@@ -15,6 +15,7 @@ pre-trained function and merge exactly.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -89,6 +90,7 @@ def attach(
     update = LowRank(rank, factor(rank, scale, alpha), dropout, dropout_at)
     places = find_targets(sites, targets)
     layers: dict[str, Scaled | ScaledLowRankLinear] = {}
+    scales: dict[str, nn.Parameter] = {}
     for site in sites:
         if site.kind not in ("linear", "conv"):
             continue
@@ -96,11 +98,13 @@ def attach(
         anterior = anterior_of(site, qkv_anterior, proj_anterior)
         if anterior is not None:
             interpolate = site.name.endswith("attn.proj") and proj_anterior == "qkv"
-            pre = Propagated(layers[anterior].scale, site, False, interpolate)
+            pre = Propagated(scales[anterior], site, False, interpolate)
         if site.name in places:
-            layers[site.name] = ScaledLowRankLinear(base, places[site.name], update, directional, pre)
+            linear = cast(nn.Linear, base)
+            layers[site.name] = ScaledLowRankLinear(linear, places[site.name], update, directional, pre)
         else:
             layers[site.name] = scaled(base, pre=pre)
+        scales[site.name] = cast(nn.Parameter, layers[site.name].scale)
     for name, layer in layers.items():
         model.set_submodule(name, layer)
     return norm_parameters(model, sites) if norms else []

@@ -18,7 +18,7 @@ from san.scaled import Scaled, ScaledStream, scaled
 
 
 def attach(model: nn.Module, sites: tuple[Site, ...], *, std: float = 0.02) -> Iterable[str]:
-    """Scale and shift the output of every site outside downsampling. std: spread of the initial values (paper: 0.02)."""
+    """Scale and shift the output of every site outside downsampling. std: of the initial values (paper: 0.02)."""
     if not std >= 0:
         raise ValueError(f"ssf.std came as {std}; allowed: 0 or more.")
     layers: dict[str, Scaled | ScaledStream] = {}

@@ -3,8 +3,8 @@
     [cls, prompts, patches] enters the first block; deep: each later block gets prompts of its own in the same places
 
 As KMnP/vpt at 4410440: prompts have no position embedding; initial values uniform within +-sqrt(6 / (3 * patch^2 +
-width)). `place` end puts them behind the patches, as NOAH does. Trainable on ViT-B/16 without the head, 5 prompts: 3,840
-shallow, 46,080 deep; on Swin-B 640 and 60,160.
+width)). `place` end puts them behind the patches, as NOAH does. Trainable on ViT-B/16 without the head, 5 prompts:
+3,840 shallow, 46,080 deep; on Swin-B 640 and 60,160.
 
 In Swin (src/models/vit_prompt/swin_transformer.py there) the prompts join every window's attention, without position
 bias or mask; what the windows make of them is averaged; patch merging reads four copies of them; and they are pooled
@@ -60,7 +60,7 @@ class Sequence(Prompts):
 
 
 class Windows(nn.Module):
-    """A Swin block's attention, with the prompts in each window; the layers are those of `attention`, under their names.
+    """A Swin block's attention with the prompts in each window; the layers, and their names, are those of `attention`.
 
     normed: `(B, P, C)` that the block's norm made of its prompts, put there before the attention is called; attended:
     what the windows made of them, averaged, in the same shape, if anything is to `keep` it for.
@@ -71,9 +71,10 @@ class Windows(nn.Module):
         self.keep = keep
         for name, child in attention.named_children():
             self.add_module(name, child)
-        self.relative_position_bias_table = attention.relative_position_bias_table
-        self.register_buffer("relative_position_index", attention.relative_position_index, persistent=False)
-        self.heads = cast(Any, attention).num_heads
+        like = cast(Any, attention)
+        self.relative_position_bias_table = like.relative_position_bias_table
+        self.register_buffer("relative_position_index", like.relative_position_index, persistent=False)
+        self.heads = like.num_heads
         self.normed: list[Tensor] = []
         self.attended: list[Tensor] = []
 
@@ -101,7 +102,8 @@ class Windows(nn.Module):
         y = layers.proj_drop(layers.proj(y.transpose(1, 2).flatten(2)))
         if self.keep:
             self.attended[:] = [y[:, :count].unflatten(0, (images, windows)).mean(1)]
-        return y[:, count:]
+        rest: Tensor = y[:, count:]
+        return rest
 
 
 class Carrier(nn.Module):
