@@ -1,13 +1,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 METHODS ?=
+BACKBONE ?=
 TASKS ?=
 SEEDS ?= 0
 BIN := $(VENV)/bin
 PICK = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) --seeds $(SEEDS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tables test lint types check clean
+.PHONY: help demo tables test lint types check bench clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -41,6 +42,9 @@ types: $(VENV)/installed-dev  ## Check types, strictly
 	$(BIN)/mypy
 
 check: lint types test  ## Everything that CI checks
+
+bench: $(VENV)/installed  ## Time a training step of every method against the floor (BACKBONE=a timm name)
+	$(BIN)/python benchmarks/speed/step_time.py $(if $(METHODS),--methods $(METHODS)) $(if $(BACKBONE),--backbone $(BACKBONE))
 
 clean:  ## Remove the environment and caches; records and tables stay
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -7,7 +7,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,10 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from san import __version__
-from san.backbones import as_bytes, backbone_tag, family, head_name, scale_stream, sites
+from san.backbones import as_bytes, backbone_tag, family, head_name, sites
 from san.errors import AdapterFileError
 from san.methods import check_options, check_pair, module_of, norm_parameters
-from san.scaled import ScaledStream
 
 FORMAT = "san-adapter-1"
 
@@ -60,13 +59,14 @@ class Adapter:
                 raise ValueError(
                     f"'{self.method}' cannot be merged: {name} is part of no layer that a plain one equals."
                 )
-        streams = [module for module in self.model.modules() if isinstance(module, ScaledStream)]
-        plain = {name: m.merged() for name, m in self.model.named_modules() if hasattr(m, "merged")}
+        inserted = {name: module for name, module in self.model.named_modules() if hasattr(module, "merged")}
+        plain = {name: cast(Any, module).merged() for name, module in inserted.items()}
         for name, layer in plain.items():
-            layer.train(self.model.get_submodule(name).training).requires_grad_(False)
+            layer.train(inserted[name].training).requires_grad_(False)
             self.model.set_submodule(name, layer)
-        for stream in streams:
-            scale_stream(self.model, *stream.affine())
+        for module in inserted.values():
+            if hasattr(module, "settle"):
+                cast(Any, module).settle(self.model)
         if hasattr(self.model, "adapted_by"):
             del self.model.adapted_by  # a stock model again, for whatever comes next
         return self.model
@@ -106,7 +106,7 @@ def attach(model: nn.Module, method: str, **options: Any) -> Adapter:
     options = check_options(method, options)
     if hasattr(model, "adapted_by"):
         raise ValueError(f"This model has '{model.adapted_by}' attached already; build a fresh one for '{method}'.")
-    check_pair(method, family(model))
+    check_pair(method, options, family(model))
     found, before, head = sites(model), parameters(model), head_name(model) + "."
     backbone_size = sum(p.numel() for name, p in before.items() if not name.startswith(head))
     stock = set(module_of(method).attach(model, found, **options))

@@ -138,7 +138,7 @@ def from_config(config: dict[str, Any], overrides: Sequence[str]) -> Experiment:
         raise ValueError(f"seed came as {seed!r}; allowed: 0, 1, 2 ...")
     name = method.pop("name")
     options, backbone = check_options(name, method), config["backbone"]
-    check_pair(name, backbones.family_of_name(backbone["timm"]))
+    check_pair(name, options, backbones.family_of_name(backbone["timm"]))
     device = provenance.pick_device(config["device"])
     precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(config["precision"], config["precision"])
     recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)} | {"precision": precision})

@@ -14,7 +14,7 @@ from san.data.batches import Batches
 from san.errors import NonFiniteLossError
 from san.tasks import lookup
 
-REVISION = 1  # raise it when a change of the loop, a method or the preprocessing changes numbers
+REVISION = 2  # raise it when a change of the loop, a method or the preprocessing changes numbers
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 OPTIMIZERS = ("adamw", "sgd")
 

@@ -112,6 +112,14 @@ class LowRankLinear(nn.Linear):
         return before.clamp_min(tiny).sqrt(), (before + change).clamp_min(tiny).sqrt()
 
 
+def refuses(family: str, options: Mapping[str, Any]) -> str | None:
+    """Refuse targets in an attention that is not there."""
+    absent = [target for target in options["targets"] if target in TARGETS and target not in ("fc1", "fc2")]
+    if family != "ConvNeXt" or not absent:
+        return None
+    return f"it has no {', '.join(absent)}; its linear layers are fc1 and fc2 (method.targets=[fc1,fc2])"
+
+
 def find_targets(sites: Sequence[Site], targets: Sequence[str]) -> Mapping[str, tuple[tuple[int, ...], int]]:
     """Return, by the names of the linear sites that `targets` mean, where the updated slices start and their size.
 

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
+from san.backbones import scale_stream
+
 TINY = {torch.float64: 1e-14, torch.float32: 1e-8}
 
 
@@ -221,7 +223,7 @@ class ScaledNorm(nn.LayerNorm, Scales):
 class ScaledStream(nn.Identity, Scales):
     """Scale and shift of a residual stream, where no layer is that they could be folded into.
 
-    What makes the stream has to take them in when they are merged: `san.backbones.scale_stream`.
+    What makes the stream has to take them in when they are merged.
     """
 
     def __init__(self, channels: int, axis: int, like: Tensor) -> None:
@@ -239,6 +241,10 @@ class ScaledStream(nn.Identity, Scales):
         if not torch.all(self.affine()[0]):
             raise ValueError("A stream's scale has a zero: what later layers read of that channel would be lost.")
         return nn.Identity()
+
+    def settle(self, model: nn.Module) -> None:
+        """Let the layers that make the stream, plain ones by now, take in scale and shift."""
+        scale_stream(model, *self.affine())
 
 
 Scaled = ScaledLinear | ScaledConv2d | ScaledNorm

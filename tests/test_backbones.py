@@ -236,7 +236,7 @@ def test_families_are_known_by_name_before_anything_is_built() -> None:
         TypeError, match=r"No sites are known for a resnet50 \(timm.models.resnet\); allowed: timm's Vis"
     ):
         backbones.family_of_name("resnet50.a1_in1k")
-    with pytest.raises(LookupError, match=r"timm has no model called 'convnext_bse'. It has convnext_"):
+    with pytest.raises(LookupError, match=r"timm has no model called 'convnext_bse'. Did you mean convnext_base"):
         backbones.family_of_name("convnext_bse.fb_in22k")
 
 

@@ -78,7 +78,7 @@ def test_counts_and_names_at_full_size(name: str) -> None:
     [
         ("norm", {}, 0, 38_400),
         ("partial", {}, 7_084_800, 4_608),
-        ("adapter", {"placement": "both"}, 2 * 156_768, 0),
+        ("adapter", {"placement": "houlsby"}, 2 * 156_768, 0),
         ("adapter_plus", {}, 165_984, 0),
         ("dora", {}, 294_912 + 18_432, 0),
         ("san", {}, 83_712, 38_400),

@@ -1,7 +1,9 @@
 """What the README shows works: its commands compose, its example method attaches."""
 
+import copy
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,35 @@ def test_the_example_backbone_is_one_that_timm_has() -> None:
     (text,) = added("Add a backbone").values()
     assert yaml.safe_load(text)["timm"] in timm.list_pretrained()
     assert yaml.safe_load(text).keys() == composed()["backbone"].keys()
+
+
+def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As printed, but for the weights, which cannot be fetched here: the same random ones each time."""
+    create = timm.create_model
+
+    def seeded(name: str, pretrained: bool, **options: int) -> torch.nn.Module:
+        torch.manual_seed(0)
+        return create(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", seeded)
+    monkeypatch.chdir(tmp_path)
+    code = README.split("## As a library\n")[1].split("```python\n")[1].split("```")[0]
+    names: dict = {}
+    exec(code, names)
+    assert names["adapter"].counts.trainable == 122_112 + 76_900
+    images = torch.randn(1, 3, 224, 224)
+    assert torch.allclose(names["model"].eval()(images), names["fresh"].eval()(images), atol=1e-4)
+
+
+def test_the_table_of_methods_is_true() -> None:
+    rows = [row.split("|")[1:-1] for row in README.split("## Methods\n\n")[1].split("\n\n")[0].splitlines()[2:]]
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row[0])) == methods.names()
+    for cells in rows:
+        for name, count in zip(re.findall(r"`(\w+)`", cells[0]), re.findall(r"[\d,]+", cells[2]), strict=False):
+            counts = san.attach(copy.deepcopy(vit_b16()), name).counts
+            assert counts.trainable - counts.head == int(count.replace(",", "")), name
+
+
+@cache
+def vit_b16() -> torch.nn.Module:
+    return timm.create_model("vit_base_patch16_224", num_classes=10)

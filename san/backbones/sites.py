@@ -3,6 +3,7 @@
 ViT, Swin and ConvNeXt differ in the lists that these functions make, and nowhere else.
 """
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -73,8 +74,9 @@ def family_of_name(name: str) -> str:
     """Return the family of a timm model's name without building it; raise LookupError or TypeError as `family` does."""
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
-        near = ", ".join(timm.list_models(f"*{architecture.partition('_')[0]}*")[:5])
-        raise LookupError(f"timm has no model called '{architecture}'. {f'It has {near} ...' if near else ''}".rstrip())
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise LookupError(f"timm has no model called '{architecture}'.{hint}")
     module = timm.model_entrypoint(architecture).__module__.rpartition(".")[-1]
     if module not in MODULES:
         raise TypeError(f"No sites are known for a {architecture} (timm.models.{module}); allowed: timm's {known()}.")

@@ -5,10 +5,11 @@
 adds its modules to the stock model in place, leaves the names of the stock parameters as they are, and returns the
 names of those stock parameters that shall train. What it added trains anyway, and so does the head. A method leaves the
 model computing what it computed, or says so in its docstring. A layer that can be folded into a plain one has a
-`merged()` that returns it. An option whose default is None takes a number or None. A module may also have
+`merged()` that returns it, and a `settle(model)`, called afterwards, if other layers must do their part. An option
+whose default is None takes a number or None. A module may also have
 
     PRESETS: Mapping[str, Mapping[str, Any]]    names under which it is offered, with other defaults for its options
-    NOT_ON: Mapping[str, str]                   families of backbones on which it makes no sense, with the reason
+    refuses(family: str, options) -> str | None     why it makes no sense on a family of backbones, None where it does
 
 `import san.methods.<name>` is all the registration there is.
 """
@@ -71,9 +72,10 @@ def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return usual | {name: tuple(v) if isinstance(usual[name], tuple) else v for name, v in given.items()}
 
 
-def check_pair(method: str, family: str) -> None:
-    """Raise ValueError with the reason if the method makes no sense on that family of backbones."""
-    reason = getattr(module_of(method), "NOT_ON", {}).get(family)
+def check_pair(method: str, options: Mapping[str, Any], family: str) -> None:
+    """Raise ValueError with the reason if the method, with all its options, makes no sense on a family of backbones."""
+    refuses = getattr(module_of(method), "refuses", None)
+    reason = refuses(family, options) if refuses is not None else None
     if reason is not None:
         raise ValueError(f"'{method}' cannot be used on a {family}: {reason}.")
 

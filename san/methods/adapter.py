@@ -3,7 +3,7 @@
     y + up(act(down(y)))        y: what the branch is about to add to the stream; down and up drawn within two standard
                                 deviations of N(0, std), biases zero
 
-`placement` mlp is where KMnP/vpt at 4410440 and NOAH put it; `both` is Houlsby's, after the attention too. Trainable on
+`placement` mlp is where KMnP/vpt at 4410440 and NOAH put it; `houlsby` adds one after the attention. Trainable on
 ViT-B/16 without the head: 156,768 at width 8 (NOAH), 1,779,840 at width 96 (vpt's reduction of 8), mlp alone. It starts
 near the pre-trained function, at it if std is 0; at vpt's own start (std 0) only the last bias ever learns. It cannot
 be merged: the bottleneck is not linear.
@@ -37,12 +37,12 @@ def attach(
     bias: bool = True,
     dropout: float = 0.0,
 ) -> Iterable[str]:
-    """Add a bottleneck of `width` after every MLP, and after every attention where `placement` is both.
+    """Add a bottleneck of `width` after every MLP, and after every attention where `placement` is houlsby.
 
     activation: gelu (vpt), quick_gelu (NOAH) or relu. std: Houlsby et al. 0.01. dropout: in the bottleneck (NOAH: 0.1).
     """
-    lookup(placement, ("mlp", "both"), "placement")
-    found = [branch for branch in branches(model) if placement == "both" or branch.kind == "mlp"]
+    lookup(placement, ("mlp", "houlsby"), "placement")
+    found = [branch for branch in branches(model) if placement == "houlsby" or branch.kind == "mlp"]
     like = next(model.parameters())
     made = [BranchAdapter(b.channels, width, activation, bias, dropout, b.axis, like) for b in found]
     for branch, adapter in zip(found, made, strict=True):

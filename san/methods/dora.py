@@ -15,7 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.lowrank import LowRank, LowRankLinear, factor, find_targets
+from san.lowrank import LowRank, LowRankLinear, factor, find_targets, refuses
+from san.scaled import ScaledFunction
+
+__all__ = ["attach", "refuses"]
 
 
 class DoraLinear(LowRankLinear):
@@ -35,8 +38,8 @@ class DoraLinear(LowRankLinear):
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""
         gain = self.gain()
-        y = F.linear(x, self.weight) * gain + F.linear(self.low(x), gain[:, None] * self.up())
-        return y if self.bias is None else y + self.bias
+        y: Tensor = ScaledFunction.apply(x, self.weight, None, gain, self.bias, None, None)
+        return y + F.linear(self.low(x), gain[:, None] * self.up())
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.lowrank import LowRank, LowRankLinear, factor, find_targets
+from san.lowrank import LowRank, LowRankLinear, factor, find_targets, refuses
+
+__all__ = ["attach", "refuses"]
 
 
 class LoraLinear(LowRankLinear):

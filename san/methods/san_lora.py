@@ -21,12 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.lowrank import LowRank, LowRankLinear, factor, find_targets
+from san.lowrank import LowRank, LowRankLinear, factor, find_targets, refuses
 from san.methods import norm_parameters
 from san.propagation import Propagated, anterior_of, check_anteriors
 from san.scaled import Scaled, ScaledFunction, fill, fold, folded_bias, scaled
 
 PRESETS = {"san_lora": {}, "san_dora": {"directional": True}}
+__all__ = ["attach", "refuses"]
 
 
 class ScaledLowRankLinear(LowRankLinear):

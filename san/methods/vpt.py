@@ -15,7 +15,7 @@ It does not start at the pre-trained function, and cannot be merged: the tokens 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -26,7 +26,11 @@ from san.backbones import Site, branches, family
 from san.tasks import lookup
 
 PRESETS = {"vpt_shallow": {"deep": False}, "vpt_deep": {}}
-NOT_ON = {"ConvNeXt": "it has no attention that tokens among the patches could take part in"}
+
+
+def refuses(family: str, options: Mapping[str, Any]) -> str | None:
+    """Refuse what has no attention."""
+    return "it has no attention that tokens among the patches could take part in" if family == "ConvNeXt" else None
 
 
 class Prompts(nn.Module):
