@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site
+from san.scaled import scaled_op
 from san.tasks import lookup
 
 SLICES = ("q", "k", "v")
@@ -80,13 +81,27 @@ class LowRankLinear(nn.Linear):
         ]
         return self.factor * (torch.stack(placed).sum(0) if count > 1 else placed[0])
 
-    def low(self, x: Tensor, pre: Tensor | None = None) -> Tensor:
-        """Return A (pre * x), with dropout: `(..., slices * rank)`."""
+    def dropped(self, x: Tensor, pre: Tensor | None) -> Tensor:
+        """Return A (pre * x) with dropout: `(..., slices * rank)`."""
         down = self.lora_a.flatten(0, 1) if pre is None else self.lora_a.flatten(0, 1) * pre
         if self.dropout_at == "input":
             return F.linear(self.dropout(x), down)
-        dropped: Tensor = self.dropout(F.linear(x, down))
-        return dropped
+        low: Tensor = self.dropout(F.linear(x, down))
+        return low
+
+    def compute(
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        pre: Tensor | None = None,
+    ) -> Tensor:
+        """Return scale * ((W + factor * B A) (pre * x) + bias) + shift; with dropout, A and B act on activations."""
+        if not self.training or self.dropout.p == 0:
+            return scaled_op(x, self.weight, bias, scale, shift, pre, self.lora_a.flatten(0, 1), self.up())
+        up = self.up() if scale is None else scale[:, None] * self.up()
+        return scaled_op(x, self.weight, bias, scale, shift, pre) + F.linear(self.dropped(x, pre), up)
 
     def updated(self) -> Tensor:
         """Return W + factor * B A `(O, I)`, formed; training never needs it."""

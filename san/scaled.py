@@ -1,15 +1,16 @@
-"""Layers with scaled inputs and scaled, shifted outputs: y = s * (W (p * x) + b) + t.
+"""Layers with scaled inputs and scaled, shifted outputs: y = s * ((W + U D) (p * x) + b) + t.
 
-They are stock layers with the same parameter names plus `scale`, `shift` and `pre`. The scales live in the folded
-weight W' = diag(s) W diag(p), so a forward pass is the plain layer's. Their gradients come from what the backward pass
-has anyway, never from a dense weight gradient:
+They are stock layers with the same parameter names plus `scale`, `shift` and `pre`; the low-rank update U D is that of
+`san.lowrank`. All of it lives in the folded weight W' = diag(s) (W + U D) diag(p), so a forward pass is the plain
+layer's. The gradients come from what the backward pass has anyway, never from a dense weight gradient:
 
     dx = W'^T dy     dt = sum_n dy_n     ds = sum_n dy_n * (y_n - t) / s     dp = sum_n dx_n * x_n / p
+    dU = diag(s) sum_n dy_n (D (p * x_n))^T     dD = sum_n (U^T (s * dy_n)) (p * x_n)^T
 
-where W may be a matrix or a convolution. A channel whose scale is exactly zero would lose its gradient by that
-division; it is run at TINY instead, which floating point carries at full relative precision and which is far below the
-rounding error of its neighbours. That holds for p, and for s without a shift; beside a shift t, ds keeps its precision
-while |y - t| is not tiny against |t|.
+where W may be a matrix or, without an update, a convolution. A channel whose scale is exactly zero would lose its
+gradient by that division; it is run at TINY instead, which floating point carries at full relative precision and which
+is far below the rounding error of its neighbours. That holds for p, and for s without a shift; beside a shift t, ds
+keeps its precision while |y - t| is not tiny against |t|.
 """
 
 from typing import Any, NamedTuple, cast
@@ -61,13 +62,13 @@ def fold(weight: Tensor, scale: Tensor | None, pre: Tensor | None, groups: int =
 
 
 class ScaledFunction(torch.autograd.Function):
-    """y = s * (W (p * x) + b) + t, with gradients for x, s, t, p; W and b are constants.
+    """y = s * ((W + U D) (p * x) + b) + t, with gradients for x, s, t, p, D, U; W and b are constants.
 
-    x: `(..., I)`, or `(N, I, H, W)` where `conv` is given.
+    x: `(..., I)`, or `(N, I, H, W)` where `conv` is given. down: D `(R, I)`; up: U `(O, R)`; both or neither.
     """
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(  # noqa: D102, PLR0913, PLR0917
         ctx: Any,
         x: Tensor,
         weight: Tensor,
@@ -75,26 +76,30 @@ class ScaledFunction(torch.autograd.Function):
         scale: Tensor | None,
         shift: Tensor | None,
         pre: Tensor | None,
+        down: Tensor | None,
+        up: Tensor | None,
         conv: Conv | None,
     ) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         s = None if scale is None else nonzero(scale)
         p = None if pre is None else nonzero(pre)
-        folded = fold(weight, s, p, conv.groups if conv else 1).to(dtype)
+        updated = weight if down is None or up is None else torch.addmm(weight, up, down)
+        folded = fold(updated, s, p, conv.groups if conv else 1).to(dtype)
         offset = folded_bias(bias, s, shift)
         x, offset = x.to(dtype), None if offset is None else offset.to(dtype)
         y = F.conv2d(x, folded, offset, *conv) if conv else F.linear(x, folded, offset)
-        ctx.save_for_backward(x, folded, y, s, shift, p)
+        ctx.save_for_backward(x, folded, y, s, shift, p, down, up)
         ctx.conv = conv
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # noqa: D102
-        x, folded, y, s, shift, p = ctx.saved_tensors
+        x, folded, y, s, shift, p, down, up = ctx.saved_tensors
         conv, axis = ctx.conv, 1 if ctx.conv else -1
-        needs_x, _, _, needs_scale, needs_shift, needs_pre, _ = ctx.needs_input_grad
-        dx = ds = dp = None
+        dy = dy if conv else dy.contiguous()  # ConvNeXt's comes permuted, and products of such are slow
+        needs_x, _, _, needs_scale, needs_shift, needs_pre, needs_update, _, _ = ctx.needs_input_grad
+        dx = ds = dp = dd = du = None
         if needs_x or needs_pre:
             dx = conv2d_input(x.shape, folded, dy, *conv) if conv else dy @ folded  # type: ignore[no-untyped-call]
         dt = over_channels(dy, axis) if needs_shift else None
@@ -103,7 +108,19 @@ class ScaledFunction(torch.autograd.Function):
             ds = over_channels(dy * unshifted, axis) / s
         if needs_pre and dx is not None:
             dp = over_channels(dx * x.to(p.dtype), axis) / p
-        return dx if needs_x else None, None, None, ds, dt, dp, None
+        if needs_update:
+            dd, du = update_gradients(x.flatten(0, -2), dy.flatten(0, -2), down, up, s, p)
+        return dx if needs_x else None, None, None, ds, dt, dp, dd, du, None
+
+
+def update_gradients(
+    x: Tensor, dy: Tensor, down: Tensor, up: Tensor, s: Tensor | None, p: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return dD `(R, I)` and dU `(O, R)` for x `(N, I)` and dy `(N, O)`."""
+    down = down if p is None else down * p
+    up = up if s is None else up * s[:, None]
+    dd, du = (dy @ up.to(dy.dtype)).T @ x, dy.T @ (x @ down.to(x.dtype).T)
+    return dd if p is None else dd * p, du if s is None else du * s[:, None]
 
 
 def folded_bias(bias: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
@@ -112,6 +129,22 @@ def folded_bias(bias: Tensor | None, scale: Tensor | None, shift: Tensor | None)
         return shift
     scaled_bias = bias if scale is None else scale * bias
     return scaled_bias if shift is None else scaled_bias + shift
+
+
+def scaled_op(  # noqa: PLR0913, PLR0917
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    pre: Tensor | None = None,
+    down: Tensor | None = None,
+    up: Tensor | None = None,
+    conv: Conv | None = None,
+) -> Tensor:
+    """Call `ScaledFunction`, by keywords."""
+    out: Tensor = ScaledFunction.apply(x, weight, bias, scale, shift, pre, down, up, conv)
+    return out
 
 
 class Scales(nn.Module):
@@ -161,8 +194,7 @@ class ScaledLinear(nn.Linear, Scales):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""
-        out: Tensor = ScaledFunction.apply(x, self.weight, self.bias, self.scale, self.shift, self.input_scale(), None)
-        return out
+        return scaled_op(x, self.weight, self.bias, self.scale, self.shift, self.input_scale())
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
@@ -182,8 +214,7 @@ class ScaledConv2d(nn.Conv2d, Scales):
     def forward(self, x: Tensor) -> Tensor:
         """`(N, I, H, W)` to `(N, O, H', W')`."""
         conv = Conv(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
-        out: Tensor = ScaledFunction.apply(x, self.weight, self.bias, self.scale, self.shift, self.input_scale(), conv)
-        return out
+        return scaled_op(x, self.weight, self.bias, self.scale, self.shift, self.input_scale(), conv=conv)
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import nn
 
-from san.scaled import Conv, ScaledConv2d, ScaledFunction, ScaledLinear, scaled
+from san.scaled import Conv, ScaledConv2d, ScaledFunction, ScaledLinear, scaled, scaled_op
 
 DOUBLE = torch.float64
 
@@ -51,8 +51,19 @@ def test_gradients_equal_autograd(bias: bool, scale: bool, shift: bool, pre: boo
         draw(3, grad=False) if bias else None, draw(3) if scale else None, draw(3) if shift else None,
         draw(4) if pre else None,
     )  # fmt: skip
-    assert torch.autograd.gradcheck(ScaledFunction.apply, (x, weight, *arguments, None))
-    assert torch.allclose(ScaledFunction.apply(x, weight, *arguments, None), plain(x, weight, *arguments), atol=1e-14)
+    assert torch.autograd.gradcheck(ScaledFunction.apply, (x, weight, *arguments, None, None, None))
+    assert torch.allclose(scaled_op(x, weight, *arguments), plain(x, weight, *arguments), atol=1e-14)
+
+
+@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize("pre", [True, False])
+def test_gradients_of_updates_equal_autograd(scale: bool, pre: bool) -> None:
+    torch.manual_seed(0)
+    x, weight, bias, down, up = draw(2, 5, 4), draw(3, 4, grad=False), draw(3, grad=False), draw(2, 4), draw(3, 2)
+    arguments = (draw(3) if scale else None, draw(3), draw(4) if pre else None)
+    assert torch.autograd.gradcheck(ScaledFunction.apply, (x, weight, bias, *arguments, down, up, None))
+    ours = scaled_op(x, weight, bias, *arguments, down, up)
+    assert torch.allclose(ours, plain(x, weight + up @ down, bias, *arguments), atol=1e-14)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -63,7 +74,7 @@ def test_gradients_of_convolutions_equal_autograd(groups: int, stride: int, pre:
     conv = Conv((stride, stride), (1, 1), (1, 1), groups)
 
     def function(*tensors):
-        return ScaledFunction.apply(*tensors, conv)
+        return ScaledFunction.apply(*tensors, None, None, conv)
 
     x, weight = draw(2, 4, 5, 6), draw(8, 4 // groups, 3, 3, grad=False)
     arguments = (draw(8, grad=False), draw(8), draw(8), draw(4) if pre else None)

@@ -11,12 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site
 from san.lowrank import LowRank, LowRankLinear, factor, find_targets, refuses
-from san.scaled import ScaledFunction
 
 __all__ = ["attach", "refuses"]
 
@@ -37,9 +35,7 @@ class DoraLinear(LowRankLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""
-        gain = self.gain()
-        y: Tensor = ScaledFunction.apply(x, self.weight, None, gain, self.bias, None, None)
-        return y + F.linear(self.low(x), gain[:, None] * self.up())
+        return self.compute(x, None, scale=self.gain(), shift=self.bias)
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""

@@ -11,7 +11,6 @@ and merges exactly.
 from collections.abc import Iterable
 from typing import cast
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site
@@ -25,7 +24,7 @@ class LoraLinear(LowRankLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""
-        return F.linear(x, self.weight, self.bias) + F.linear(self.low(x), self.up())
+        return self.compute(x, self.bias)
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""

@@ -17,14 +17,13 @@ pre-trained function and merge exactly.
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site
 from san.lowrank import LowRank, LowRankLinear, factor, find_targets, refuses
 from san.methods import norm_parameters
 from san.propagation import Propagated, anterior_of, check_anteriors
-from san.scaled import Scaled, ScaledFunction, fill, fold, folded_bias, scaled
+from san.scaled import Scaled, fill, fold, folded_bias, scaled
 
 PRESETS = {"san_lora": {}, "san_dora": {"directional": True}}
 __all__ = ["attach", "refuses"]
@@ -55,10 +54,8 @@ class ScaledLowRankLinear(LowRankLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""
-        pre = None if self.pre is None else self.pre()
         gain, bias = self.gain()
-        y: Tensor = ScaledFunction.apply(x, self.weight, bias, gain, None, pre, None)
-        return y + F.linear(self.low(x, pre), gain[:, None] * self.up())
+        return self.compute(x, bias, gain, pre=None if self.pre is None else self.pre())
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
