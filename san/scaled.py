@@ -94,6 +94,7 @@ class ScaledFunction(torch.autograd.Function):
         return y
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # noqa: D102
         x, folded, y, s, shift, p, down, up = ctx.saved_tensors
         conv, axis = ctx.conv, 1 if ctx.conv else -1

@@ -104,6 +104,14 @@ def test_the_weight_never_gets_a_gradient() -> None:
     assert layer.weight.grad is None
 
 
+def test_a_second_derivative_is_refused() -> None:
+    """The backward pass uses what the forward pass computed, as constants."""
+    layer = ScaledLinear(nn.Linear(4, 3))
+    (first,) = torch.autograd.grad(layer(torch.randn(2, 4)).square().sum(), [layer.scale], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_beside_a_shift_in_lower_precision(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
