@@ -58,7 +58,7 @@ def lookup(name: str, known: Collection[str], what: str) -> str:
     """Return `name` if it is known; raise LookupError that says what came, what is near and what is allowed."""
     if name in known:
         return name
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise LookupError(f"Unknown {what} '{name}'.{hint} Allowed: {', '.join(known)}.")
 

@@ -30,6 +30,8 @@ def test_lora_targets() -> None:
         san.attach(tiny_vit(), "lora", targets=["q", "qkv"])
     with pytest.raises(LookupError, match="Unknown target 'fc3'"):
         san.attach(tiny_vit(), "lora", targets=["fc3"])
+    with pytest.raises(LookupError, match="Unknown target '1'"):
+        san.attach(tiny_vit(), "lora", targets=[1])
     with pytest.raises(ValueError, match=r"'lora' cannot be used on a ConvNeXt: it has no q, v; .*targets=\[fc1,fc2"):
         san.attach(tiny_convnext(), "lora")
     with pytest.raises(ValueError, match="targets that it has: none"):
@@ -214,6 +216,40 @@ def test_prompts_of_a_swin_stay_with_their_image(deep: bool) -> None:
     alone = torch.cat([model(image[None]) for image in images])
     assert torch.allclose(model(images), alone, atol=1e-12)
     assert not torch.allclose(model(images), tiny_swin().double().eval()(images), atol=1e-3)
+
+
+def test_prompts_of_a_swin_that_checkpoints_are_refused_in_words() -> None:
+    model, images = san.attach(tiny_swin(), "vpt_shallow").model, torch.randn(2, 3, 32, 32)
+    model.set_grad_checkpointing(True)
+    with pytest.raises(RuntimeError, match="Shallow prompts cannot be recomputed in a Swin"):
+        model(images).sum().backward()
+
+
+@pytest.mark.parametrize(("make", "side"), [(tiny_vit, 16), (tiny_swin, 32)])
+@pytest.mark.parametrize("method", ["adaptformer", "adapter_plus", "vpt_deep", "san", "dora"])
+def test_checkpointing_gives_the_same_gradients(method: str, make, side: int) -> None:
+    drop = {"adaptformer": {"dropout": 0.0}, "adapter_plus": {"drop_path": 0.0}}.get(method, {})
+    model, images, gradients = san.attach(make(), method, **drop).model.train(), torch.randn(2, 3, side, side), []
+    for checkpoint in (False, True):
+        model.set_grad_checkpointing(checkpoint)
+        model.zero_grad()
+        model(images).square().mean().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
+    for a, b in zip(*gradients, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [tiny_vit, tiny_swin])
+@pytest.mark.parametrize("method", ["adaptformer", "vpt_deep", "vpt_shallow"])
+def test_a_forward_pass_that_dies_leaves_nothing_behind(method: str, make) -> None:
+    model, images = san.attach(make().eval(), method).model, torch.randn(2, 3, 32, 32)
+    images = images if make is tiny_swin else images[..., :16, :16]
+    before = model(images)
+    hook = model.norm.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(images)
+    hook.remove()
+    assert torch.equal(model(images), before)
 
 
 def test_attention_of_windows_without_prompts_is_the_stock_one() -> None:

@@ -258,9 +258,8 @@ def classifier_name(model: nn.Module) -> str:
     """Return the dotted name of the classifier, the only part that pre-trained weights do not fill."""
     head = cast(Any, model).get_classifier()
     if not isinstance(head, nn.Linear):
-        raise TypeError(
-            f"The classifier of this {type(model).__name__} is a {type(head).__name__}; one Linear is allowed."
-        )
+        found = f"The classifier of this {type(model).__name__} is a {type(head).__name__}"
+        raise TypeError(f"{found}; one Linear is allowed: build it with num_classes, and without distillation.")
     return str(next(name for name, module in model.named_modules() if module is head))
 
 

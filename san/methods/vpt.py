@@ -121,6 +121,10 @@ class Carrier(nn.Module):
         """Forward pre-hook of a block: take its own prompts, if it has some, and give them to its attention."""
         if hasattr(block, "prompts"):
             self.prompts[:] = [block.prompts(len(inputs[0]))]
+        if not self.prompts:
+            raise RuntimeError(
+                "Shallow prompts cannot be recomputed in a Swin: set_grad_checkpointing(False), or deep."
+            )
         block.attn.normed[:] = [block.norm1(self.prompts[0])]
 
     def leave(self, block: Any, inputs: tuple[Any, ...], x: Tensor) -> None:
