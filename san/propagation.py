@@ -22,6 +22,8 @@ embedding of a stage is the patch embedding or stem in the first and the reducti
 the others.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,10 +63,13 @@ def check_anteriors(qkv_anterior: str, proj_anterior: str) -> None:
     lookup(proj_anterior, PROJ_ANTERIORS, "proj_anterior")
 
 
-def anterior_of(site: Site, qkv_anterior: str, proj_anterior: str) -> str | None:
-    """Return the name of the site whose scale reaches this one's weight, None where none does."""
+def propagate(
+    site: Site, scales: Mapping[str, nn.Parameter], qkv_anterior: str, proj_anterior: str, recalibrate: bool = False
+) -> Propagated | None:
+    """Return what gives p at a site, from the scales of the sites before it by name; None where nothing reaches it."""
     if site.opening is not None and qkv_anterior == "patch":
-        return site.opening
-    if site.name.endswith("attn.proj") and proj_anterior == "none":
+        return Propagated(scales[site.opening], site, recalibrate, interpolate=False)
+    reads_attention = site.name.endswith("attn.proj")
+    if site.anterior is None or (reads_attention and proj_anterior == "none"):
         return None
-    return site.anterior
+    return Propagated(scales[site.anterior], site, recalibrate, reads_attention and proj_anterior == "qkv")

@@ -20,7 +20,7 @@ from torch import nn
 
 from san.backbones import Site
 from san.methods import norm_parameters
-from san.propagation import Propagated, anterior_of, check_anteriors
+from san.propagation import check_anteriors, propagate
 from san.scaled import Scaled, scaled
 from san.tasks import lookup
 
@@ -59,12 +59,9 @@ def attach(
     for site in sites:
         if site.kind not in ("linear", "conv"):
             continue
-        base, pre = model.get_submodule(site.name), None
-        anterior = anterior_of(site, qkv_anterior, proj_anterior)
-        if anterior is not None and propagation != "off":
-            interpolate = site.name.endswith("attn.proj") and proj_anterior == "qkv"
-            pre = Propagated(scales[anterior], site, propagation == "recalibrated", interpolate)
-        layer = scaled(base, neurons or site.part == "embedding", shift, pre)
+        recalibrate = propagation == "recalibrated"
+        pre = propagate(site, scales, qkv_anterior, proj_anterior, recalibrate) if propagation != "off" else None
+        layer = scaled(model.get_submodule(site.name), neurons or site.part == "embedding", shift, pre)
         layers[site.name] = layer
         scales[site.name] = layer.scale if layer.scale is not None else layer.ones()
     for name, layer in layers.items():

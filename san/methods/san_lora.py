@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from san.backbones import Site
 from san.lowrank import LowRank, LowRankLinear, factor, find_targets, refuses
 from san.methods import norm_parameters
-from san.propagation import Propagated, anterior_of, check_anteriors
+from san.propagation import Propagated, check_anteriors, propagate
 from san.scaled import Scaled, fill, fold, folded_bias, scaled
 
 PRESETS = {"san_lora": {}, "san_dora": {"directional": True}}
@@ -92,11 +92,7 @@ def attach(
     for site in sites:
         if site.kind not in ("linear", "conv"):
             continue
-        base, pre = model.get_submodule(site.name), None
-        anterior = anterior_of(site, qkv_anterior, proj_anterior)
-        if anterior is not None:
-            interpolate = site.name.endswith("attn.proj") and proj_anterior == "qkv"
-            pre = Propagated(scales[anterior], site, False, interpolate)
+        base, pre = model.get_submodule(site.name), propagate(site, scales, qkv_anterior, proj_anterior)
         if site.name in places:
             linear = cast(nn.Linear, base)
             layers[site.name] = ScaledLowRankLinear(linear, places[site.name], update, directional, pre)
