@@ -92,8 +92,10 @@ class Adapter:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-            save_file(tensors, Path(folder) / path.name, metadata)
-            (Path(folder) / path.name).replace(path)
+            unfinished = Path(folder) / path.name
+            save_file(tensors, unfinished, metadata)
+            unfinished.chmod(0o644)
+            unfinished.replace(path)
 
 
 def attach(model: nn.Module, method: str, **options: Any) -> Adapter:

@@ -28,8 +28,9 @@ def run(config: dict[str, Any], overrides: Sequence[str]) -> float:
     """
     experiment = from_config(config, overrides)
     path = experiment.record_path()
+    adapter_path = path.with_suffix(".safetensors") if config["save_adapter"] else None
     done = record.finished(path)
-    if done is not None and not config["force"]:
+    if done is not None and not config["force"] and (adapter_path is None or adapter_path.exists()):
         log.info("%s: %.2f %%, done already: %s (force=true runs it again)", experiment.title, done.accuracy, path)
         return done.accuracy
     record.check_writable(path)
@@ -50,6 +51,8 @@ def run(config: dict[str, Any], overrides: Sequence[str]) -> float:
         tracker.finish({"status": status}, failed=True)
         log.error("%s: %s (%s)", experiment.title, status, str(error).partition("\n")[0])  # the rest of a sweep goes on
         raise
+    if adapter_path is not None:  # before the record, which says that the run is done
+        adapter.save(adapter_path)
     record.write(result, path)
     tracker.finish({"accuracy": result.accuracy, **result.params, **result.seconds})
     log.info("%s: %.2f %% in %.0f s: %s", experiment.title, result.accuracy, result.seconds["fit"], path)

@@ -45,6 +45,7 @@ def test_a_file_is_small_and_says_what_it_is(tmp_path: Path) -> None:
     size = (tmp_path / "deep" / "a.safetensors").stat().st_size
     assert size < 4 * adapter.counts.trainable + 8000
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["a.safetensors"]
+    assert (tmp_path / "deep" / "a.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_options_come_back(tmp_path: Path) -> None:

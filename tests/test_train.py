@@ -8,8 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import composed
 
-from san import record
+import san
+from san import backbones, data, record
+from san.data.batches import Batches, Preprocess
+from san.loop import evaluate
+from san.tasks import load_suite
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("epochs=1", "method=linear", "logger=none")
@@ -61,6 +67,27 @@ def test_a_run_a_second_call_and_a_forced_one(train: Shell) -> None:
     assert "done already" not in forced.stderr
     (repeated,) = train.records()
     assert values(repeated)[:7] == values(done)[:7]
+
+
+def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
+    settings = ("epochs=1", "method=ssf", "logger=none")
+    assert train(*settings).returncode == 0
+    (done,) = train.records()
+    assert done.variant == "epochs=1"
+    (path,) = train.results.rglob("*.json")
+    assert not path.with_suffix(".safetensors").exists()
+    asked = train(*settings, "save_adapter=true")  # the record is there, the adapter is not
+    assert "done already" not in asked.stderr
+    assert [values(r)[:7] for r in train.records()] == [values(done)[:7]]
+    b = composed()["backbone"]
+    model = backbones.build(b["timm"], 10, b["weights"], b["sha256"], b["arguments"])
+    adapter = san.restore(model, path.with_suffix(".safetensors"))
+    assert adapter.counts.trainable == done.params["trainable"]
+    suite = load_suite("demo")
+    test = data.load(suite, suite.task("digits"), "test", Path(train.places[1].removeprefix("data_root=")))
+    batches = Batches(test, 256, Preprocess("bilinear", "half"), 32, torch.device("cpu"))
+    assert evaluate(model, batches).correct == done.last.correct
+    assert "done already" in train(*settings, "save_adapter=true").stderr
 
 
 def test_a_multirun_fills_cells(train: Shell) -> None:
