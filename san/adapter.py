@@ -1,10 +1,13 @@
 """Attach a method to a stock model; count, merge, save and restore what it added."""
 
+import contextlib
 import copy
 import hashlib
 import json
 import os
+import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from san import __version__
-from san.backbones import as_bytes, backbone_tag, family, head_name, sites
+from san.backbones import as_bytes, backbone_tag, family, head_name, input_size, sites
 from san.errors import AdapterFileError
 from san.methods import check_options, check_pair, module_of, norm_parameters
 
@@ -34,11 +37,16 @@ class Counts:
     percent: float
 
 
+class Mark(str):
+    """What a model bears while a method is attached: the method's name, one object for each attachment."""
+
+
 @dataclass(frozen=True)
 class Adapter:
     """A method attached to a model.
 
     trainable: the names of exactly the parameters that receive gradients; added: of those that the stock model lacks.
+    mark: what the model bears as `adapted_by` as long as this is attached.
     """
 
     model: nn.Module
@@ -47,13 +55,16 @@ class Adapter:
     trainable: tuple[str, ...]
     added: frozenset[str]
     counts: Counts
+    mark: Mark
 
     def merge(self) -> nn.Module:
-        """Fold what was inserted into plain, frozen layers, in place: the same outputs, no extra modules.
+        """Fold what was inserted into plain layers, in place: the same outputs, no extra modules, everything frozen.
 
         A second call changes nothing. Returns the model. Raises ValueError, before anything is changed, where the
         method holds parameters that no plain layer can take in.
         """
+        if getattr(self.model, "adapted_by", None) is not self.mark:
+            return self.model
         for name in sorted(self.added & parameters(self.model).keys()):
             if not folds(self.model, name):
                 raise ValueError(
@@ -62,33 +73,34 @@ class Adapter:
         inserted = {name: module for name, module in self.model.named_modules() if hasattr(module, "merged")}
         plain = {name: cast(Any, module).merged() for name, module in inserted.items()}
         for name, layer in plain.items():
-            layer.train(inserted[name].training).requires_grad_(False)
-            self.model.set_submodule(name, layer)
+            self.model.set_submodule(name, layer.train(inserted[name].training))
         for module in inserted.values():
             if hasattr(module, "settle"):
                 cast(Any, module).settle(self.model)
-        if hasattr(self.model, "adapted_by"):
-            del self.model.adapted_by  # a stock model again, for whatever comes next
+        self.model.requires_grad_(False)
+        del self.model.adapted_by  # a stock model again, for whatever comes next
         return self.model
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write what trained and nothing of what is frozen to a safetensors file, whole or not at all.
 
-        Its metadata name the method, options, backbone, a hash of the frozen weights, and the version of this library.
-        Raises ValueError after a merge.
+        Its metadata name the method, options, backbone, hashes of the frozen weights and of the tensors saved, the
+        version of this library, and what the model answers to a fixed image. Raises ValueError after a merge.
         """
         present = parameters(self.model)
-        if not present.keys() >= set(self.trainable) or not hasattr(self.model, "adapted_by"):
+        if getattr(self.model, "adapted_by", None) is not self.mark:
             raise ValueError(f"'{self.method}' has been merged into this model; save before you merge.")
+        tensors = {name: present[name].detach().cpu().contiguous() for name in self.trainable}
         metadata = {
             "format": FORMAT,
             "method": self.method,
             "options": json.dumps(self.options),
             "backbone": backbone_tag(self.model),
-            "frozen": frozen_hash(self.model, self.trainable),
+            "frozen": content_hash({n: p for n, p in present.items() if n not in tensors}),
+            "tensors": content_hash(tensors),
+            "answer": json.dumps(answer(self.model)),
             "san": __version__,
         }
-        tensors = {name: present[name].detach().cpu().contiguous() for name in self.trainable}
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
@@ -98,7 +110,7 @@ class Adapter:
             unfinished.replace(path)
 
 
-def attach(model: nn.Module, method: str, **options: Any) -> Adapter:
+def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
     """Attach `method` to a stock timm model in place and freeze whatever it does not train.
 
     Raises LookupError on an unknown method or option (with the nearest names), ValueError on a model that has a method
@@ -113,7 +125,7 @@ def attach(model: nn.Module, method: str, **options: Any) -> Adapter:
     backbone_size = sum(p.numel() for name, p in before.items() if not name.startswith(head))
     stock = set(module_of(method).attach(model, found, **options))
     model.train(model.training)  # what was inserted is in the model's mode
-    model.adapted_by = method  # type: ignore[assignment]
+    model.adapted_by = mark = Mark(method)  # type: ignore[assignment]
     after = parameters(model)
     assert before.keys() <= after.keys(), f"'{method}' renamed parameters of the stock model."
     assert stock <= before.keys(), f"'{method}' names parameters that are not of the stock model."
@@ -123,7 +135,7 @@ def attach(model: nn.Module, method: str, **options: Any) -> Adapter:
         parameter.requires_grad_(name in trainable)
     norms = set(norm_parameters(model, found)) & before.keys()
     counts = count({name: p.numel() for name, p in after.items()}, trainable, norms, head, backbone_size)
-    return Adapter(model, method, options, trainable, frozenset(added), counts)
+    return Adapter(model, method, options, trainable, frozenset(added), counts, mark)
 
 
 def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
@@ -131,34 +143,66 @@ def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
 
     The model must have the frozen weights that the adapter was trained on, in the same precision, and the same classes.
     Raises AdapterFileError, before the model is touched, where the file is no adapter, of another version, or of
-    another model.
+    another model; that it is this one is checked by what the whole answers to a fixed image.
     """
     tensors, metadata = read(Path(path))
-    try:
-        method, options = metadata["method"], dict(json.loads(metadata["options"]))
-    except ValueError as error:
-        raise AdapterFileError(f"{path} has no readable options ({error}): save it anew.") from error
-    if frozen_hash(model, tuple(tensors)) != metadata["frozen"]:
-        raise AdapterFileError(
-            f"{path} belongs to {metadata['backbone']}, with other weights or precision than this "
-            f"{backbone_tag(model)} has. Build the model that it was trained on."
-        )
+    method, options = metadata["method"], json.loads(metadata["options"])
+    check_model(model, tensors, metadata, path)
     try:
         trial = attach(copy.deepcopy(model), method, **options)
-    except (LookupError, ValueError) as error:
+    except (LookupError, ValueError, TypeError) as error:
         raise AdapterFileError(f"{path}, written by version {metadata['san']}, cannot be attached: {error}") from error
-    wanted = parameters(trial.model)
-    odd = sorted(set(trial.trainable) ^ tensors.keys())
-    odd += [n for n in trial.trainable if n in tensors and wanted[n].shape != tensors[n].shape]
-    if odd:
-        shapes = [tuple(of[odd[0]].shape) if odd[0] in of else "nothing" for of in (tensors, wanted)]
-        raise AdapterFileError(f"{path} does not fit this model: {odd[0]} is {shapes[0]} there and {shapes[1]} here.")
+    load(trial, tensors, path)
+    expected, found = (torch.tensor(a) for a in (json.loads(metadata["answer"]), answer(trial.model)))
+    half = next(trial.model.parameters()).dtype in (torch.float16, torch.bfloat16)
+    if not torch.allclose(found, expected, rtol=0, atol=float(expected.abs().max()) * (5e-2 if half else 1e-3)):
+        raise AdapterFileError(f"{path} answers otherwise here: this {backbone_tag(model)} is built in another way.")
     adapter = attach(model, method, **options)
-    here = parameters(model)
-    with torch.no_grad():
-        for name, value in tensors.items():
-            here[name].copy_(value)
+    load(adapter, tensors, path)
     return adapter
+
+
+def check_model(model: nn.Module, tensors: dict[str, Tensor], metadata: dict[str, str], path: Any) -> None:
+    """Raise AdapterFileError unless the model is of the saved kind and has the saved one's frozen weights."""
+    tag = backbone_tag(model)
+    if tag != metadata["backbone"]:
+        raise AdapterFileError(f"{path} belongs to a {metadata['backbone']}; this is a {tag}.")
+    if content_hash({n: p for n, p in parameters(model).items() if n not in tensors}) != metadata["frozen"]:
+        raise AdapterFileError(
+            f"{path} belongs to a {tag} with other weights or precision. Build the model that it was trained on."
+        )
+
+
+@torch.no_grad()
+def load(adapter: Adapter, tensors: dict[str, Tensor], path: Any) -> None:
+    """Copy the saved values in; raise AdapterFileError, before any is, unless they are all there and fit."""
+    here = parameters(adapter.model)
+    odd = sorted(set(adapter.trainable) ^ tensors.keys())
+    odd += [n for n in adapter.trainable if n in tensors and described(here[n]) != described(tensors[n])]
+    if odd:
+        there, wanted = (described(of[odd[0]]) if odd[0] in of else "nothing" for of in (tensors, here))
+        raise AdapterFileError(f"{path} does not fit this model: {odd[0]} is {there} there and {wanted} here.")
+    for name, value in tensors.items():
+        here[name].copy_(value)
+
+
+@torch.no_grad()
+def answer(model: nn.Module) -> list[float]:
+    """Return the logits, in evaluation mode, of one image that is a ramp from -1 to 1."""
+    first, like = sites(model)[0], next(model.parameters())
+    side = input_size(model)
+    ramp = torch.linspace(-1, 1, first.inputs * side * side).view(1, first.inputs, side, side)
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    logits: list[float] = model(ramp.to(like)).flatten().tolist()
+    for module in training:
+        module.training = True
+    return logits
+
+
+def described(tensor: Tensor) -> str:
+    """Return shape and type in words."""
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -171,10 +215,26 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise AdapterFileError(f"{path} cannot be read as an adapter: {error}") from error
     if metadata.get("format") != FORMAT:
         raise AdapterFileError(f"{path} has format {metadata.get('format')}; {FORMAT} is allowed: save it anew.")
-    missing = {"method", "options", "backbone", "frozen", "san"} - metadata.keys()
+    missing = {"method", "options", "backbone", "frozen", "tensors", "answer", "san"} - metadata.keys()
     if missing:
         raise AdapterFileError(f"{path} does not say its {', '.join(sorted(missing))}: save it anew.")
+    if version(metadata["san"]) > version(__version__):
+        raise AdapterFileError(
+            f"{path} was written by version {metadata['san']} of san, this is {__version__}: update."
+        )
+    if content_hash(tensors) != metadata["tensors"]:
+        raise AdapterFileError(f"{path} is corrupt: its tensors are not those that were saved. Fetch it again.")
+    for name, kind in (("options", dict), ("answer", list)):
+        with contextlib.suppress(ValueError):
+            if isinstance(json.loads(metadata[name]), kind):
+                continue
+        raise AdapterFileError(f"{path} has no readable {name}: save it anew.")
     return tensors, metadata
+
+
+def version(text: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version, for comparing."""
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
 def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -188,13 +248,12 @@ def folds(model: nn.Module, name: str) -> bool:
     return any(hasattr(model.get_submodule(".".join(parts[:i])), "merged") for i in range(1, len(parts) + 1))
 
 
-def frozen_hash(model: nn.Module, trained: tuple[str, ...]) -> str:
-    """Return a sha256 over names and values of all parameters but those in `trained`."""
+def content_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return a sha256 over names, shapes, types and values."""
     sha = hashlib.sha256()
-    for name, value in sorted(parameters(model).items()):
-        if name not in trained:
-            sha.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-            sha.update(as_bytes(value))
+    for name, value in sorted(tensors.items()):
+        sha.update(f"{name} {described(value)}".encode())
+        sha.update(as_bytes(value))
     return sha.hexdigest()
 
 

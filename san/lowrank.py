@@ -132,7 +132,7 @@ def refuses(family: str, options: Mapping[str, Any]) -> str | None:
     absent = [target for target in options["targets"] if target in TARGETS and target not in ("fc1", "fc2")]
     if family != "ConvNeXt" or not absent:
         return None
-    return f"it has no {', '.join(absent)}; its linear layers are fc1 and fc2 (method.targets=[fc1,fc2])"
+    return f"it has no {', '.join(absent)}; method.targets=[fc1,fc2] is allowed where they are linear"
 
 
 def find_targets(sites: Sequence[Site], targets: Sequence[str]) -> Mapping[str, tuple[tuple[int, ...], int]]:
@@ -151,7 +151,8 @@ def find_targets(sites: Sequence[Site], targets: Sequence[str]) -> Mapping[str, 
     absent = [target for target in targets if target not in present]
     if absent:
         has = ", ".join(target for target in TARGETS if target in present) or "none"
-        raise ValueError(f"No linear layer of this backbone is called {', '.join(absent)}; targets that it has: {has}.")
+        here = f"{', '.join(absent)}; targets that it has: {has}"
+        raise ValueError(f"No linear layer of this backbone is called {here} (a 1 x 1 convolution is none).")
     slices = [SLICES.index(target) for target in SLICES if target in targets]
     found: dict[str, tuple[tuple[int, ...], int]] = {}
     for name, site in linears.items():

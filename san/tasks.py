@@ -60,7 +60,7 @@ def lookup(name: str, known: Collection[str], what: str) -> str:
         return name
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise LookupError(f"Unknown {what} '{name}'.{hint} Allowed: {', '.join(known)}.")
+    raise LookupError(f"Unknown {what} '{name}'.{hint} Allowed: {', '.join(known) or 'none'}.")
 
 
 def suite_names() -> list[str]:

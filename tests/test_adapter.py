@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_swin, tiny_vit
+from conftest import tiny_convnext, tiny_swin, tiny_vit
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import san
+from san.adapter import content_hash
 from san.errors import AdapterFileError
 
 
@@ -23,14 +24,6 @@ def saved(path: Path, method: str = "san", **options) -> san.Adapter:
                 p.add_(torch.randn_like(p))
     adapter.save(path)
     return adapter
-
-
-def changed(path: Path, **metadata: str) -> Path:
-    """Write the file again with other metadata."""
-    with safe_open(path, "pt") as file:
-        old = file.metadata()
-    save_file(load_file(path), path, old | metadata)
-    return path
 
 
 def test_a_file_is_small_and_says_what_it_is(tmp_path: Path) -> None:
@@ -82,10 +75,15 @@ def seven_classes():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (another_start, "belongs to VisionTransformer, with other weights or precision"),
+        (another_start, "belongs to a VisionTransformer with other weights or precision"),
+        (
+            lambda: tiny_vit(act_layer=torch.nn.ReLU),
+            "answers otherwise here: this VisionTransformer is built in another",
+        ),
+        (lambda: tiny_vit(global_pool="avg", fc_norm=False), "answers otherwise here"),
         (lambda: tiny_vit().double(), "with other weights or precision"),
-        (tiny_swin, "belongs to VisionTransformer, with other weights or precision than this SwinTransformer has"),
-        (seven_classes, r"does not fit this model: head.weight is \(10, 32\) there and \(7, 32\) here"),
+        (tiny_swin, "belongs to a VisionTransformer; this is a SwinTransformer"),
+        (seven_classes, r"does not fit this model: head.weight is \(10, 32\) float32 there and \(7, 32\) "),
     ],
 )
 def test_another_model_is_refused_and_left_alone(make, message: str, tmp_path: Path) -> None:
@@ -99,21 +97,45 @@ def test_another_model_is_refused_and_left_alone(make, message: str, tmp_path: P
     assert not hasattr(model, "adapted_by")
 
 
+def rewritten(path: Path, tensors: dict[str, torch.Tensor] | None = None, **metadata: str) -> Path:
+    """Write the file again with other tensors, and the hash that fits them, or other metadata."""
+    with safe_open(path, "pt") as file:
+        old = file.metadata()
+    tensors = load_file(path) if tensors is None else tensors
+    save_file(tensors, path, old | {"tensors": content_hash(tensors)} | metadata)
+    return path
+
+
 def test_another_tensor_set_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     saved(path)
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
     tensors = load_file(path)
-    save_file({**tensors, "blocks.9.extra": torch.ones(2)}, path, metadata)
-    with pytest.raises(AdapterFileError, match=r"blocks.9.extra is \(2,\) there and nothing here"):
-        san.restore(tiny_vit(), path)
-    short = {n: v for n, v in tensors.items() if n != "blocks.0.mlp.fc1.scale"}
-    save_file(short, path, metadata)
-    with pytest.raises(AdapterFileError, match=r"blocks.0.mlp.fc1.scale is nothing there and \(128,\) here"):
-        san.restore(tiny_vit(), path)
-    save_file({**tensors, "blocks.0.mlp.fc1.scale": torch.ones(5)}, path, metadata)
-    with pytest.raises(AdapterFileError, match=r"blocks.0.mlp.fc1.scale is \(5,\) there and \(128,\) here"):
+    name = "blocks.0.mlp.fc1.scale"
+    for changed, message in [
+        ({**tensors, "blocks.9.extra": torch.ones(2)}, r"blocks.9.extra is \(2,\) float32 there and nothing here"),
+        ({n: v for n, v in tensors.items() if n != name}, rf"{name} is nothing there and \(128,\) float32 here"),
+        ({**tensors, name: torch.ones(5)}, rf"{name} is \(5,\) float32 there and \(128,\) float32 here"),
+        ({**tensors, name: tensors[name].double()}, rf"{name} is \(128,\) float64 there and \(128,\) float32 here"),
+    ]:
+        with pytest.raises(AdapterFileError, match=message):
+            san.restore(tiny_vit(), rewritten(path, changed))
+
+
+def test_full_fine_tuning_is_tied_to_its_backbone_too(tmp_path: Path) -> None:
+    saved(tmp_path / "a.safetensors", "full")
+    with pytest.raises(AdapterFileError, match="answers otherwise here"):
+        san.restore(tiny_vit(act_layer=torch.nn.ReLU), tmp_path / "a.safetensors")
+    with pytest.raises(AdapterFileError, match="float32 there and .* float64 here"):
+        san.restore(tiny_vit().double(), tmp_path / "a.safetensors")
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    saved(path)
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(AdapterFileError, match="is corrupt: its tensors are not those that were saved"):
         san.restore(tiny_vit(), path)
 
 
@@ -128,22 +150,60 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterFileError, match="has format None; san-adapter-1 is allowed"):
         san.restore(tiny_vit(), path)
     save_file({"x": torch.ones(1)}, path, {"format": "san-adapter-1", "method": "san"})
-    with pytest.raises(AdapterFileError, match="does not say its backbone, frozen, options, san"):
+    with pytest.raises(AdapterFileError, match="does not say its answer, backbone, frozen, options, san, tensors"):
         san.restore(tiny_vit(), path)
-    saved(path)
-    with pytest.raises(AdapterFileError, match="has format san-adapter-7; san-adapter-1 is allowed"):
-        san.restore(tiny_vit(), changed(path, format="san-adapter-7"))
-    with pytest.raises(AdapterFileError, match=r"version 0.1.0, cannot be attached: Unknown method 'sam'"):
-        san.restore(tiny_vit(), changed(path, format="san-adapter-1", method="sam"))
-    with pytest.raises(AdapterFileError, match="cannot be attached: Unknown option of san 'wings'"):
-        san.restore(tiny_vit(), changed(path, method="san", options='{"wings": 2}'))
-    with pytest.raises(AdapterFileError, match="options"):
-        san.restore(tiny_vit(), changed(path, options="[1"))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"format": "san-adapter-7"}, "has format san-adapter-7; san-adapter-1 is allowed"),
+        ({"san": "99.0.0"}, "was written by version 99.0.0 of san, this is 0.1.0: update"),
+        ({"backbone": "resnet50"}, "belongs to a resnet50; this is a VisionTransformer"),
+        ({"method": "sam"}, r"version 0.1.0, cannot be attached: Unknown method 'sam'"),
+        ({"options": '{"wings": 2}'}, "cannot be attached: Unknown option of san 'wings'"),
+        ({"options": '{"model": 1}'}, "cannot be attached: Unknown option of san 'model'"),
+        ({"options": '{"norms": null}'}, "cannot be attached: method.norms came as None"),
+        ({"options": "[1"}, "no readable options"),
+        ({"options": "null"}, "no readable options"),
+        ({"answer": "3"}, "no readable answer"),
+    ],
+)
+def test_other_metadata_are_refused(metadata: dict[str, str], message: str, tmp_path: Path) -> None:
+    saved(tmp_path / "a.safetensors")
+    with pytest.raises(AdapterFileError, match=message):
+        san.restore(tiny_vit(), rewritten(tmp_path / "a.safetensors", **metadata))
+
+
+def test_an_old_handle_touches_nothing(tmp_path: Path) -> None:
+    model = tiny_vit()
+    old = san.attach(model, "linear")
+    old.merge()
+    new = san.attach(model, "san")
+    old.merge()
+    with pytest.raises(ValueError, match="'linear' has been merged into this model"):
+        old.save(tmp_path / "a.safetensors")
+    new.save(tmp_path / "b.safetensors")
+    assert san.restore(tiny_vit(), tmp_path / "b.safetensors").method == "san"
+
+
+def test_saving_leaves_the_modes_alone(tmp_path: Path) -> None:
+    adapter = san.attach(tiny_vit().train(), "lora", dropout=0.5)
+    adapter.model.blocks[1].eval()
+    before = [module.training for module in adapter.model.modules()]
+    adapter.save(tmp_path / "a.safetensors")
+    assert [module.training for module in adapter.model.modules()] == before
+
+
+def test_a_convnext_without_biases_merges() -> None:
+    model = tiny_convnext(conv_bias=False).double().eval()
+    adapter = san.attach(model, "ssf")
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    before = model(images)
+    assert torch.allclose(adapter.merge()(images), before, atol=1e-12)
 
 
 def test_a_stream_with_a_zero_is_not_merged() -> None:
-    from conftest import tiny_convnext
-
     adapter = san.attach(tiny_convnext(), "ssf")
     with torch.no_grad():
         adapter.model.norm_pre.scale[3] = 0

@@ -226,7 +226,12 @@ def test_models_of_another_build_are_refused(name: str, message: str) -> None:
 
 def test_families_are_known_by_name_before_anything_is_built() -> None:
     named = {
-        "ViT": ("vit_base_patch16_224.augreg_in21k", "vit_small_patch14_dinov2.lvd142m", "deit_tiny_patch16_224"),
+        "ViT": (
+            "vit_tiny_r_s16_p8_224.augreg_in21k",
+            "vit_base_patch16_224.augreg_in21k",
+            "vit_small_patch14_dinov2.lvd142m",
+            "deit_tiny_patch16_224",
+        ),
         "Swin": ("swin_base_patch4_window7_224.ms_in22k",),
         "ConvNeXt": ("convnext_base.fb_in22k", "convnextv2_atto"),
     }

@@ -117,6 +117,7 @@ def test_merges_to_the_stock_model(method: str, backbone: str, dtype: torch.dtyp
         ]
         assert torch.allclose(model(images), before, **{"atol": 1e-10} if dtype == torch.float64 else {"atol": 1e-3})
     assert model.state_dict().keys() == BACKBONES[backbone][0]().state_dict().keys()
+    assert not any(p.requires_grad for p in model.parameters())
     san.attach(model, "linear")
 
 
@@ -160,9 +161,12 @@ def test_half_precision(method: str, backbone: str) -> None:
     assert torch.allclose(mixed.float(), full, atol=0.1)
     trained = [p for p in adapter.model.parameters() if p.requires_grad]
     assert all(p.grad.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in trained)
-    half = adapter.model.bfloat16()(images.bfloat16())
-    half.float().square().sum().backward()
-    assert torch.allclose(half.float(), full, atol=0.2)
+    for dtype in (torch.bfloat16, torch.float16):
+        adapter.model.float().zero_grad()
+        half = adapter.model.to(dtype)(images.to(dtype))
+        half.float().square().sum().backward()
+        assert torch.allclose(half.float(), full, atol=0.2)
+        assert all(torch.isfinite(p.grad).all() for p in trained)
 
 
 @cells
@@ -174,8 +178,8 @@ def test_blocks_compile_without_graph_breaks(method: str, backbone: str) -> None
     torch._dynamo.reset()
     for compiled in (False, True):
         if compiled:
-            first = branches(model)[0].block
-            model.get_submodule(first).compile(backend="eager", fullgraph=True)
+            for name in {branches(model)[0].block, branches(model)[-1].block}:
+                model.get_submodule(name).compile(backend="eager", fullgraph=True)
         model.zero_grad()
         loss = model(images).square().sum()
         loss.backward()

@@ -32,7 +32,9 @@ def test_lora_targets() -> None:
         san.attach(tiny_vit(), "lora", targets=["fc3"])
     with pytest.raises(LookupError, match="Unknown target '1'"):
         san.attach(tiny_vit(), "lora", targets=[1])
-    with pytest.raises(ValueError, match=r"'lora' cannot be used on a ConvNeXt: it has no q, v; .*targets=\[fc1,fc2"):
+    with pytest.raises(
+        ValueError, match=r"'lora' cannot be used on a ConvNeXt: it has no q, v; .*targets=\[fc1,fc2\] is allowed"
+    ):
         san.attach(tiny_convnext(), "lora")
     with pytest.raises(ValueError, match="targets that it has: none"):
         san.attach(tiny_convnext(conv_mlp=True), "lora", targets=["fc1"])
@@ -43,7 +45,7 @@ def test_the_scale_of_lora_is_plain_or_by_alpha() -> None:
     assert san.attach(tiny_vit(), "lora", alpha=16).model.blocks[0].attn.qkv.factor == 2
     with pytest.raises(ValueError, match=r"scale came as 2.0 and alpha as 16; give one"):
         san.attach(tiny_vit(), "lora", scale=2, alpha=16)
-    with pytest.raises(ValueError, match=r"method.alpha came as '16'; a number or null is allowed \(default None\)"):
+    with pytest.raises(ValueError, match=r"method.alpha came as '16'; number or null is allowed \(default None\)"):
         san.attach(tiny_vit(), "lora", alpha="16")
 
 
@@ -70,6 +72,9 @@ def test_ranges_of_the_others() -> None:
         ("ssf", {"std": -1.0}, "ssf.std came as -1.0"),
         ("lora", {"rank": 0}, "rank came as 0"),
         ("lora", {"dropout": -0.1}, "dropout as -0.1"),
+        ("lora", {"scale": float("nan")}, "method.scale came as nan; a finite number is allowed"),
+        ("lora", {"alpha": float("inf")}, "method.alpha came as inf; a finite number is allowed"),
+        ("lora", {"targets": "q"}, "method.targets came as 'q'; list is allowed"),
         ("san", {"neurons": False, "propagation": "off"}, "neurons=False trains p alone"),
     ]:
         model = tiny_vit()
@@ -274,8 +279,12 @@ def test_bad_calls_say_what_to_do() -> None:
         san.attach(tiny_vit(), "sann")
     with pytest.raises(LookupError, match=r"Unknown option of san 'propagaton'\. Did you mean propagation"):
         san.attach(tiny_vit(), "san", propagaton=True)
-    with pytest.raises(ValueError, match=r"method.norms came as 1; a bool is allowed"):
+    with pytest.raises(ValueError, match=r"method.norms came as 1; bool is allowed"):
         san.attach(tiny_vit(), "san", norms=1)
+    with pytest.raises(LookupError, match="Unknown option of full 'model'.* Allowed: none"):
+        san.attach(tiny_vit(), "full", model=1)
+    with pytest.raises(LookupError, match="Unknown method 'None'"):
+        san.attach(tiny_vit(), None)
     with pytest.raises(LookupError, match="Unknown qkv_anterior 'next'. Allowed: patch, preceding"):
         san.attach(tiny_vit(), "san", qkv_anterior="next")
     model = tiny_vit()

@@ -19,7 +19,13 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 FAMILIES: dict[str, type[nn.Module]] = {"ViT": VisionTransformer, "Swin": SwinTransformer, "ConvNeXt": ConvNeXt}
-MODULES = {"vision_transformer": "ViT", "deit": "ViT", "swin_transformer": "Swin", "convnext": "ConvNeXt"}
+MODULES = {
+    "vision_transformer": "ViT",
+    "vision_transformer_hybrid": "ViT",
+    "deit": "ViT",
+    "swin_transformer": "Swin",
+    "convnext": "ConvNeXt",
+}
 Part = Literal["embedding", "block", "downsampling", "end"]
 
 
@@ -243,15 +249,18 @@ def scale_stream(model: nn.Module, scale: Tensor, shift: Tensor) -> None:
     stage: Any = cast(Any, model).stages[-1]
     opening = stage.downsample[1]
     opening.weight.mul_(scale.view(-1, 1, 1, 1))
-    opening.bias.mul_(scale)
+    if opening.bias is not None:
+        opening.bias.mul_(scale)
     for block in stage.blocks:
         block.conv_dw.weight.div_(scale.view(-1, 1, 1, 1))
         gain = scale if block.gamma is None else scale * block.gamma
         block.mlp.fc2.weight.mul_(gain.view(-1, *[1] * (block.mlp.fc2.weight.ndim - 1)))
-        block.mlp.fc2.bias.mul_(gain)
+        if block.mlp.fc2.bias is not None:
+            block.mlp.fc2.bias.mul_(gain)
         if block.gamma is not None:
             block.gamma.fill_(1)
-    stage.blocks[-1].mlp.fc2.bias.add_(shift)
+    last = stage.blocks[-1].mlp.fc2
+    last.bias = nn.Parameter(shift.clone() if last.bias is None else last.bias + shift, requires_grad=False)
 
 
 def classifier_name(model: nn.Module) -> str:
@@ -277,5 +286,6 @@ def backbone_tag(model: nn.Module) -> str:
 def input_size(model: nn.Module) -> int:
     """Return the side in pixels of the square images that a model takes."""
     if isinstance(model, ConvNeXt):  # takes any; this is what it was pre-trained on
-        return int(cast(Any, model).default_cfg["input_size"][-1])
+        config = getattr(model, "default_cfg", None) or {"input_size": (3, 224, 224)}
+        return int(config["input_size"][-1])
     return int(cast(Any, model).patch_embed.img_size[0])

@@ -16,6 +16,7 @@ whose default is None takes a number or None. A module may also have
 
 import importlib
 import inspect
+import math
 import pkgutil
 from collections.abc import Mapping
 from types import ModuleType
@@ -66,8 +67,10 @@ def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
         default = usual[lookup(name, usual, f"option of {method}")]
         allowed = (*kinds.get(type(default), (type(default),)), type(default))
         if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool):
-            kind = "number or null" if default is None else type(default).__name__
-            raise ValueError(f"method.{name} came as {value!r}; a {kind} is allowed (default {default!r}).")
+            kind = {type(None): "number or null", tuple: "list"}.get(type(default), type(default).__name__)
+            raise ValueError(f"method.{name} came as {value!r}; {kind} is allowed (default {default!r}).")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"method.{name} came as {value!r}; a finite number is allowed (default {default!r}).")
     given: dict[str, Any] = {name: float(v) if isinstance(usual[name], float) else v for name, v in options.items()}
     return usual | {name: tuple(v) if isinstance(usual[name], tuple) else v for name, v in given.items()}
 
