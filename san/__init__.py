@@ -1,7 +1,7 @@
 """SAN and its rivals: parameter-efficient fine-tuning of vision models, compared on equal terms.
 
 import san
-adapter = san.attach(model, "ssf")     # a timm ViT, in place
+adapter = san.attach(model, "ssf")     # a timm ViT, Swin or ConvNeXt, in place
 """
 
 from typing import TYPE_CHECKING, Any

@@ -41,9 +41,10 @@ class Bottleneck(nn.Module):
         if not std >= 0:
             raise ValueError(f"std came as {std}; allowed: 0 or more.")
         for linear in (self.down, self.up):
-            nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std) if std else nn.init.zeros_(
-                linear.weight
-            )
+            if std > 0:
+                nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
+            else:
+                nn.init.zeros_(linear.weight)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
 

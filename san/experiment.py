@@ -123,7 +123,8 @@ def normalisation(wanted: str, backbone: str) -> str:
     statistics = backbones.normalisation(backbone)
     found = next((name for name, values in NORMALISE.items() if values == statistics), None)
     if found is None:
-        raise ValueError(f"{backbone} was pre-trained with mean and std {statistics}; known: {', '.join(NORMALISE)}.")
+        known = ", ".join(NORMALISE)
+        raise ValueError(f"{backbone} has mean and std {statistics}; name one with data.normalise=... ({known}).")
     return found
 
 

@@ -66,11 +66,14 @@ class LowRankLinear(nn.Linear):
             nn.init.kaiming_uniform_(a, a=math.sqrt(5))
         self.dropout, self.dropout_at = nn.Dropout(update.dropout), update.dropout_at
 
-    def spread(self, slices: Tensor, fill: float = 0.0) -> Tensor:
-        """Lay what belongs to the slices, `(slices, size)`, at their places among the outputs: `(O,)`."""
-        rows = self.weight.new_full((self.out_features,), fill)
-        index = torch.cat([torch.arange(start, start + self.size, device=rows.device) for start in self.starts])
-        return rows.index_copy(0, index, slices.flatten())
+    def updated_rows(self, rows: Tensor) -> Tensor:
+        """Take from `(O,)` what belongs to the slices: `(slices * size,)`."""
+        return torch.cat([rows[start : start + self.size] for start in self.starts])
+
+    def spread(self, updated: Tensor, fill: float) -> Tensor:
+        """Lay what belongs to the slices, `(slices * size,)`, at their places among the outputs: `(O,)`."""
+        index = torch.cat([torch.arange(start, start + self.size, device=updated.device) for start in self.starts])
+        return updated.new_full((self.out_features,), fill).index_copy(0, index, updated)
 
     def up(self) -> Tensor:
         """Lay every slice's B at its rows and its own columns, times the factor: `(O, slices * rank)`."""
@@ -120,11 +123,14 @@ class LowRankLinear(nn.Linear):
 
         From |w + b A|^2 = |w|^2 + 2 b . (A w) + b (A A^T) b^T, which costs no more than `rank` tokens do.
         """
-        a, b = self.lora_a.flatten(0, 1), self.up()
-        before = self.weight.square().sum(1)
-        change = 2 * (b * (self.weight @ a.T)).sum(1) + (b @ (a @ a.T) * b).sum(1)
-        tiny = torch.finfo(before.dtype).tiny  # a row of zeros has a direction, too: none
-        return before.clamp_min(tiny).sqrt(), (before + change).clamp_min(tiny).sqrt()
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        with torch.autocast(self.weight.device.type, enabled=False):
+            weight, a, b = (t.to(dtype) for t in (self.weight, self.lora_a.flatten(0, 1), self.up()))
+            before = weight.square().sum(1)
+            change = 2 * (b * (weight @ a.T)).sum(1) + (b @ (a @ a.T) * b).sum(1)
+        tiny = torch.finfo(dtype).tiny  # a row of zeros has a direction, too: none
+        norms = before.clamp_min(tiny).sqrt(), (before + change).clamp_min(tiny).sqrt()
+        return norms[0].to(self.weight.dtype), norms[1].to(self.weight.dtype)
 
 
 def refuses(family: str, options: Mapping[str, Any]) -> str | None:

@@ -51,11 +51,11 @@ def run(config: dict[str, Any], overrides: Sequence[str]) -> float:
         tracker.finish({"status": status}, failed=True)
         log.error("%s: %s (%s)", experiment.title, status, str(error).partition("\n")[0])  # the rest of a sweep goes on
         raise
-    if adapter_path is not None:  # before the record, which says that the run is done
-        adapter.save(adapter_path)
     record.write(result, path)
     tracker.finish({"accuracy": result.accuracy, **result.params, **result.seconds})
     log.info("%s: %.2f %% in %.0f s: %s", experiment.title, result.accuracy, result.seconds["fit"], path)
+    if adapter_path is not None:
+        adapter.save(adapter_path)
     return result.accuracy
 
 

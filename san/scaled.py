@@ -8,9 +8,9 @@ layer's. The gradients come from what the backward pass has anyway, never from a
     dU = diag(s) sum_n dy_n (D (p * x_n))^T     dD = sum_n (U^T (s * dy_n)) (p * x_n)^T
 
 where W may be a matrix or, without an update, a convolution. A channel whose scale is exactly zero would lose its
-gradient by that division; it is run at TINY instead, which floating point carries at full relative precision and which
-is far below the rounding error of its neighbours. That holds for p, and for s without a shift; beside a shift t, ds
-keeps its precision while |y - t| is not tiny against |t|.
+gradient by that division; it is run at TINY instead, which float64, float32 and bfloat16 carry at full relative
+precision and which is far below the rounding error of its neighbours. That holds for p, and for s without a shift;
+beside a shift t, ds keeps its precision while |y - t| is not tiny against |t|.
 """
 
 from typing import Any, NamedTuple, cast
@@ -84,25 +84,28 @@ class ScaledFunction(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         s = None if scale is None else nonzero(scale)
         p = None if pre is None else nonzero(pre)
-        updated = weight if down is None or up is None else torch.addmm(weight, up, down)
+        with torch.autocast(kind, enabled=False):  # the update is added before anything is rounded
+            updated = weight if down is None or up is None else torch.addmm(weight, up, down)
         folded = fold(updated, s, p, conv.groups if conv else 1).to(dtype)
         offset = folded_bias(bias, s, shift)
         x, offset = x.to(dtype), None if offset is None else offset.to(dtype)
         y = F.conv2d(x, folded, offset, *conv) if conv else F.linear(x, folded, offset)
-        ctx.save_for_backward(x, folded, y, s, shift, p, down, up)
-        ctx.conv = conv
+        _, _, _, needs_scale, _, needs_pre, needs_update, _, _ = ctx.needs_input_grad
+        kept = x if needs_pre or needs_update else None, y if needs_scale else None
+        ctx.save_for_backward(*kept, folded, s, shift, p, down, up)
+        ctx.conv, ctx.shape = conv, x.shape
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # noqa: D102
-        x, folded, y, s, shift, p, down, up = ctx.saved_tensors
+        x, y, folded, s, shift, p, down, up = ctx.saved_tensors
         conv, axis = ctx.conv, 1 if ctx.conv else -1
         dy = dy if conv else dy.contiguous()  # ConvNeXt's comes permuted, and products of such are slow
         needs_x, _, _, needs_scale, needs_shift, needs_pre, needs_update, _, _ = ctx.needs_input_grad
         dx = ds = dp = dd = du = None
         if needs_x or needs_pre:
-            dx = conv2d_input(x.shape, folded, dy, *conv) if conv else dy @ folded  # type: ignore[no-untyped-call]
+            dx = conv2d_input(ctx.shape, folded, dy, *conv) if conv else dy @ folded  # type: ignore[no-untyped-call]
         dt = over_channels(dy, axis) if needs_shift else None
         if needs_scale:
             unshifted = y.to(s.dtype) if shift is None else y - along(shift, axis)
@@ -247,7 +250,7 @@ class ScaledNorm(nn.LayerNorm, Scales):
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
-        plain = self.stock(self.normalized_shape, self.eps, device="meta")
+        plain = self.stock(self.normalized_shape, eps=self.eps)
         weight = self.weight if self.scale is None else self.weight * self.scale
         return fill(plain, weight, folded_bias(self.bias, self.scale, self.shift))
 
@@ -265,8 +268,7 @@ class ScaledStream(nn.Identity, Scales):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)`, or `(N, C, H, W)` where the axis is 1, to the same."""
-        scale, shift = self.affine()
-        return x * along(scale, self.axis) + along(shift, self.axis)
+        return x * along(self.affine()[0], self.axis) + along(self.affine()[1], self.axis)
 
     def merged(self) -> nn.Module:
         """Return what is left when the stream has taken in scale and shift; raise ValueError where it cannot."""

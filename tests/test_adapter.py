@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from conftest import tiny_convnext, tiny_swin, tiny_vit
 from safetensors import safe_open
@@ -15,13 +16,13 @@ from san.adapter import content_hash
 from san.errors import AdapterFileError
 
 
-def saved(path: Path, method: str = "san", **options) -> san.Adapter:
+def saved(path: Path, method: str = "san", noise: float = 1.0, **options) -> san.Adapter:
     adapter = san.attach(tiny_vit(), method, **options)
     torch.manual_seed(1)
     with torch.no_grad():
         for name, p in adapter.model.named_parameters():
             if name in adapter.trainable:
-                p.add_(torch.randn_like(p))
+                p.add_(torch.randn_like(p), alpha=noise)
     adapter.save(path)
     return adapter
 
@@ -122,11 +123,27 @@ def test_another_tensor_set_is_refused(tmp_path: Path) -> None:
 
 
 def test_full_fine_tuning_is_tied_to_its_backbone_too(tmp_path: Path) -> None:
-    saved(tmp_path / "a.safetensors", "full")
+    saved(tmp_path / "a.safetensors", "full", noise=0.02)
     with pytest.raises(AdapterFileError, match="answers otherwise here"):
         san.restore(tiny_vit(act_layer=torch.nn.ReLU), tmp_path / "a.safetensors")
     with pytest.raises(AdapterFileError, match="float32 there and .* float64 here"):
         san.restore(tiny_vit().double(), tmp_path / "a.safetensors")
+
+
+def test_a_model_with_a_method_is_refused(tmp_path: Path) -> None:
+    adapter = saved(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="has 'san' attached already"):
+        san.restore(adapter.model, tmp_path / "a.safetensors")
+
+
+def test_a_hybrid_is_saved_and_restored(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_r_s16_p8_224", num_classes=3)
+    fresh = copy.deepcopy(model)
+    san.attach(model, "ssf").save(tmp_path / "a.safetensors")
+    san.restore(fresh, tmp_path / "a.safetensors")
+    images = torch.randn(1, 3, 224, 224)
+    assert torch.equal(fresh.eval()(images), model.eval()(images))
 
 
 def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
@@ -167,6 +184,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ({"options": "[1"}, "no readable options"),
         ({"options": "null"}, "no readable options"),
         ({"answer": "3"}, "no readable answer"),
+        ({"answer": "[]"}, "answers otherwise here"),
+        ({"answer": '["a"]'}, "answers otherwise here"),
     ],
 )
 def test_other_metadata_are_refused(metadata: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -180,7 +199,8 @@ def test_an_old_handle_touches_nothing(tmp_path: Path) -> None:
     old = san.attach(model, "linear")
     old.merge()
     new = san.attach(model, "san")
-    old.merge()
+    with pytest.raises(ValueError, match="'linear' was merged before; 'san' is attached now"):
+        old.merge()
     with pytest.raises(ValueError, match="'linear' has been merged into this model"):
         old.save(tmp_path / "a.safetensors")
     new.save(tmp_path / "b.safetensors")

@@ -94,8 +94,8 @@ def test_trains_exactly_what_it_names(method: str, backbone: str) -> None:
     assert all(torch.equal(after[name], start[name]) for name in frozen)
     assert all(torch.equal(after[name], stock[name]) for name in frozen)
     moved = {name for name in adapter.trainable if not torch.equal(after[name], start[name])}
-    # What feeds nothing but a shift of all scores of the softmax moves by rounding at most: what shifts all keys.
-    assert {name for name in set(adapter.trainable) - moved if "k_norm" not in name} == set()
+    # What shifts all keys shifts all scores of a softmax, and moves by rounding at most.
+    assert {n for n in set(adapter.trainable) - moved if not n.endswith(("k_norm.bias", "k_norm.shift"))} == set()
 
 
 @cells
@@ -154,18 +154,20 @@ def test_a_copy_is_another_model(method: str, backbone: str) -> None:
 @cells
 def test_half_precision(method: str, backbone: str) -> None:
     adapter, images = attached(method, backbone)
+    disturb(adapter.model)
     full = adapter.model.eval()(images)
+    size = full.abs().max()
     with torch.autocast("cpu", torch.bfloat16):
         mixed = adapter.model(images)
         mixed.float().square().sum().backward()
-    assert torch.allclose(mixed.float(), full, atol=0.1)
+    assert (mixed.float() - full).abs().max() < 0.05 * size
     trained = [p for p in adapter.model.parameters() if p.requires_grad]
     assert all(p.grad.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in trained)
     for dtype in (torch.bfloat16, torch.float16):
         adapter.model.float().zero_grad()
         half = adapter.model.to(dtype)(images.to(dtype))
         half.float().square().sum().backward()
-        assert torch.allclose(half.float(), full, atol=0.2)
+        assert (half.float() - full).abs().max() < 0.05 * size
         assert all(torch.isfinite(p.grad).all() for p in trained)
 
 

@@ -1,5 +1,7 @@
 """What is each method's own: options, wiring, refusals. The contract of all is in test_contract.py."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -7,6 +9,7 @@ from conftest import tiny_convnext, tiny_swin, tiny_vit
 from torch import nn
 
 import san
+from san.backbones import branches
 from san.methods.vpt import Windows
 
 
@@ -43,7 +46,7 @@ def test_lora_targets() -> None:
 def test_the_scale_of_lora_is_plain_or_by_alpha() -> None:
     assert san.attach(tiny_vit(), "lora", scale=3).model.blocks[0].attn.qkv.factor == 3
     assert san.attach(tiny_vit(), "lora", alpha=16).model.blocks[0].attn.qkv.factor == 2
-    with pytest.raises(ValueError, match=r"scale came as 2.0 and alpha as 16; give one"):
+    with pytest.raises(ValueError, match=r"scale came as 2.0 and alpha as 16.0; give one"):
         san.attach(tiny_vit(), "lora", scale=2, alpha=16)
     with pytest.raises(ValueError, match=r"method.alpha came as '16'; number or null is allowed \(default None\)"):
         san.attach(tiny_vit(), "lora", alpha="16")
@@ -246,15 +249,35 @@ def test_checkpointing_gives_the_same_gradients(method: str, make, side: int) ->
 
 @pytest.mark.parametrize("make", [tiny_vit, tiny_swin])
 @pytest.mark.parametrize("method", ["adaptformer", "vpt_deep", "vpt_shallow"])
-def test_a_forward_pass_that_dies_leaves_nothing_behind(method: str, make) -> None:
+def test_after_a_forward_pass_that_died(method: str, make) -> None:
+    """The next one is as before, and so is that of a copy."""
     model, images = san.attach(make().eval(), method).model, torch.randn(2, 3, 32, 32)
     images = images if make is tiny_swin else images[..., :16, :16]
     before = model(images)
-    hook = model.norm.register_forward_pre_hook(lambda *_: 1 / 0)
+    hook = model.get_submodule(branches(model)[1].block).mlp.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model(images)
     hook.remove()
+    assert torch.equal(copy.deepcopy(model)(images), before)
     assert torch.equal(model(images), before)
+
+
+@pytest.mark.parametrize("place", ["between", "input"])
+@pytest.mark.parametrize("method", ["lora", "dora", "san_lora", "san_dora"])
+def test_low_rank_updates_with_dropout_are_the_same_function(method: str, place: str) -> None:
+    """With a dropout that drops nothing, training takes the path of activations, and must agree with the folded one."""
+    results, images = [], torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    for dropout in (0.0, 1e-12):
+        torch.manual_seed(0)
+        model = san.attach(
+            tiny_vit().double(), method, dropout=dropout, dropout_at=place, targets=["q", "v", "fc2"]
+        ).model
+        randomise(model, {"scale", "lora_a", "lora_b", "magnitude"})
+        out = model.train()(images)
+        out.square().sum().backward()
+        results.append([out, *(p.grad for p in model.parameters() if p.requires_grad)])
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b, rtol=1e-8, atol=1e-8)
 
 
 def test_attention_of_windows_without_prompts_is_the_stock_one() -> None:

@@ -11,6 +11,7 @@ import timm
 import torch
 import yaml
 from conftest import composed, tiny_vit
+from test_contract import NOT_MERGED
 
 import san
 from san import methods
@@ -97,9 +98,12 @@ def test_the_table_of_methods_is_true() -> None:
     rows = [row.split("|")[1:-1] for row in README.split("## Methods\n\n")[1].split("\n\n")[0].splitlines()[2:]]
     assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row[0])) == methods.names()
     for cells in rows:
-        for name, count in zip(re.findall(r"`(\w+)`", cells[0]), re.findall(r"[\d,]+", cells[2]), strict=False):
-            counts = san.attach(copy.deepcopy(vit_b16()), name).counts
-            assert counts.trainable - counts.head == int(count.replace(",", "")), name
+        names, counts = re.findall(r"`(\w+)`", cells[0]), re.findall(r"[\d,]+", cells[2])
+        for name, count in zip(names, counts * len(names) if len(counts) == 1 else counts, strict=True):
+            adapter = san.attach(copy.deepcopy(vit_b16()), name)
+            assert adapter.counts.trainable - adapter.counts.head == int(count.replace(",", "")), name
+            assert {"yes": bool(adapter.added), "no": True, "": not adapter.added}[cells[3].strip()], name
+            assert (name in NOT_MERGED) == (cells[3].strip() == "no"), name
 
 
 @cache

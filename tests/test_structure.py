@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     "san", "san.errors", "san.tasks", "san.data.pack", "san.data.drawing", "san.data.demo", "san.data",
     "san.data.batches", "san.backbones.sites", "san.backbones.load", "san.backbones", "san.scaled", "san.propagation",
-    "san.lowrank", "san.bottleneck", "san.methods", "san.methods.adapter", "san.methods.adapter_plus",
+    "san.lowrank", "san.bottleneck", "san.passing", "san.methods", "san.methods.adapter", "san.methods.adapter_plus",
     "san.methods.adaptformer", "san.methods.bitfit", "san.methods.dora", "san.methods.full", "san.methods.linear",
     "san.methods.lora", "san.methods.norm", "san.methods.partial", "san.methods.ssf", "san.methods.san",
     "san.methods.san_lora", "san.methods.vpt", "san.adapter", "san.loop", "san.provenance", "san.record",
@@ -71,6 +72,13 @@ def test_some_libraries_are_known_to_one_module() -> None:
         for library in {i.split(".")[0] for i in imports(tree)} & set(ALONE):
             users[library].add(name)
     assert users == ALONE
+
+
+def test_every_package_is_installed() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "san").rglob("__init__.py")}
+    assert set(listed) == found
 
 
 def test_files_and_functions_are_small() -> None:

@@ -137,7 +137,12 @@ def as_bytes(tensor: Tensor) -> bytes:
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and standard deviation per channel that a timm tag was pre-trained with."""
-    config: Any = timm.get_pretrained_cfg(name)
+    try:
+        config: Any = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        near = difflib.get_close_matches(name, timm.list_pretrained(), n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise LookupError(f"timm has no pre-trained weights called '{name}'.{hint}") from error
     if config is None:
-        raise LookupError(f"timm knows no normalisation of '{name}'. Give data.normalise=imagenet, half or unit.")
+        raise LookupError(f"timm knows no normalisation of '{name}'. Name one with data.normalise=...")
     return tuple(config.mean), tuple(config.std)

@@ -71,7 +71,8 @@ def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"method.{name} came as {value!r}; {kind} is allowed (default {default!r}).")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"method.{name} came as {value!r}; a finite number is allowed (default {default!r}).")
-    given: dict[str, Any] = {name: float(v) if isinstance(usual[name], float) else v for name, v in options.items()}
+    numbers = {name for name, default in usual.items() if default is None or isinstance(default, float)}
+    given: dict[str, Any] = {name: float(v) if name in numbers and v is not None else v for name, v in options.items()}
     return usual | {name: tuple(v) if isinstance(usual[name], tuple) else v for name, v in given.items()}
 
 

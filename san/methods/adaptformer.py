@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from san.backbones import Site, branches
 from san.bottleneck import Bottleneck
+from san.passing import Passing
 
 
 class SideBranch(Bottleneck):
@@ -24,7 +25,7 @@ class SideBranch(Bottleneck):
     def __init__(self, channels: int, width: int, bias: bool, dropout: float, axis: int, like: Tensor) -> None:
         super().__init__(channels, width, "relu", bias, dropout, axis, like)
         self.scale = 1.0
-        self.stream: list[Tensor] = []  # what the branch read, until it ends
+        self.stream = Passing()  # what the branch read, until it ends
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         for zero in (self.up.weight, self.up.bias, self.down.bias):
             if zero is not None:

@@ -20,18 +20,17 @@ __all__ = ["attach", "refuses"]
 
 
 class DoraLinear(LowRankLinear):
-    """An `nn.Linear` with low-rank updates and a trained length of the updated rows: magnitude `(slices, size)`."""
+    """An `nn.Linear` with low-rank updates and a trained length of the updated rows: magnitude `(slices * size,)`."""
 
     def __init__(self, base: nn.Linear, starts: Sequence[int], size: int, update: LowRank) -> None:
         super().__init__(base, starts, size, update)
         lengths = torch.linalg.vector_norm(base.weight.detach(), dim=1)
-        self.magnitude = nn.Parameter(torch.stack([lengths[start : start + size] for start in starts]))
+        self.magnitude = nn.Parameter(self.updated_rows(lengths))  # one axis: it is no matrix that could decay
 
     def gain(self) -> Tensor:
         """Return m / |W + factor * B A|, ones in rows that are not updated: `(O,)`."""
         _, lengths = self.row_norms()
-        rows = torch.stack([lengths[start : start + self.size] for start in self.starts])
-        return self.spread(self.magnitude / rows, fill=1.0)
+        return self.spread(self.magnitude / self.updated_rows(lengths), fill=1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""

@@ -1,4 +1,4 @@
-"""Linear probing: the classifier alone trains, on frozen features."""
+"""Linear probing: the head alone trains (in ConvNeXt the norm before the classifier, too), on frozen features."""
 
 from collections.abc import Iterable
 

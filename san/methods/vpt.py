@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site, branches, family
+from san.passing import Passing
 from san.tasks import lookup
 
 PRESETS = {"vpt_shallow": {"deep": False}, "vpt_deep": {}}
@@ -79,8 +80,8 @@ class Windows(nn.Module):
         self.relative_position_bias_table = like.relative_position_bias_table
         self.register_buffer("relative_position_index", like.relative_position_index, persistent=False)
         self.heads = like.num_heads
-        self.normed: list[Tensor] = []
-        self.attended: list[Tensor] = []
+        self.normed = Passing()
+        self.attended = Passing()
 
     def bias(self, mask: Tensor | None, prompts: int) -> Tensor:
         """Return what is added to the scores: `(1 or windows, heads, P + T, P + T)`, zero where prompts take part."""
@@ -115,7 +116,7 @@ class Carrier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.prompts: list[Tensor] = []
+        self.prompts = Passing()
 
     def enter(self, block: Any, inputs: tuple[Any, ...]) -> None:
         """Forward pre-hook of a block: take its own prompts, if it has some, and give them to its attention."""
