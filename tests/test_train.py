@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -134,7 +135,9 @@ def test_an_unwritable_results_folder_is_found_before_training(tmp_path: Path, d
 
 
 def test_interrupting_leaves_no_record(train: Shell) -> None:
-    process = subprocess.Popen(train.command("epochs=1000", "logger=none"), stderr=subprocess.PIPE, text=True)
+    command = train.command("epochs=1000", "logger=none")
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits that it is ignored
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)  # noqa: PLW1509
     assert "head train" in process.stderr.readline()  # the model is built: training begins
     time.sleep(1)
     process.send_signal(signal.SIGINT)
