@@ -288,6 +288,14 @@ def test_attention_of_windows_without_prompts_is_the_stock_one() -> None:
         assert torch.allclose(ours.eval()(windows, mask), block.attn(windows, mask), atol=1e-12)
 
 
+def test_each_image_drops_its_own_prompts() -> None:
+    prompts = san.attach(tiny_vit(), "vpt_shallow", dropout=0.5).model.blocks[0].prompts.train()
+    torch.manual_seed(0)
+    one, two = prompts(2)
+    assert not torch.equal(one, two)
+    assert torch.equal(prompts.eval()(2)[1], prompts.tokens[0])
+
+
 def test_prompts_go_to_the_end_where_asked() -> None:
     front, end = (san.attach(tiny_vit().eval(), "vpt_shallow", place=place).model for place in ("front", "end"))
     x = torch.randn(1, 5, 32)

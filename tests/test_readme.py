@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 import yaml
-from conftest import composed, tiny_vit
+from conftest import composed, tiny_convnext, tiny_swin, tiny_vit
 from test_contract import NOT_MERGED
 
 import san
@@ -49,14 +49,15 @@ def added(section: str) -> dict[str, str]:
 def test_the_example_method_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = added("Add a method")
     assert sum(text.count("\n") for text in files.values()) <= 40
-    (tmp_path / "tokens.py").write_text(files["san/methods/tokens.py"])
+    (tmp_path / "embedding.py").write_text(files["san/methods/embedding.py"])
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    assert files["configs/method/tokens.yaml"] == "name: tokens\n"
-    model = tiny_vit()
-    adapter = san.attach(model, "tokens")
-    model(torch.randn(2, 3, 16, 16)).sum().backward()
-    assert {n for n, p in model.named_parameters() if p.grad is not None} == set(adapter.trainable)
-    assert set(adapter.trainable) == {"cls_token", "pos_embed", "head.weight", "head.bias"}
+    assert files["configs/method/embedding.yaml"] == "name: embedding\n"
+    for make, name in ((tiny_vit, "patch_embed.proj"), (tiny_swin, "patch_embed.proj"), (tiny_convnext, "stem.0")):
+        model = make()
+        adapter = san.attach(model, "embedding")
+        model(torch.randn(2, 3, *([16, 16] if make is tiny_vit else [32, 32]))).sum().backward()
+        assert {n for n, p in model.named_parameters() if p.grad is not None} == set(adapter.trainable)
+        assert {n for n in adapter.trainable if not n.startswith("head.")} == {f"{name}.weight", f"{name}.bias"}
 
 
 def test_the_example_task_draws(monkeypatch: pytest.MonkeyPatch) -> None:

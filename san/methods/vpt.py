@@ -45,7 +45,8 @@ class Prompts(nn.Module):
 
     def forward(self, batch: int) -> Tensor:
         """Return the tokens once for each image: `(batch, length, width)`."""
-        return cast(Tensor, self.dropout(self.tokens)).expand(batch, -1, -1)
+        dropped: Tensor = self.dropout(self.tokens.expand(batch, -1, -1))  # each image drops its own
+        return dropped
 
 
 class Sequence(Prompts):
