@@ -22,8 +22,8 @@ from san.tasks import load_suite, suite_names
 CONFIGS = Path(__file__).parents[1] / "configs"
 # Overrides that choose a cell of a table, or that its record states apart; others may make a variant of the method.
 CELL = (
-    "data", "method", "backbone", "backbone.name", "protocol", "seed", "device", "precision", "data_root", "results",
-    "force", "save_adapter",
+    "data", "data.root", "method", "backbone", "backbone.name", "protocol", "seed", "device", "precision", "data_root",
+    "results", "force", "force_data", "restore", "save_adapter", "workers",
 )  # fmt: skip
 EXPECTED = (LookupError, ValueError, TypeError, OSError, WeightsError, NonFiniteLossError)
 
@@ -35,13 +35,14 @@ def register_tasks() -> None:
         suite = load_suite(name)
         chosen = [
             {"override /backbone@_global_.backbone": suite.backbone},
-            {"override /recipe@_global_.recipe": suite.recipe},
+            {"override /augment@_global_.augment": suite.augment},
         ]
-        for task in suite.tasks:
-            node = {"suite": name, "task": task, "resize": "bilinear", "normalise": "${backbone.normalise}"}
+        for task in suite.tasks.values():
+            recipe = {"override /recipe@_global_.recipe": task.facts.get("recipe", suite.recipe)}
+            node = {"suite": name, "task": task.name, "resize": suite.resize, "normalise": "${backbone.normalise}"}
             # Hydra loads `data=demo/count` from the group data/demo, but lists, completes and globs by the group data.
-            for group, option in ((f"data/{name}", task), ("data", f"{name}/{task}")):
-                store.store(group=group, name=option, node={"defaults": chosen, **node}, package="data")
+            for group, option in ((f"data/{name}", task.name), ("data", f"{name}/{task.name}")):
+                store.store(group=group, name=option, node={"defaults": [*chosen, recipe], **node}, package="data")
 
 
 def settings() -> list[str]:

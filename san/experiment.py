@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from san import backbones, data, provenance, record
+from san.data.augment import Augment
 from san.data.batches import NORMALISE, Preprocess
-from san.data.pack import Split
+from san.data.split import Split
 from san.loop import REVISION, Recipe
 from san.methods import check_options, check_pair
 from san.record import Record
@@ -36,14 +37,20 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run. `config` is the resolved configuration it came from, for the record alone."""
+    """One run. `config` is the resolved configuration it came from, for the record alone.
+
+    restore: a saved adapter to evaluate; then nothing is trained, and `train` is None.
+    """
 
     suite: Suite
     task: Task
-    train: Split
+    train: Split | None
     evaluate: Split
     backbone: Mapping[str, Any]
     preprocess: Preprocess
+    side: int
+    augment: Augment
+    restore: Path | None
     method: str
     options: Mapping[str, Any]
     recipe: Recipe
@@ -52,6 +59,11 @@ class Experiment:
     device: torch.device
     variant: str
     config: dict[str, Any]
+
+    @property
+    def splits(self) -> list[Split]:
+        """The data that the run reads: train, unless a saved adapter is evaluated, and evaluate."""
+        return [s for s in (self.train, self.evaluate) if s is not None]
 
     @property
     def title(self) -> str:
@@ -67,8 +79,10 @@ class Experiment:
         return record.identity(
             {
                 "task": [self.suite.name, self.task.name],
-                "data": [self.train.fingerprint, self.evaluate.fingerprint],
+                "data": [s.fingerprint for s in self.splits],
+                "restore": backbones.file_sha256(self.restore) if self.restore else None,
                 "preprocess": asdict(self.preprocess),
+                "augment": asdict(self.augment),
                 "backbone": [b["timm"], b["arguments"], backbones.weights_key(b["timm"], b["weights"])],
                 "method": [self.method, dict(self.options)],
                 "recipe": asdict(self.recipe),
@@ -99,7 +113,12 @@ class Experiment:
             status=status,
             config=self.config,
             weights=weights,
-            data={"train": self.train.fingerprint, "evaluate": self.evaluate.fingerprint},
+            data={
+                "train": self.train.fingerprint if self.train else "",
+                "evaluate": self.evaluate.fingerprint,
+                "source": "; ".join(dict.fromkeys(s.made_by for s in self.splits)),
+                "forced": "; ".join(dict.fromkeys(problem for s in self.splits for problem in s.problems)),
+            },
             code=provenance.code(),
             versions=provenance.versions(),
             device=provenance.describe(self.device),
@@ -144,15 +163,27 @@ def from_config(config: dict[str, Any], overrides: Sequence[str]) -> Experiment:
     precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(config["precision"], config["precision"])
     recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)} | {"precision": precision})
     protocol = Protocol(**config["protocol"])
-    suite = load_suite(config["data"]["suite"])
-    task, root = suite.task(config["data"]["task"]), Path(config["data_root"])
+    chosen = config["data"]
+    suite = load_suite(chosen["suite"]) if chosen["suite"] != data.OWN else data.own_suite(chosen["root"])
+    task = suite.task(chosen["task"] or next(iter(suite.tasks)))
+    preprocess = Preprocess(config["data"]["resize"], normalisation(config["data"]["normalise"], backbone["timm"]))
+    side = backbones.input_size_of_name(backbone["timm"], backbone["arguments"])
+    place = (Path(config["data_root"]), preprocess.resize, side, config["force_data"])
+    restore = Path(config["restore"]) if config["restore"] else None
+    if restore is not None and not restore.is_file():
+        raise FileNotFoundError(
+            f"restore={restore} is no file. A run with save_adapter=true keeps one beside its record."
+        )
     return Experiment(
         suite=suite,
         task=task,
-        train=data.load(suite, task, protocol.train, root),
-        evaluate=data.load(suite, task, protocol.evaluate, root),
+        train=None if restore else data.load(suite, task, protocol.train, *place),
+        evaluate=data.load(suite, task, protocol.evaluate, *place),
         backbone=backbone,
-        preprocess=Preprocess(config["data"]["resize"], normalisation(config["data"]["normalise"], backbone["timm"])),
+        preprocess=preprocess,
+        side=side,
+        restore=restore,
+        augment=Augment(**{f.name: config["augment"][f.name] for f in fields(Augment)}),
         method=name,
         options=options,
         recipe=recipe,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -153,14 +154,20 @@ def check_gradients(model: nn.Module, trainable: Sequence[str]) -> None:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Batches, precision: str = "fp32") -> Score:
-    """Score every image of a split once; raise NonFiniteLossError where the model gives no numbers."""
+def evaluate(model: nn.Module, batches: Batches, precision: str = "fp32", restrict: bool = False) -> Score:
+    """Score every image of a split once; raise NonFiniteLossError where the model gives no numbers.
+
+    restrict: predict only classes that the split has (ImageNet-A's 200 of ImageNet's 1000).
+    """
     model.eval()
+    classes = torch.from_numpy(np.unique(batches.split.labels)).to(batches.device)
     correct = torch.zeros((), dtype=torch.long, device=batches.device)
     loss = torch.zeros((), dtype=torch.double, device=batches.device)
     for images, labels in batches:
         with mixed(batches.device, precision):
             logits: Tensor = model(images).float()
+        if restrict:
+            logits = torch.full_like(logits, -torch.inf).index_copy(1, classes, logits[:, classes])
         correct += (logits.argmax(1) == labels).sum()
         loss += F.cross_entropy(logits, labels, reduction="sum")
     mean = float(loss) / len(batches.split)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from san import backbones, record
-from san.adapter import Adapter, attach
+from san.adapter import Adapter, attach, restore
 from san.data.batches import Batches
 from san.experiment import Experiment, from_config
 from san.loop import evaluate, fit
@@ -65,7 +65,15 @@ def build(experiment: Experiment) -> tuple[Adapter, str]:
     b = experiment.backbone
     model = backbones.build(b["timm"], len(experiment.task.classes), b["weights"], b["sha256"], b["arguments"])
     weights = backbones.weights_hash(model)
-    adapter = attach(model, experiment.method, **experiment.options)
+    if experiment.restore is None:
+        adapter = attach(model, experiment.method, **experiment.options)
+    else:
+        adapter = restore(model, experiment.restore)
+        if adapter.method != experiment.method or dict(adapter.options) != dict(experiment.options):
+            raise ValueError(
+                f"{experiment.restore} is {adapter.method} with {dict(adapter.options)}; this run says "
+                f"{experiment.method} with {dict(experiment.options)}. Give method=... as it was trained."
+            )
     counts = adapter.counts
     log.info(
         "%s: %s + head train, %.2f %% of %s",
@@ -80,23 +88,31 @@ def build(experiment: Experiment) -> tuple[Adapter, str]:
 def train(experiment: Experiment, adapter: Adapter, tracker: Tracker | NoTracker) -> dict[str, Any]:
     """Fit and evaluate; return the outcome's fields of the record."""
     model, recipe, every = adapter.model.to(experiment.device), experiment.recipe, experiment.protocol.every
-    side = backbones.input_size(model)
-    order = torch.Generator().manual_seed(experiment.seed)
-    training = Batches(experiment.train, recipe.batch_size, experiment.preprocess, side, experiment.device, order)
-    held_out = Batches(experiment.evaluate, 256, experiment.preprocess, side, experiment.device)
+    shared = experiment.preprocess, experiment.side, experiment.device
+    held_out = Batches(experiment.evaluate, 256, *shared)
+    restrict = "restrict" in experiment.task.facts
     progress, curve = Progress(experiment.title), []
 
+    def score(epoch: int) -> dict[str, float]:
+        found = evaluate(model, held_out, recipe.precision, restrict)
+        curve.append(Point(epoch, found.correct, found.total))
+        return {"eval/accuracy": found.accuracy, "eval/loss": found.loss}
+
     def after_epoch(epoch: int, loss: float) -> None:
-        values = {"train/loss": loss}
-        if epoch == recipe.epochs or (every > 0 and epoch % every == 0):
-            score = evaluate(model, held_out, recipe.precision)
-            curve.append(Point(epoch, score.correct, score.total))
-            values |= {"eval/accuracy": score.accuracy, "eval/loss": score.loss}
-        tracker.log(values, epoch)
+        due = epoch == recipe.epochs or (every > 0 and epoch % every == 0)
+        tracker.log({"train/loss": loss, **(score(epoch) if due else {})}, epoch)
 
     meter = Meter(experiment.device)
+    seconds = {"fit": 0.0, "step": 0.0}
     try:
-        seconds = fit(model, training, recipe, adapter.trainable, progress.step, after_epoch)
+        if experiment.train is None:
+            tracker.log(score(0), 0)
+        else:
+            order = torch.Generator().manual_seed(experiment.seed)
+            mixing = experiment.augment, len(experiment.task.classes), experiment.config["workers"]
+            training = Batches(experiment.train, recipe.batch_size, *shared, order, *mixing)
+            fitted = fit(model, training, recipe, adapter.trainable, progress.step, after_epoch)
+            seconds = {"fit": fitted, "step": fitted / (recipe.epochs * len(training))}
     finally:
         progress.close()
     return {
@@ -104,6 +120,6 @@ def train(experiment: Experiment, adapter: Adapter, tracker: Tracker | NoTracker
         "best": max(curve, key=lambda point: point.correct),
         "curve": curve,
         "params": asdict(adapter.counts),
-        "seconds": {"fit": seconds, "step": seconds / (recipe.epochs * len(training))},
+        "seconds": seconds,
         **meter.read(),
     }

@@ -16,9 +16,11 @@ MEANS = {"mean of all tasks": "all", "mean of groups": "groups"}
 ON_TEST = "†"
 CONFLICT = "‡"
 MIXED = "§"
+FORCED = "¶"
 LEGEND = {
     ON_TEST: "the epoch was chosen on the test split",
     MIXED: "runs of this row differ in pre-trained weights or precision",
+    FORCED: "the data were not proved to be the benchmark's; force_data=true trained nevertheless",
     CONFLICT: "a cell has records of different settings for one seed; the newest is shown",
 }
 
@@ -140,6 +142,7 @@ def cell(runs: Sequence[Record]) -> tuple[float, str]:
         return float("nan"), lost[0] if lost else MISSING
     marks = ON_TEST if any(r.selected_on != "last" for r in newest.values()) else ""
     finished = [r for r in runs if r.status == "done"]
+    marks += FORCED if any(r.data.get("forced") for r in finished) else ""
     marks += CONFLICT if len(finished) > len({r.seed for r in finished}) else ""
     spread = f" ± {pd.Series(done).std():.2f}" if len(done) > 1 else ""
     failures = f" ({', '.join(lost)})" if lost else ""
@@ -177,7 +180,7 @@ def latex(table: Table) -> str:
     plain = table.cells.rename_axis(index=None).map(lambda text: text.replace(MISSING, "--").replace(" ± ", " \\pm "))
     cells = plain.map(lambda text: f"${text}$" if "\\pm" in text else text)
     body = cells.rename(index=lambda name: name.replace("_", "\\_")).to_latex(multicolumn_format="c")
-    marks = {ON_TEST: "\\textdagger{}", CONFLICT: "\\textdaggerdbl{}", MIXED: "\\S{}"}
+    marks = {ON_TEST: "\\textdagger{}", CONFLICT: "\\textdaggerdbl{}", MIXED: "\\S{}", FORCED: "\\P{}"}
     for mark, command in marks.items():
         body = body.replace(mark, command)
     return body + "".join(f"% {note}\n" for note in table.notes)

@@ -8,7 +8,7 @@ from torch import nn
 
 import san
 from san.data.batches import Batches, Preprocess
-from san.data.pack import Split
+from san.data.split import Images, Split
 from san.errors import NonFiniteLossError
 from san.loop import Recipe, check_gradients, evaluate, fit, lr_at, make_optimizer
 
@@ -23,12 +23,12 @@ def split(count: int = 10) -> Split:
     g = np.random.default_rng(0)
     labels = np.arange(count) % 3
     images = (g.integers(0, 100, (count, 16, 16, 3)) + 50 * labels[:, None, None, None]).astype(np.uint8)
-    return Split(images, labels, [str(i) for i in range(count)], "f")
+    return Split((Images(images),), labels, [str(i) for i in range(count)], "f", ({"made_by": "a test"},))
 
 
 def batches(shuffle: bool = True) -> Batches:
     order = torch.Generator().manual_seed(0) if shuffle else None
-    return Batches(split(), 4, Preprocess("bilinear", "half"), 16, CPU, order)
+    return Batches(split(), 4, Preprocess("vtab", "half"), 16, CPU, order)
 
 
 def nothing(*_: object) -> None:
@@ -139,7 +139,7 @@ def test_evaluation_equals_counting_by_hand() -> None:
     model = tiny_vit(3).eval()
     data = batches(shuffle=False)
     with torch.no_grad():
-        logits = model(data.preprocess(torch.from_numpy(data.split.images), 16))
+        logits = model(data.preprocess.scale(torch.from_numpy(data.preprocess.pixels(data.split, range(10), 16))))
     score = evaluate(model, data)
     assert score.correct == sum(logits.argmax(1).tolist()[i] == data.split.labels[i] for i in range(10))
     assert score.loss == pytest.approx(

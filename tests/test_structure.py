@@ -16,7 +16,10 @@ from san.tasks import load_suite, suite_names
 ROOT = Path(__file__).parents[1]
 # The way of the data. A module imports from those before it only.
 ORDER = [
-    "san", "san.errors", "san.tasks", "san.data.pack", "san.data.drawing", "san.data.demo", "san.data",
+    "san", "san.errors", "san.tasks", "san.data.pack", "san.data.split", "san.data.resize", "san.data.labels",
+    "san.data.sources.files", "san.data.sources.vtab_lists", "san.data.sources.folders", "san.data.sources.fgvc",
+    "san.data.sources.tfds", "san.data.sources", "san.data.prepare", "san.data.prove", "san.data.drawing",
+    "san.data.demo", "san.data", "san.data.acquire", "san.data.augment",
     "san.data.batches", "san.backbones.sites", "san.backbones.load", "san.backbones", "san.scaled", "san.propagation",
     "san.lowrank", "san.bottleneck", "san.passing", "san.methods", "san.methods.adapter", "san.methods.adapter_plus",
     "san.methods.adaptformer", "san.methods.bitfit", "san.methods.dora", "san.methods.full", "san.methods.linear",
@@ -26,7 +29,9 @@ ORDER = [
     "san.tracker", "san.run", "san.tables", "san.border",
 ]  # fmt: skip
 ALONE = {  # who may import what nobody else does
-    "timm": {"san.backbones.load", "san.backbones.sites"},
+    "timm": {"san.backbones.load", "san.backbones.sites", "san.data.augment"},
+    "torchvision": {"san.data.augment"},
+    "tensorflow_datasets": {"san.data.sources.tfds"},
     "huggingface_hub": {"san.backbones.load"},
     "hydra": {"san.border"},
     "omegaconf": {"san.border"},
@@ -50,7 +55,10 @@ def imports(tree: ast.Module) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            found = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= (
+                found if found <= set(ORDER) else found | {node.module}
+            )  # `from san.data import pack` is san.data.pack
     return names
 
 
@@ -99,12 +107,21 @@ def test_every_cell_composes(data_root: Path) -> None:
         for task in load_suite(suite).tasks
         for method in methods.names()
     ]
-    assert len(cells) == 6 * 18
-    keys = {from_config(composed(*cell, f"data_root={data_root}"), []).identity for cell in cells}
-    assert len(keys) == len(cells)
+    assert len(cells) == (6 + 19 + 5 + 2 + 21) * 18
+    demo = [cell for cell in cells if cell[0].startswith("data=demo/")]
+    keys = {from_config(composed(*cell, f"data_root={data_root}"), []).identity for cell in demo}
+    assert len(keys) == len(demo) == 6 * 18
 
 
-@pytest.mark.parametrize("group", ["backbone", "method", "protocol", "logger", "recipe"])
+def test_every_task_composes_and_says_how_to_get_its_data(tmp_path: Path) -> None:
+    tasks = [f"{suite}/{task}" for suite in suite_names() if suite != "demo" for task in load_suite(suite).tasks]
+    assert len(tasks) == 19 + 5 + 2 + 21
+    for task in tasks:
+        with pytest.raises(FileNotFoundError, match=r"is not prepared below(.|\n)*scripts/prepare.py .* --from"):
+            from_config(composed(f"data={task}", "backbone=vit_nano", f"data_root={tmp_path}"), [])
+
+
+@pytest.mark.parametrize("group", ["augment", "backbone", "method", "protocol", "logger", "recipe"])
 def test_every_choice_composes_and_is_named_like_its_file(group: str) -> None:
     files = sorted((ROOT / "configs" / group).glob("*.yaml"))
     assert files

@@ -85,8 +85,8 @@ def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
     adapter = san.restore(model, path.with_suffix(".safetensors"))
     assert adapter.counts.trainable == done.params["trainable"]
     suite = load_suite("demo")
-    test = data.load(suite, suite.task("digits"), "test", Path(train.places[1].removeprefix("data_root=")))
-    batches = Batches(test, 256, Preprocess("bilinear", "half"), 32, torch.device("cpu"))
+    test = data.load(suite, suite.task("digits"), "test", Path(train.places[1].removeprefix("data_root=")), "vtab", 32)
+    batches = Batches(test, 256, Preprocess("vtab", "half"), 32, torch.device("cpu"))
     assert evaluate(model, batches).correct == done.last.correct
     assert "done already" in train(*settings, "save_adapter=true").stderr
 

@@ -11,6 +11,7 @@ from san.backbones.sites import (
     family_of_name,
     head_name,
     input_size,
+    input_size_of_name,
     scale_stream,
     sites,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "find",
     "head_name",
     "input_size",
+    "input_size_of_name",
     "normalisation",
     "scale_stream",
     "sites",

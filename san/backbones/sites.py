@@ -4,7 +4,7 @@ ViT, Swin and ConvNeXt differ in the lists that these functions make, and nowher
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -289,3 +289,12 @@ def input_size(model: nn.Module) -> int:
         config = getattr(model, "default_cfg", None) or {"input_size": (3, 224, 224)}
         return int(config["input_size"][-1])
     return int(cast(Any, model).patch_embed.img_size[0])
+
+
+def input_size_of_name(name: str, arguments: Mapping[str, Any]) -> int:
+    """Return the same from a timm name and the arguments it is built with, without building it."""
+    side = arguments.get("img_size")
+    if side is None:
+        config = timm.get_pretrained_cfg(name)
+        return int(config.input_size[-1]) if config is not None else 224
+    return int(side if isinstance(side, int) else side[0])

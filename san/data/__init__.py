@@ -1,19 +1,88 @@
-"""Data: prepare -> pack -> batches. `load` is what a run calls."""
+"""Data: prepare -> pack -> prove -> batches. `load` is what a run calls."""
 
 from pathlib import Path
 
-from san.data import demo, pack
-from san.data.pack import Split
-from san.tasks import Suite, Task
+from san.data import demo, prove
+from san.data.prepare import packed_bytes, prepare, storage
+from san.data.sources import folders
+from san.data.split import Split, join
+from san.tasks import Suite, Task, load_suite
+
+OWN = "folder"
 
 
-def load(suite: Suite, task: Task, split: str, root: Path) -> Split:
+def own_suite(root: str) -> Suite:
+    """Return a suite of one task, a user's folder of images: `train/CLASS/` with `val/` and `test/`, or `CLASS/` alone.
+
+    Raises ValueError that says what is allowed where the folder is neither.
+    """
+    if not Path(root).is_dir():
+        raise FileNotFoundError(
+            f"data.root is '{root}', which is no folder. Give data.root=FOLDER with FOLDER/CLASS/*.jpg."
+        )
+    path = Path(root).resolve()
+    source = folders.own_folder(path)
+    sizes = {part: source.count(part) for part in source.parts}
+    classes = tuple(source.names or ())
+    task = Task(OWN, path.name, path.name, "own", classes, sizes, "encoded", {"root": str(path)})
+    return Suite(OWN, "Own images", "", "", "", "", 0, (), (), {path.name: task})
+
+
+def load(suite: Suite, task: Task, split: str, root: Path, resize: str, side: int, force: bool = False) -> Split:
     """Return a split of a task (`train`, `val`, `test`, or a sum such as `train+val`) from `root`.
 
-    The demo suite is made on the spot where it is missing. Raises LookupError on an unknown split, ValueError where
-    the packed data is not what it should be.
+    resize, side: what the run will ask for; a task that is packed at another resize or side is not used.
+    force: take data that is not the benchmark's; `problems` of the split then says what is wrong.
+    The demo suite and a user's folder are packed on the spot. Raises LookupError on an unknown split, FileNotFoundError
+    that says what to run where the task is not prepared, ValueError where the packed data is not what it should be.
     """
-    task.size(split)
-    folder = root / suite.name / task.name
-    demo.prepare(suite, task, folder)
-    return pack.join([pack.read(folder / p, task.splits[p], len(task.classes)) for p in split.split("+")])
+    if "trained_on" in task.facts and split != "test":
+        suite_name, _, task_name = task.facts["trained_on"].partition("/")
+        suite = load_suite(suite_name)
+        task = suite.task(task_name)
+    task.parts(split)
+    home = root / suite.name / task.name / storage(task, resize, side)
+    if suite.name == "demo":
+        demo.prepare(suite, task, home)
+    if suite.name == OWN:
+        source = folders.own_folder(Path(task.facts["root"]))
+        prepare(suite, task, source, root, resize, side, force=False, progress=lambda examples, *_: examples)
+    if not home.is_dir():
+        raise FileNotFoundError(not_prepared(task, root, resize, side))
+    found = join([prove.load_part(task, home, part) for part in prove.parts_of(task, home, split)])
+    member = prove.membership(task, home)
+    problems = (*found.problems, *([f"{home}: {member.text}"] if member.good is False else []))
+    if problems and not force:
+        raise ValueError(
+            "; ".join(problems) + ". Prepare it again from the right source; force_data=true trains nevertheless, and "
+            "the record and tables say so."
+        )
+    return Split(found.parts, found.labels, found.ids, found.fingerprint, found.source, problems)
+
+
+def not_prepared(task: Task, root: Path, resize: str, side: int) -> str:
+    """Say how to get a task's data."""
+    name = f"{task.suite}/{task.name}"
+    home = root / task.suite / task.name
+    others = sorted(p.name for p in home.iterdir() if not p.name.startswith(".")) if home.is_dir() else []
+    if others:
+        wanted = f"--resize {resize} --side {side}"
+        return (
+            f"{name} is packed as {', '.join(others)} in {home}, but this run takes resize {resize} at {side} px. Run\n"
+            f"    python scripts/prepare.py {name} {wanted}\nor give data.resize=..., or another backbone."
+        )
+    size = packed_bytes(task, side)
+    packed = "the images' own size" if size is None else f"{size / 1e9:.2g} GB"
+    fetched = task.facts.get("download")
+    fetch = (
+        f"downloads {fetched} GB with TFDS"
+        if fetched
+        else f"needs files that you have to get: {task.facts.get('where')}"
+    )
+    return (
+        f"{name} is not prepared below {root}. Either\n"
+        f"    make prepare-{task.suite} TASKS={task.name}\n"
+        f"which {fetch} (and takes {packed} packed), or, if you have its images (the layouts: --help),\n"
+        f"    python scripts/prepare.py {name} --from FOLDER_OR_ZIP\n"
+        f"Meanwhile, offline and at once: python train.py data=demo/digits"
+    )

@@ -1,15 +1,21 @@
 """Batches of normalised images on the device, from a packed split."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from san.data.pack import Split
+from san.data.augment import PLAIN, Augment, Augmented
+from san.data.resize import RESIZE, resize
+from san.data.split import Split
 from san.tasks import lookup
 
 # Mean and standard deviation per channel of RGB in [0, 1].
@@ -19,14 +25,15 @@ NORMALISE: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-RESIZE = ("bilinear", "bicubic")
+RESIDENT = 2**30  # bytes of uint8 pixels that a split may take on the device
+AHEAD = min(4, os.cpu_count() or 1)  # batches that are made while the device works on one
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Geometry and scale of what reaches the model: squashed to a square, then normalised.
+    """Geometry and scale of what reaches the model; neither is inferred from the other.
 
-    resize: `bilinear` or `bicubic`, without antialiasing; normalise: a key of NORMALISE.
+    resize: a key of RESIZE; normalise: a key of NORMALISE.
     """
 
     resize: str
@@ -36,20 +43,25 @@ class Preprocess:
         lookup(self.resize, RESIZE, "data.resize")
         lookup(self.normalise, NORMALISE, "data.normalise")
 
-    def __call__(self, images: Tensor, side: int) -> Tensor:
-        """Turn uint8 `(B, H, W, 3)` into float32 `(B, 3, side, side)`; the input is left alone."""
-        x = images.permute(0, 3, 1, 2).float() / 255
-        if x.shape[-2:] != (side, side):
-            x = F.interpolate(x, size=(side, side), mode=self.resize, align_corners=False).clamp(0, 1)
+    def pixels(self, split: Split, rows: Iterable[int], side: int) -> NDArray[np.uint8]:
+        """Return the pixels of some images of a split, uint8 `(B, side, side, 3)`."""
+        return resize([split.image(int(i)) for i in rows], self.resize, side)
+
+    def scale(self, pixels: Tensor) -> Tensor:
+        """Turn uint8 `(B, H, W, 3)` into normalised float32 `(B, 3, H, W)`; the input is left alone."""
+        x = pixels.permute(0, 3, 1, 2).float() / 255
         mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in NORMALISE[self.normalise])
         return (x - mean) / std
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Iterate a split once: `(images, labels)` on `device`; the last batch may be smaller, every image comes once.
+    """Iterate a split: `(images, labels)` on `device`; the last batch may be smaller, every image comes once a pass.
 
     side: of the images in pixels. shuffle: draws the order anew for every pass; None keeps the stored order.
+    A shuffled split that fits is brought to the device as pixels, once; others are made from the map, some batches
+    ahead of the device. Where images are augmented, `workers` processes make them (0: this one), and labels may be
+    soft, `(B, classes)`.
     """
 
     split: Split
@@ -58,6 +70,10 @@ class Batches:
     side: int
     device: torch.device
     shuffle: torch.Generator | None = None
+    augment: Augment = PLAIN
+    classes: int = 0
+    workers: int = 0
+    resident: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
     def __len__(self) -> int:
         return math.ceil(len(self.split) / self.size)
@@ -65,9 +81,60 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         count = len(self.split)
         order = torch.arange(count) if self.shuffle is None else torch.randperm(count, generator=self.shuffle)
-        for rows in torch.split(order, self.size):
-            index = rows.numpy()
-            # Fancy indexing copies: nothing that happens to a batch reaches the packed array.
-            images = torch.from_numpy(np.asarray(self.split.images[index]))
-            labels = torch.from_numpy(self.split.labels[index])
-            yield self.preprocess(images.to(self.device), self.side), labels.to(self.device)
+        labels = torch.from_numpy(self.split.labels)
+        rows = torch.split(order, self.size)
+        if self.augment == PLAIN:
+            seeds = [0] * len(rows)
+        else:
+            assert self.shuffle is not None
+            seeds = torch.randint(2**31, (count + len(rows),), generator=self.shuffle).tolist()
+        for index, images, seed in zip(rows, self.images(rows, seeds), seeds, strict=False):
+            targets = labels[index].to(self.device)
+            yield self.augment.mix(images, targets, self.classes, seed)
+
+    def images(self, rows: Sequence[Tensor], seeds: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the normalised images of each batch of rows; seeds: one for each batch, then one for each image."""
+        if self.augment.crop != "none":
+            yield from self.augmented(rows, seeds[len(rows) :])
+        elif self.shuffle is not None and len(self.split) * self.side**2 * 3 <= RESIDENT:
+            yield from (self.preprocess.scale(self.pixels_on_device()[index.to(self.device)]) for index in rows)
+        else:
+            made = ahead(lambda index: self.on_device(self.make(index)), rows)
+            yield from (self.preprocess.scale(pixels) for pixels in made)
+
+    def augmented(self, rows: Sequence[Tensor], seeds: Sequence[int]) -> Iterator[Tensor]:
+        """Yield augmented batches, from worker processes if there are any."""
+        images = Augmented(self.split, self.augment.transform(self.side, NORMALISE[self.preprocess.normalise]))
+        keys = [[(row, seeds[row]) for row in index.tolist()] for index in rows]
+        context = (
+            "fork" if self.workers else None
+        )  # workers read the map where it is; a spawned one would be sent a copy
+        loader = DataLoader(images, batch_sampler=keys, num_workers=self.workers, multiprocessing_context=context)
+        yield from (self.on_device(batch) for batch in loader)
+
+    def make(self, rows: Tensor) -> Tensor:
+        """Return pixels `(B, side, side, 3)` of some rows."""
+        return torch.from_numpy(self.preprocess.pixels(self.split, rows.tolist(), self.side))
+
+    def on_device(self, pixels: Tensor) -> Tensor:
+        """Move pixels without waiting for the copy where the device allows it."""
+        return pixels.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else pixels
+
+    def pixels_on_device(self) -> Tensor:
+        """Return the pixels of the whole split; they are made at the first call."""
+        if not self.resident:
+            rows = torch.split(torch.arange(len(self.split)), self.size)
+            self.resident.append(torch.cat(list(ahead(self.make, rows))).to(self.device))
+        return self.resident[0]
+
+
+def ahead(make: Callable[[Tensor], Tensor], rows: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield `make(r)` for each of `rows` in order, the next ones under way in threads (decoding lets go of the GIL)."""
+    with ThreadPoolExecutor(AHEAD) as pool:
+        waiting: deque[Future[Tensor]] = deque()
+        for index in rows:
+            waiting.append(pool.submit(make, index))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -51,4 +51,4 @@ def prepare(suite: Suite, task: Task, folder: Path) -> None:
     images, labels, ids = make(task, suite.seed)
     for split, source in sources.items():
         part = slice(starts[split], starts[split] + task.splits[split])
-        write(folder / split, images[part], labels[part], ids[part], source)
+        write(folder / split, zip(ids[part], labels[part].tolist(), images[part], strict=True), source)

@@ -1,6 +1,7 @@
 """Packed splits: what training reads. Memory-mapped images, labels, ids and a manifest that proves them.
 
-<folder>/images.npy    uint8 (N, H, W, 3)
+<folder>/images.npy    uint8 (N, H, W, 3), or with offsets.npy the images' files, one after the other: uint8 (bytes,)
+<folder>/offsets.npy   int64 (N + 1,): where each file begins and ends
 <folder>/labels.npy    int64 (N,)
 <folder>/ids.json      N strings
 <folder>/manifest.json source, counts, class histogram, digests
@@ -9,68 +10,126 @@
 import contextlib
 import errno
 import hashlib
+import io
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 1
+VERSION = 2
+Example = tuple[str, int, NDArray[np.uint8] | bytes]  # id, label, image (H, W, 3) or the bytes of its file
 
 
-@dataclass(frozen=True)
-class Split:
-    """A part of a packed task. images: uint8 `(N, H, W, 3)`, read-only; labels: int64 `(N,)`; ids: N strings."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    ids: Sequence[str]
-    fingerprint: str
-
-    def __len__(self) -> int:
-        return len(self.labels)
+def sha(data: bytes | memoryview) -> str:
+    """Return 16 hex digits of a sha256."""
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
-def digest(images: NDArray[np.uint8], labels: NDArray[np.int64], ids: Sequence[str]) -> str:
-    """Return 16 hex digits of a sha256 over shape, pixels, labels and ids."""
-    sha = hashlib.sha256(repr(images.shape).encode())
-    sha.update(np.ascontiguousarray(images).data)
-    sha.update(np.ascontiguousarray(labels).data)
-    sha.update("\n".join(ids).encode())
-    return sha.hexdigest()[:16]
+def fingerprint(manifest: dict[str, Any]) -> str:
+    """Return 16 hex digits over the digests of images, labels and ids: equal for equal data, however it was made."""
+    return sha(json.dumps([manifest["shape"], manifest["pixels"], manifest["labels"], manifest["ids"]]).encode())
 
 
-def write(
-    folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], ids: Sequence[str], source: dict[str, Any]
-) -> None:
-    """Write one split so that it is there whole or not at all; `source` says how it was made.
+def labels_digest(labels: NDArray[np.int64]) -> str:
+    """Return the digest of labels in their order."""
+    return sha(np.ascontiguousarray(labels).astype("<i8").data)
 
-    Raises OSError where the folder cannot be written.
+
+def ids_digest(ids: Sequence[str]) -> str:
+    """Return the digest of ids in their order, joined by newlines."""
+    return sha("\n".join(ids).encode())
+
+
+def pixels_digest(folder: Path) -> str:
+    """Return the digest of the images (and of where each begins, where they are files)."""
+    images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    digest = hashlib.sha256()
+    step = max(1, 2**24 // max(1, images[:1].nbytes))
+    for start in range(0, len(images), step):
+        digest.update(np.ascontiguousarray(images[start : start + step]).data)
+    if (folder / "offsets.npy").exists():
+        digest.update(np.load(folder / "offsets.npy", allow_pickle=False).astype("<i8").data)
+    return digest.hexdigest()[:16]
+
+
+def write(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> dict[str, Any]:
+    """Write one split so that it is there whole or not at all; return its manifest. `source` says how it was made.
+
+    The examples are read once and never held. Raises OSError where the folder cannot be written, ValueError where the
+    examples are none or unlike each other, and whatever reading them raises; nothing is left then.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        np.save(unfinished / "images.npy", images, allow_pickle=False)
-        np.save(unfinished / "labels.npy", labels, allow_pickle=False)
-        (unfinished / "ids.json").write_text(json.dumps(list(ids)))
-        manifest = {
-            "version": VERSION,
-            "source": source,
-            "count": len(labels),
-            "shape": list(images.shape[1:]),
-            "classes": np.bincount(labels).tolist(),
-            "digest": digest(images, labels, ids),
-        }
+        manifest = {"version": VERSION, "source": source, **fill(unfinished, examples)}
+        manifest["digest"] = fingerprint(manifest)
         (unfinished / "manifest.json").write_text(json.dumps(manifest, indent=1))
         unfinished.chmod(0o755)
         put(unfinished, folder, manifest["digest"])
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(
+                error.errno, f"The disk is full: nothing was kept of {folder}. Make room, run again"
+            ) from None
+        raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+    return manifest
+
+
+def fill(folder: Path, examples: Iterable[Example]) -> dict[str, Any]:
+    """Write images, labels and ids; return counts and digests."""
+    ids: list[str] = []
+    classes: list[int] = []
+    offsets = [0]
+    shape: tuple[int, ...] | None = None
+    with (folder / "images.npy").open("wb") as file:
+        begin_array(file, (0,))
+        for name, label, image in examples:
+            rows = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else np.ascontiguousarray(image)
+            this = () if isinstance(image, bytes) else rows.shape
+            shape = this if shape is None else shape
+            if this != shape:
+                raise ValueError(f"{name} is {this or 'a file'}, the images before it are {shape or 'files'}.")
+            file.write(rows.data)
+            offsets.append(offsets[-1] + len(rows))
+            ids.append(name)
+            classes.append(label)
+        if shape is None:
+            raise ValueError(f"No images for {folder.parent}.")
+        file.seek(0)
+        begin_array(file, (len(ids), *shape) if shape else (offsets[-1],))
+    if not shape:
+        np.save(folder / "offsets.npy", np.array(offsets, np.int64), allow_pickle=False)
+    labels = np.array(classes, np.int64)
+    np.save(folder / "labels.npy", labels, allow_pickle=False)
+    (folder / "ids.json").write_text(json.dumps(ids))
+    return {
+        "count": len(ids),
+        "shape": list(shape),
+        "classes": np.bincount(labels).tolist() if labels.min() >= 0 else [],
+        "pixels": pixels_digest(folder),
+        "labels": labels_digest(labels),
+        "ids": ids_digest(ids),
+    }
+
+
+HEADER = 128  # bytes of the .npy header, the data's beginning: the true shape is known at the end
+
+
+def begin_array(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """Write the header of a uint8 .npy file in its fixed place."""
+    text = io.BytesIO()
+    np.lib.format.write_array_header_1_0(text, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    header = text.getvalue()
+    prefix, said = header[:8], header[10:].rstrip(b" \n")
+    file.write(prefix + (HEADER - 10).to_bytes(2, "little") + said.ljust(HEADER - 11) + b"\n")
 
 
 def put(new: Path, folder: Path, digest: str) -> None:
@@ -90,48 +149,26 @@ def put(new: Path, folder: Path, digest: str) -> None:
             shutil.rmtree(old.parent, ignore_errors=True)
 
 
+def share_images(folder: Path, other: Path) -> bool:
+    """Make one file of the images of two splits where they are equal; return whether they are.
+
+    Another task of the same images then costs no space. Where the file system has no hard links both are kept.
+    """
+    mine, theirs = manifest_of(folder), manifest_of(other)
+    if mine is None or theirs is None or any(mine[key] != theirs[key] for key in ("pixels", "shape", "count")):
+        return False
+    spare = folder / ".images.npy"
+    with contextlib.suppress(OSError):
+        spare.unlink(missing_ok=True)
+        os.link(other / "images.npy", spare)
+        spare.replace(folder / "images.npy")
+    return True
+
+
 def manifest_of(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a packed split, or None where there is none of this version."""
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) and manifest.get("version") == VERSION else None
-
-
-def read(folder: Path, expected: int, classes: int) -> Split:
-    """Map a packed split; nothing is copied until a batch is taken.
-
-    expected: the number of images the task's row states; classes: labels must lie in [0, classes).
-    Raises ValueError that names the folder where the data is not what its manifest or the row says.
-    """
-    manifest = manifest_of(folder)
-    if manifest is None:
-        raise ValueError(f"{folder} holds no packed split of version {VERSION}. Delete it and prepare the task again.")
-    try:
-        images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        labels: NDArray[np.int64] = np.load(folder / "labels.npy", allow_pickle=False)
-        ids = json.loads((folder / "ids.json").read_text())
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{folder} cannot be read ({error}). Delete it and prepare the task again.") from error
-    if not len(images) == len(labels) == len(ids) == expected:
-        counts = f"{len(images)} images, {len(labels)} labels and {len(ids)} ids"
-        raise ValueError(f"{folder} holds {counts}; {expected} of each are expected. Delete it and prepare it again.")
-    if labels.min() < 0 or labels.max() >= classes:
-        span = f"{labels.min()}..{labels.max()}"
-        raise ValueError(f"{folder} has labels {span}; 0..{classes - 1} are allowed. Delete it and prepare it again.")
-    if digest(images, labels, ids) != manifest.get("digest"):
-        raise ValueError(f"{folder} does not match its manifest's digest. Delete it and prepare the task again.")
-    return Split(images, labels, ids, manifest["digest"])
-
-
-def join(splits: Sequence[Split]) -> Split:
-    """Join splits in order, as `train+val`; one split is returned as it is."""
-    if len(splits) == 1:
-        return splits[0]
-    return Split(
-        np.concatenate([s.images for s in splits]),
-        np.concatenate([s.labels for s in splits]),
-        [i for s in splits for i in s.ids],
-        "+".join(s.fingerprint for s in splits),
-    )
