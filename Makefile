@@ -4,14 +4,19 @@ METHODS ?=
 BACKBONE ?=
 TASKS ?=
 SEEDS ?= 0
+FROM ?=
+DATA ?= data
 BIN := $(VENV)/bin
+PREPARE := .venv-prepare
+SUITES := vtab fgvc gic robustness
 PICK = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) --seeds $(SEEDS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tables test lint types check bench clean
+.PHONY: help demo tables verify test test-data lint types check bench clean
 
 help:  ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
+	@printf '  %-13s %s\n' prepare-SUITE "Get and pack the images of $(SUITES): TASKS=cifar,svhn FROM=folder-or-zip"
 	@echo "  Options of demo: METHODS=ssf,san TASKS=digits,count SEEDS=0,1,2"
 
 $(BIN)/python:
@@ -25,14 +30,33 @@ $(VENV)/installed-dev: pyproject.toml $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+# TensorFlow lives in an environment of its own: training never sees it.
+$(PREPARE)/installed: pyproject.toml
+	$(PYTHON) -m venv $(PREPARE)
+	$(PREPARE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[prepare]'
+	@touch $@
+
 demo: $(VENV)/installed  ## Fine-tune with full, linear, ssf and san on the demo suite, and print the table (offline, CPU)
 	$(BIN)/python scripts/reproduce.py demo $(PICK)
+
+NAMES = $(if $(TASKS),$(addprefix $(1)/,$(subst $(COMMA), ,$(TASKS))),$(1))
+COMMA := ,
+.PHONY: $(addprefix prepare-,$(SUITES))
+$(addprefix prepare-,$(SUITES)): prepare-%: $(if $(FROM),$(VENV)/installed,$(PREPARE)/installed)
+	$(if $(FROM),$(BIN),$(PREPARE)/bin)/python scripts/prepare.py $(call NAMES,$*) --root $(DATA) $(if $(FROM),--from $(FROM))
+
+verify: $(VENV)/installed  ## Prove the packed data of SUITE=vtab, and draw results/figures/data/<task>.png
+	$(BIN)/python scripts/verify.py $(call NAMES,$(or $(SUITE),vtab)) --root $(DATA) --sheets
 
 tables: $(VENV)/installed  ## Write the demo suite's tables from the local records
 	$(BIN)/python scripts/tables.py demo
 
 test: $(VENV)/installed-dev  ## Run the tests (no GPU, no data)
 	$(BIN)/python -m pytest
+
+test-data: $(PREPARE)/installed  ## Synthetic archives of all 16 VTAB sources through TFDS's real builders to training
+	$(PREPARE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[prepare,dev]'
+	$(PREPARE)/bin/python -m pytest -m data -W default tests/data_tier
 
 lint: $(VENV)/installed-dev  ## Check style
 	$(BIN)/ruff check .
@@ -47,4 +71,4 @@ bench: $(VENV)/installed  ## Time a training step of every method against the fl
 	$(BIN)/python benchmarks/speed/step_time.py $(if $(METHODS),--methods $(METHODS)) $(if $(BACKBONE),--backbone $(BACKBONE))
 
 clean:  ## Remove the environment and caches; records and tables stay
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PREPARE) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     "san", "san.errors", "san.tasks", "san.data.pack", "san.data.split", "san.data.resize", "san.data.labels",
     "san.data.sources.files", "san.data.sources.vtab_lists", "san.data.sources.folders", "san.data.sources.fgvc",
-    "san.data.sources.tfds", "san.data.sources", "san.data.prepare", "san.data.prove", "san.data.drawing",
+    "san.data.sources.tfds", "san.data.sources", "san.data.prepare", "san.data.prove", "san.data.card", "san.data.sheet", "san.data.drawing",
     "san.data.demo", "san.data", "san.data.acquire", "san.data.augment",
     "san.data.batches", "san.backbones.sites", "san.backbones.load", "san.backbones", "san.scaled", "san.propagation",
     "san.lowrank", "san.bottleneck", "san.passing", "san.methods", "san.methods.adapter", "san.methods.adapter_plus",

@@ -62,11 +62,12 @@ class Augment:
             ]
             chain: Callable[[Image.Image], Tensor] = transforms.Compose(steps)
             return chain
+        jitter: Any = self.jitter or None  # what timm takes for none, though its annotation does not say so
         made: Callable[[Image.Image], Tensor] = create_transform(
             side,
             is_training=True,
             hflip=self.flip,
-            color_jitter=self.jitter,
+            color_jitter=jitter,
             auto_augment=self.policy,
             interpolation="random",  # of bilinear and bicubic
             re_prob=self.erasing,

@@ -70,10 +70,11 @@ def own_folder(root: Path) -> Listed:
     labels = {name: i for i, name in enumerate(names)}
     files: dict[str, list[tuple[str, str, int]]] = {"train": [], "val": [], "test": []}
     for part, place in others.items():
-        odd = sorted(set(class_folders(root / place)) - set(names))
+        held = class_folders(root / place)
+        odd = sorted(set(held) - set(names))
         if odd:
             raise ValueError(f"{root / place} has classes that {base or root} has not: {odd[:5]}.")
-        files[part] = in_classes(root, place, labels)
+        files[part] = in_classes(root, place, {name: labels[name] for name in held})
     for row in in_classes(root, base, labels):
         files[drawn_split(row[1], others)].append(row)
     empty = [part for part, rows in files.items() if not rows]

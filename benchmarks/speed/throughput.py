@@ -1,0 +1,117 @@
+"""Epochs a second of packed images against PIL's ImageFolder and a DataLoader, on the same images, in one process.
+
+python benchmarks/speed/throughput.py             # 1000 JPEG files of 500 x 375, batches of 64 at 224 px, on the CPU
+python benchmarks/speed/throughput.py --height 32 --width 32 --device cuda
+
+Prints seconds an epoch and the ratio to ImageFolder: medians of interleaved rounds. Every epoch ends with normalised
+batches on the device; the resize is `vtab` here and torchvision's bilinear there.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import datasets, transforms
+
+from san.data import pack
+from san.data.batches import NORMALISE, Batches, Preprocess
+from san.data.resize import resize
+from san.data.split import read
+
+SIDE = 224
+
+
+def write_images(folder: Path, count: int, height: int, width: int) -> list[Path]:
+    """Write JPEG files with the statistics of photographs: noise of all scales."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        image = np.zeros((height, width, 3))
+        for cells in (4, 16, 64):
+            small = Image.fromarray(rng.integers(0, 256, (cells, cells, 3)).astype(np.uint8))
+            image += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)) / 3
+        path = folder / str(i % 10) / f"{i:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.astype(np.uint8)).save(path, quality=90)
+    return sorted(folder.rglob("*.jpg"))
+
+
+def image_folder(folder: Path, size: int, workers: int, device: torch.device) -> Callable[[], None]:
+    """Return an epoch as most code bases have it."""
+    steps = [transforms.Resize((SIDE, SIDE)), transforms.ToTensor(), transforms.Normalize(*NORMALISE["half"])]
+    images = datasets.ImageFolder(str(folder), transforms.Compose(steps))
+    loader = DataLoader(images, size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    return lambda: use(loader, device)
+
+
+def use(batches: Iterable[tuple[torch.Tensor, torch.Tensor]], device: torch.device) -> None:
+    """Bring all batches to the device."""
+    for images, _ in batches:
+        images.to(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def packed(
+    paths: list[Path], root: Path, native: bool, size: int, device: torch.device, shuffle: bool
+) -> Callable[[], None]:
+    """Return an epoch of ours: packed natively or at 224 px, resident (shuffled) or streamed."""
+
+    def examples() -> Iterable[pack.Example]:
+        for path in paths:
+            image = np.array(Image.open(path).convert("RGB"))
+            yield path.name, int(path.parent.name), image if native else resize([image], "vtab", SIDE)[0]
+
+    folder = root / ("native" if native else "resized")
+    if not folder.exists():
+        pack.write(folder, examples(), {})
+    order = torch.Generator().manual_seed(0) if shuffle else None
+    batches = Batches(read(folder, len(paths), 10), size, Preprocess("vtab", "half"), SIDE, device, order)
+    return lambda: use(batches, device)
+
+
+def main() -> None:
+    """Parse arguments, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--height", type=int, default=375)
+    parser.add_argument("--width", type=int, default=500)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the DataLoader")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    device, native = torch.device(args.device), args.height == args.width <= SIDE
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        paths = write_images(root / "files", args.count, args.height, args.width)
+        epochs = {
+            f"ImageFolder, {args.workers} workers": image_folder(root / "files", args.batch_size, args.workers, device),
+            "packed, training": packed(paths, root, native, args.batch_size, device, True),
+            "packed, streamed": packed(paths, root, native, args.batch_size, device, False),
+        }
+        seconds: dict[str, list[float]] = {title: [] for title in epochs}
+        for turn in range(args.rounds + 1):  # the first is not counted: caches fill, workers start
+            for title, epoch in epochs.items():
+                begin = time.perf_counter()
+                epoch()
+                if turn:
+                    seconds[title].append(time.perf_counter() - begin)
+    floor = statistics.median(next(iter(seconds.values())))
+    print(
+        f"{args.count} JPEG files of {args.height} x {args.width}, stored {'natively' if native else f'at {SIDE} px'}"
+    )
+    for title, times in seconds.items():
+        median = statistics.median(times)
+        print(f"{title:24} {median:7.3f} s an epoch, {floor / median:6.2f} x")
+
+
+if __name__ == "__main__":
+    main()
