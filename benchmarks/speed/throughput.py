@@ -12,8 +12,9 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from san.data import pack
+from san.data.augment import Augment
 from san.data.batches import NORMALISE, Batches, Preprocess
 from san.data.resize import resize
 from san.data.split import read
@@ -60,20 +62,20 @@ def use(batches: Iterable[tuple[torch.Tensor, torch.Tensor]], device: torch.devi
 
 
 def packed(
-    paths: list[Path], root: Path, native: bool, size: int, device: torch.device, shuffle: bool
+    paths: list[Path], folder: Path, form: str, size: int, device: torch.device, **options: Any
 ) -> Callable[[], None]:
-    """Return an epoch of ours: packed natively or at 224 px, resident (shuffled) or streamed."""
+    """Return an epoch of ours: packed `native`, `resized` to 224 px, or `encoded` as files."""
 
-    def examples() -> Iterable[pack.Example]:
+    def examples() -> Iterator[pack.Example]:
         for path in paths:
             image = np.array(Image.open(path).convert("RGB"))
-            yield path.name, int(path.parent.name), image if native else resize([image], "vtab", SIDE)[0]
+            stored = resize([image], "vtab", SIDE)[0] if form == "resized" else image
+            yield path.name, int(path.parent.name), path.read_bytes() if form == "encoded" else stored
 
-    folder = root / ("native" if native else "resized")
-    if not folder.exists():
-        pack.write(folder, examples(), {})
-    order = torch.Generator().manual_seed(0) if shuffle else None
-    batches = Batches(read(folder, len(paths), 10), size, Preprocess("vtab", "half"), SIDE, device, order)
+    if not (folder / form).exists():
+        pack.write(folder / form, examples(), {})
+    split = read(folder / form, len(paths), 10)
+    batches = Batches(split, size, Preprocess("vtab", "half"), SIDE, device, **options)
     return lambda: use(batches, device)
 
 
@@ -88,14 +90,19 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the DataLoader")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    device, native = torch.device(args.device), args.height == args.width <= SIDE
+    device = torch.device(args.device)
+    form = "native" if args.height == args.width <= SIDE else "resized"
+    order = torch.Generator().manual_seed(0)
+    crops = {"shuffle": order, "augment": Augment(crop="random", flip=0.5), "classes": 10, "workers": args.workers}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         paths = write_images(root / "files", args.count, args.height, args.width)
+        size = args.batch_size
         epochs = {
-            f"ImageFolder, {args.workers} workers": image_folder(root / "files", args.batch_size, args.workers, device),
-            "packed, training": packed(paths, root, native, args.batch_size, device, True),
-            "packed, streamed": packed(paths, root, native, args.batch_size, device, False),
+            "ImageFolder and DataLoader": image_folder(root / "files", size, args.workers, device),
+            "packed, training": packed(paths, root, form, size, device, shuffle=order),
+            "packed, evaluating": packed(paths, root, form, size, device),
+            "files, crops and flips": packed(paths, root, "encoded", size, device, **crops),
         }
         seconds: dict[str, list[float]] = {title: [] for title in epochs}
         for turn in range(args.rounds + 1):  # the first is not counted: caches fill, workers start
@@ -110,7 +117,7 @@ def main() -> None:
     )
     for title, times in seconds.items():
         median = statistics.median(times)
-        print(f"{title:24} {median:7.3f} s an epoch, {floor / median:6.2f} x")
+        print(f"{title:26} {median:7.3f} s an epoch, {floor / median:6.2f} x")
 
 
 if __name__ == "__main__":
