@@ -8,15 +8,13 @@ FROM ?=
 DATA ?= data
 BIN := $(VENV)/bin
 PREPARE := .venv-prepare
-SUITES := vtab fgvc gic robustness
 PICK = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) --seeds $(SEEDS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tables verify test test-data lint types check bench clean
+.PHONY: help demo prepare-vtab prepare-fgvc prepare-gic prepare-robustness tables verify test test-data lint types check bench clean
 
 help:  ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
-	@printf '  %-13s %s\n' prepare-SUITE "Get and pack the images of $(SUITES): TASKS=cifar,svhn FROM=folder-or-zip"
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 	@echo "  Options of demo: METHODS=ssf,san TASKS=digits,count SEEDS=0,1,2"
 
 $(BIN)/python:
@@ -39,11 +37,15 @@ $(PREPARE)/installed: pyproject.toml
 demo: $(VENV)/installed  ## Fine-tune with full, linear, ssf and san on the demo suite, and print the table (offline, CPU)
 	$(BIN)/python scripts/reproduce.py demo $(PICK)
 
-NAMES = $(if $(TASKS),$(addprefix $(1)/,$(subst $(COMMA), ,$(TASKS))),$(1))
 COMMA := ,
-.PHONY: $(addprefix prepare-,$(SUITES))
-$(addprefix prepare-,$(SUITES)): prepare-%: $(if $(FROM),$(VENV)/installed,$(PREPARE)/installed)
-	$(if $(FROM),$(BIN),$(PREPARE)/bin)/python scripts/prepare.py $(call NAMES,$*) --root $(DATA) $(if $(FROM),--from $(FROM))
+NAMES = $(if $(TASKS),$(addprefix $(1)/,$(subst $(COMMA), ,$(TASKS))),$(1))
+PREPARING := $(if $(FROM),$(VENV)/installed,$(PREPARE)/installed)
+prepare-vtab: $(PREPARING)  ## Get and pack VTAB-1k's images with TFDS: TASKS=cifar,svhn; or FROM=folder-or-zip
+prepare-fgvc: $(PREPARING)  ## The same for the five fine-grained sets
+prepare-gic: $(PREPARING)  ## The same for CIFAR-100 and ImageNet-1k
+prepare-robustness: $(PREPARING)  ## The same for ImageNet-A, -R and -C
+prepare-vtab prepare-fgvc prepare-gic prepare-robustness:
+	$(if $(FROM),$(BIN),$(PREPARE)/bin)/python scripts/prepare.py $(call NAMES,$(@:prepare-%=%)) --root $(DATA) $(if $(FROM),--from $(FROM))
 
 verify: $(VENV)/installed  ## Prove the packed data of SUITE=vtab, and draw results/figures/data/<task>.png
 	$(BIN)/python scripts/verify.py $(call NAMES,$(or $(SUITE),vtab)) --root $(DATA) --sheets

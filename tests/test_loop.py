@@ -146,3 +146,18 @@ def test_evaluation_equals_counting_by_hand() -> None:
         nn.functional.cross_entropy(logits, torch.from_numpy(data.split.labels)).item(), rel=1e-5
     )
     assert score.accuracy == 10 * score.correct
+
+
+def test_restricted_evaluation_predicts_only_classes_that_the_split_has() -> None:
+    model = tiny_vit(8).eval()
+    data = batches(shuffle=False)  # labels 0, 1, 2 of 8
+    with torch.no_grad():
+        model.head.bias[5] = 100.0
+        logits = model(data.preprocess.scale(torch.from_numpy(data.preprocess.pixels(data.split, range(10), 16))))
+    wanted = (logits[:, :3].argmax(1).numpy() == data.split.labels).sum()
+    assert evaluate(model, data).correct == 0
+    score = evaluate(model, data, restrict=True)
+    assert score.correct == wanted > 0
+    assert score.loss == pytest.approx(
+        nn.functional.cross_entropy(logits[:, :3], torch.from_numpy(data.split.labels)).item(), rel=1e-5
+    )

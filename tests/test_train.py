@@ -89,6 +89,14 @@ def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
     batches = Batches(test, 256, Preprocess("vtab", "half"), 32, torch.device("cpu"))
     assert evaluate(model, batches).correct == done.last.correct
     assert "done already" in train(*settings, "save_adapter=true").stderr
+    elsewhere = f"restore={path.with_suffix('.safetensors')}"
+    assert train("method=ssf", "logger=none", elsewhere).returncode == 0
+    (tested,) = [r for r in train.records() if r.config["restore"]]
+    assert (tested.last.correct, tested.last.epoch, tested.data["train"]) == (done.last.correct, 0, "")
+    wrong = train("method=san", "logger=none", elsewhere)
+    assert wrong.returncode == 1
+    assert "is ssf with" in wrong.stderr
+    assert "Give method=... as it was trained" in wrong.stderr
 
 
 def test_a_multirun_fills_cells(train: Shell) -> None:

@@ -113,7 +113,7 @@ def main() -> None:
                     seconds[title].append(time.perf_counter() - begin)
     floor = statistics.median(next(iter(seconds.values())))
     print(
-        f"{args.count} JPEG files of {args.height} x {args.width}, stored {'natively' if native else f'at {SIDE} px'}"
+        f"{args.count} JPEG files of {args.height} x {args.width}, {form}; {args.workers} workers where there are any"
     )
     for title, times in seconds.items():
         median = statistics.median(times)

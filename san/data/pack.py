@@ -9,13 +9,14 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -65,7 +66,7 @@ def write(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> 
     examples are none or unlike each other, and whatever reading them raises; nothing is left then.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    unfinished, lock = begin(folder)
     try:
         manifest = {"version": VERSION, "source": source, **fill(unfinished, examples)}
         manifest["digest"] = fingerprint(manifest)
@@ -80,7 +81,30 @@ def write(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> 
         raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        os.close(lock)
     return manifest
+
+
+def begin(folder: Path) -> tuple[Path, int]:
+    """Make an empty folder beside `folder`, locked as long as this process lives; take away those of killed ones."""
+    for path in folder.parent.glob(f".{folder.name}-*"):
+        with contextlib.suppress(OSError), locked(path):
+            shutil.rmtree(path, ignore_errors=True)
+    path = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    lock = os.open(path, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return path, lock
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a folder; raise OSError where another process does."""
+    lock = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
 
 
 def fill(folder: Path, examples: Iterable[Example]) -> dict[str, Any]:
