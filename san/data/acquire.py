@@ -86,12 +86,17 @@ def check_disk(steps: Sequence[Step], places: Places, side: int) -> str:
     download, need = needed_bytes(steps, side)
     here = next(p for p in (places.root, *places.root.absolute().parents) if p.exists())
     free = shutil.disk_usage(here).free
-    line = f"{download / 1e9:.1f} GB to download, at most {need / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB free"
+    line = f"{size(download)} to download, at most {size(need)} of disk, {size(free)} free"
     if need > free:
         raise OSError(
             f"Not enough disk below {here}: {line}. Prepare fewer tasks at a time, or choose --root and --tfds."
         )
     return line
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def build_all(steps: Sequence[Step], places: Places, jobs: int, say: Say) -> dict[str, str]:

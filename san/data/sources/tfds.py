@@ -218,8 +218,23 @@ def build(name: str, root: Path, manual: Path) -> None:
     tfds = load()
     builder = tfds.builder(name, data_dir=str(root), file_format="array_record")
     manual.mkdir(parents=True, exist_ok=True)
+    check_network(builder, root, manual)
     config = tfds.download.DownloadConfig(manual_dir=str(manual))
     builder.download_and_prepare(download_config=config)
+
+
+def check_network(builder: Any, root: Path, manual: Path) -> None:
+    """Raise ConnectionError at once where nothing is at hand and nothing can be fetched; TFDS would try for minutes."""
+    import requests  # noqa: PLC0415  (TFDS fetches with it)
+
+    urls = [url for url in builder.url_infos if url.startswith("http")]
+    names = [info.filename for info in builder.url_infos.values()]
+    if not urls or (root / "downloads").is_dir() or all(name and (manual / name).exists() for name in names):
+        return
+    try:
+        requests.head(urls[0], timeout=20, allow_redirects=True)
+    except requests.RequestException as error:
+        raise ConnectionError(f"{urls[0]} cannot be reached") from error
 
 
 def file_names(name: str) -> list[str]:
