@@ -14,7 +14,7 @@ border.register_tasks()
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
-def main(cfg: DictConfig) -> float:
+def main(cfg: DictConfig) -> float | None:
     """Compose the configuration and run it; return the accuracy in percent."""
     from san.run import run  # noqa: PLC0415  (torch takes seconds that --help and completion do without)
 

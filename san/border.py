@@ -16,14 +16,14 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from san.errors import NonFiniteLossError, WeightsError
+from san.errors import NonFiniteLossError, Preempted, WeightsError
 from san.tasks import load_suite, suite_names
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # Overrides that choose a cell of a table, or that its record states apart; others may make a variant of the method.
 CELL = (
     "data", "data.root", "method", "backbone", "backbone.name", "protocol", "seed", "device", "precision", "data_root",
-    "results", "force", "force_data", "restore", "save_adapter", "workers",
+    "results", "force", "force_data", "save_adapter", "workers",
 )  # fmt: skip
 EXPECTED = (LookupError, ValueError, TypeError, OSError, WeightsError, NonFiniteLossError)
 
@@ -58,6 +58,8 @@ def run(main: Callable[[], Any]) -> None:
         main()
     except KeyboardInterrupt:
         sys.exit(stop("Interrupted: no record was written for the run in flight.", 130))
+    except Preempted as stopped:
+        sys.exit(stop(f"Told to stop: {stopped}. The same command goes on from there.", 143))
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(stop(explain(error), 1))
     except EXPECTED as error:

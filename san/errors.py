@@ -15,3 +15,7 @@ class RecordError(ValueError):
 
 class AdapterFileError(ValueError):
     """A file that is not a saved adapter, or not one of this model."""
+
+
+class Preempted(BaseException):
+    """The run was told to stop, and has saved itself. No Exception, as nothing has failed."""

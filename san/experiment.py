@@ -51,6 +51,7 @@ class Experiment:
     side: int
     augment: Augment
     restore: Path | None
+    workers: int
     method: str
     options: Mapping[str, Any]
     recipe: Recipe
@@ -132,7 +133,8 @@ def departures(overrides: Sequence[str], recipe: Recipe, config: Mapping[str, An
     usual = dict(config["recipe"])
     usual["lr"] = usual["lr"].get(config["method"]["name"], usual["lr"]["other"])
     same = {key for key, value in usual.items() if getattr(recipe, key, None) == value}
-    return " ".join(sorted(o for o in overrides if o.lstrip("+~").split("=")[0] not in same))
+    words = ["restored" if o.startswith("restore=") else o for o in overrides]  # which file, the identity knows
+    return " ".join(sorted(o for o in words if o.lstrip("+~").split("=")[0] not in same))
 
 
 def normalisation(wanted: str, backbone: str) -> str:
@@ -145,6 +147,18 @@ def normalisation(wanted: str, backbone: str) -> str:
         known = ", ".join(NORMALISE)
         raise ValueError(f"{backbone} has mean and std {statistics}; name one with data.normalise=... ({known}).")
     return found
+
+
+def saved_adapter(path: str | None, task: Task) -> Path | None:
+    """Return the adapter that is to be tested, if any; raise where the task needs one, or it is not there."""
+    if path is None and "train" not in task.splits:
+        raise ValueError(
+            f"{task.suite}/{task.name} has no training images: give restore=FILE, the adapter that a run of "
+            f"{task.facts['trained_on']} kept with save_adapter=true."
+        )
+    if path is not None and not Path(path).is_file():
+        raise FileNotFoundError(f"restore={path} is no file. A run with save_adapter=true keeps one beside its record.")
+    return None if path is None else Path(path)
 
 
 def from_config(config: dict[str, Any], overrides: Sequence[str]) -> Experiment:
@@ -169,11 +183,7 @@ def from_config(config: dict[str, Any], overrides: Sequence[str]) -> Experiment:
     preprocess = Preprocess(config["data"]["resize"], normalisation(config["data"]["normalise"], backbone["timm"]))
     side = backbones.input_size_of_name(backbone["timm"], backbone["arguments"])
     place = (Path(config["data_root"]), preprocess.resize, side, config["force_data"])
-    restore = Path(config["restore"]) if config["restore"] else None
-    if restore is not None and not restore.is_file():
-        raise FileNotFoundError(
-            f"restore={restore} is no file. A run with save_adapter=true keeps one beside its record."
-        )
+    restore = saved_adapter(config["restore"], task)
     return Experiment(
         suite=suite,
         task=task,
@@ -183,6 +193,7 @@ def from_config(config: dict[str, Any], overrides: Sequence[str]) -> Experiment:
         preprocess=preprocess,
         side=side,
         restore=restore,
+        workers=config["workers"],
         augment=Augment(**{f.name: config["augment"][f.name] for f in fields(Augment)}),
         method=name,
         options=options,

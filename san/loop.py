@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from san.checkpoint import Checkpoint, Position
 from san.data.batches import Batches
 from san.errors import NonFiniteLossError
 from san.tasks import lookup
@@ -109,40 +110,54 @@ def fit(
     trainable: Sequence[str],
     after_step: Callable[[int, int, float, float], None],
     after_epoch: Callable[[int, float], None],
+    checkpoint: Checkpoint | None = None,
 ) -> float:
     """Train for `recipe.epochs` epochs; return the seconds spent in training steps.
 
     after_step gets (steps done, steps in all, loss, lr); after_epoch gets (the epoch just done, from 1; its mean loss).
-    Raises NonFiniteLossError with step and learning rate, RuntimeError where the
-    parameters that receive gradients are not exactly `trainable`.
+    checkpoint: where training goes on from, if it has been begun, and saves itself.
+    Raises NonFiniteLossError with step and learning rate, RuntimeError where the parameters that receive gradients are
+    not exactly `trainable`, Preempted where the checkpoint is told to stop.
     """
     optimizer = make_optimizer(model, recipe)
     steps, warmup = recipe.epochs * len(batches), recipe.warmup_epochs * len(batches)
-    step, seconds = 0, 0.0
-    for epoch in range(1, recipe.epochs + 1):
+    at = checkpoint.load(model, optimizer, batches.order) if checkpoint else Position()
+    for epoch in range(at.epoch, recipe.epochs + 1):
         model.train()
-        begin, losses = time.perf_counter(), 0.0
-        for images, labels in batches:
+        begin, before, order = time.perf_counter(), at.seconds, batches.order.get_state()
+        for images, labels in batches.after(at.batch):
+            step = (epoch - 1) * len(batches) + at.batch
             lr = lr_at(step, steps, warmup, recipe.lr)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            with mixed(batches.device, recipe.precision):
-                loss = F.cross_entropy(model(images).float(), labels, label_smoothing=recipe.smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
+            value = train_step(model, optimizer, images, labels, lr, recipe)
             if step == 0:
                 check_gradients(model, trainable)
-            value = loss.item()
             if not math.isfinite(value):
                 raise NonFiniteLossError(
                     f"The loss became {value} at step {step + 1} of {steps} with lr {lr:.3g}. Lower lr."
                 )
             optimizer.step()
-            step, losses = step + 1, losses + value
-            after_step(step, steps, value, lr)
-        seconds += time.perf_counter() - begin
-        after_epoch(epoch, losses / len(batches))
-    return seconds
+            at = Position(epoch, at.batch + 1, at.losses + value, before + time.perf_counter() - begin)
+            after_step(step + 1, steps, value, lr)
+            if checkpoint is not None:
+                checkpoint.after_step(model, optimizer, order, at)
+        after_epoch(epoch, at.losses / len(batches))
+        at = Position(epoch + 1, seconds=at.seconds)
+        if checkpoint is not None:
+            checkpoint.after_epoch(model, optimizer, batches.order.get_state(), at)
+    return at.seconds
+
+
+def train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, lr: float, recipe: Recipe
+) -> float:
+    """Compute the gradients of a batch, leave them to the optimiser at learning rate `lr`; return the loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    with mixed(images.device, recipe.precision):
+        loss = F.cross_entropy(model(images).float(), labels, label_smoothing=recipe.smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    return loss.item()
 
 
 def check_gradients(model: nn.Module, trainable: Sequence[str]) -> None:

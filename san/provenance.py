@@ -15,7 +15,7 @@ from san import __version__
 
 ROOT = Path(__file__).parents[1]
 POWERCAP = Path("/sys/class/powercap")  # RAPL counters; the kernel lets only root read them by default
-PACKAGES = ("torch", "timm", "numpy", "hydra-core", "scikit-learn")
+PACKAGES = ("torch", "timm", "numpy", "hydra-core", "scikit-learn", "torchvision", "pillow")
 
 
 @cache

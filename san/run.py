@@ -1,16 +1,21 @@
 """One run: skip if done -> build -> fit -> evaluate -> write one record."""
 
+import contextlib
 import logging
+import signal
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from san import backbones, record
+from san import backbones, claim, record
 from san.adapter import Adapter, attach, restore
+from san.checkpoint import Checkpoint
 from san.data.batches import Batches
+from san.errors import Preempted
 from san.experiment import Experiment, from_config
 from san.loop import evaluate, fit
 from san.progress import Progress
@@ -21,42 +26,79 @@ from san.tracker import NoTracker, Tracker, open_tracker
 log = logging.getLogger(__name__)
 
 
-def run(config: dict[str, Any], overrides: Sequence[str]) -> float:
+def run(config: dict[str, Any], overrides: Sequence[str]) -> float | None:
     """Run what a resolved configuration says unless its record exists; return the accuracy in percent.
 
-    A run that fails leaves a record that says so and raises what it died of; one that is interrupted leaves none.
+    Returns None where another process is running it. A run that fails leaves a record that says so and raises what it
+    died of; one that is interrupted leaves none, and goes on from where it last saved itself when it is run again.
     """
     experiment = from_config(config, overrides)
     path = experiment.record_path()
-    adapter_path = path.with_suffix(".safetensors") if config["save_adapter"] else None
-    done = record.finished(path)
-    if done is not None and not config["force"] and (adapter_path is None or adapter_path.exists()):
-        log.info("%s: %.2f %%, done already: %s (force=true runs it again)", experiment.title, done.accuracy, path)
-        return done.accuracy
+    if (accuracy := finished(experiment)) is not None:
+        return accuracy
     record.check_writable(path)
+    with claim.held(claim.path_of(path)) as report:
+        if report is None:
+            log.info("%s: another process is running it (%s)", experiment.title, claim.path_of(path))
+            return None
+        if (accuracy := finished(experiment)) is not None:  # between the first look and the claim
+            return accuracy
+        with stopped_by_sigterm() as stop:
+            return attempt(experiment, report, stop)
 
+
+def finished(experiment: Experiment) -> float | None:
+    """Return the accuracy of a run that is done and need not be done again, else None."""
+    path, config = experiment.record_path(), experiment.config
+    done = record.finished(path)
+    if done is None or config["force"] or (config["save_adapter"] and not path.with_suffix(".safetensors").exists()):
+        return None
+    log.info("%s: %.2f %%, done already: %s (force=true runs it again)", experiment.title, done.accuracy, path)
+    return done.accuracy
+
+
+def attempt(experiment: Experiment, report: Callable[[int, int], None], stop: threading.Event) -> float:
+    """Build, train, evaluate and write the record, whatever comes of it."""
+    path, config = experiment.record_path(), experiment.config
     adapter, weights = build(experiment)
     tracker = open_tracker(
         config["logger"]["name"], config, experiment.identity, experiment.suite.name, experiment.method
     )
+    checkpoint = Checkpoint(path.with_suffix(".checkpoint"), adapter.trainable, stop)
     try:
-        result = experiment.record("done", weights, **train(experiment, adapter, tracker))
-    except KeyboardInterrupt:
+        result = experiment.record("done", weights, **train(experiment, adapter, tracker, checkpoint, report))
+    except (KeyboardInterrupt, Preempted):
         tracker.finish({"status": "interrupted"}, failed=True)
         raise
     except Exception as error:
         status = "oom" if isinstance(error, torch.OutOfMemoryError) else "failed"
         if record.finished(path) is None:  # a run that fails does not take the place of one that did not
             record.write(experiment.record(status, weights, error=traceback.format_exc()), path)
+        checkpoint.remove()
         tracker.finish({"status": status}, failed=True)
         log.error("%s: %s (%s)", experiment.title, status, str(error).partition("\n")[0])  # the rest of a sweep goes on
         raise
     record.write(result, path)
+    checkpoint.remove()
     tracker.finish({"accuracy": result.accuracy, **result.params, **result.seconds})
     log.info("%s: %.2f %% in %.0f s: %s", experiment.title, result.accuracy, result.seconds["fit"], path)
-    if adapter_path is not None:
-        adapter.save(adapter_path)
+    if config["save_adapter"]:
+        adapter.save(path.with_suffix(".safetensors"))
     return result.accuracy
+
+
+@contextlib.contextmanager
+def stopped_by_sigterm() -> Iterator[threading.Event]:
+    """Yield an event that SIGTERM (a scheduler's warning) sets; signals reach the main thread alone."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def build(experiment: Experiment) -> tuple[Adapter, str]:
@@ -85,13 +127,19 @@ def build(experiment: Experiment) -> tuple[Adapter, str]:
     return adapter, weights
 
 
-def train(experiment: Experiment, adapter: Adapter, tracker: Tracker | NoTracker) -> dict[str, Any]:
+def train(
+    experiment: Experiment,
+    adapter: Adapter,
+    tracker: Tracker | NoTracker,
+    checkpoint: Checkpoint,
+    report: Callable[[int, int], None],
+) -> dict[str, Any]:
     """Fit and evaluate; return the outcome's fields of the record."""
     model, recipe, every = adapter.model.to(experiment.device), experiment.recipe, experiment.protocol.every
     shared = experiment.preprocess, experiment.side, experiment.device
     held_out = Batches(experiment.evaluate, 256, *shared)
     restrict = "restrict" in experiment.task.facts
-    progress, curve = Progress(experiment.title), []
+    progress, curve = Progress(experiment.title), checkpoint.curve
 
     def score(epoch: int) -> dict[str, float]:
         found = evaluate(model, held_out, recipe.precision, restrict)
@@ -99,6 +147,7 @@ def train(experiment: Experiment, adapter: Adapter, tracker: Tracker | NoTracker
         return {"eval/accuracy": found.accuracy, "eval/loss": found.loss}
 
     def after_epoch(epoch: int, loss: float) -> None:
+        report(epoch, recipe.epochs)
         due = epoch == recipe.epochs or (every > 0 and epoch % every == 0)
         tracker.log({"train/loss": loss, **(score(epoch) if due else {})}, epoch)
 
@@ -109,9 +158,9 @@ def train(experiment: Experiment, adapter: Adapter, tracker: Tracker | NoTracker
             tracker.log(score(0), 0)
         else:
             order = torch.Generator().manual_seed(experiment.seed)
-            mixing = experiment.augment, len(experiment.task.classes), experiment.config["workers"]
+            mixing = experiment.augment, len(experiment.task.classes), experiment.workers
             training = Batches(experiment.train, recipe.batch_size, *shared, order, *mixing)
-            fitted = fit(model, training, recipe, adapter.trainable, progress.step, after_epoch)
+            fitted = fit(model, training, recipe, adapter.trainable, progress.step, after_epoch, checkpoint)
             seconds = {"fit": fitted, "step": fitted / (recipe.epochs * len(training))}
     finally:
         progress.close()

@@ -20,7 +20,7 @@ FORCED = "¶"
 LEGEND = {
     ON_TEST: "the epoch was chosen on the test split",
     MIXED: "runs of this row differ in pre-trained weights or precision",
-    FORCED: "the data were not proved to be the benchmark's; force_data=true trained nevertheless",
+    FORCED: "the data failed its check against the benchmark, and was forced (force_data=true)",
     CONFLICT: "a cell has records of different settings for one seed; the newest is shown",
 }
 

@@ -1,7 +1,7 @@
 """Rows of `benchmarks/*.yaml` as frozen tasks: the one place where a task's facts stand."""
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -85,6 +85,16 @@ def lookup(name: str, known: Collection[str], what: str) -> str:
 def suite_names() -> list[str]:
     """Return the names of all benchmarks, sorted."""
     return sorted(path.stem for path in BENCHMARKS.glob("*.yaml"))
+
+
+def chosen(names: Sequence[str]) -> list[tuple[Suite, Task]]:
+    """Return suite and task for names such as `vtab` (all its tasks) and `vtab/cifar`; raise LookupError."""
+    pairs = []
+    for name in names:
+        suite_name, _, task_name = name.partition("/")
+        suite = load_suite(suite_name)
+        pairs += [(suite, task) for task in ([suite.task(task_name)] if task_name else suite.tasks.values())]
+    return pairs
 
 
 @cache

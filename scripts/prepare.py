@@ -20,7 +20,7 @@ from san.data import acquire
 from san.data.pack import Example
 from san.data.resize import RESIZE
 from san.data.sources import LAYOUTS
-from san.tasks import load_suite, suite_names
+from san.tasks import chosen, suite_names
 
 
 def progress(examples: Iterable[Example], title: str, total: int) -> Iterable[Example]:
@@ -55,16 +55,18 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Plan, check the disk, build, pack; say what failed and exit with 1 if anything did."""
     args = arguments()
-    pairs = list(acquire.chosen(args.tasks, load_suite))
+    pairs = chosen(args.tasks)
     places = acquire.Places(args.root, args.tfds or args.root / "tfds", args.manual or args.root / "manual", args.given)
-    resize = args.resize or pairs[0][0].resize
-    steps = acquire.plan(pairs, places, resize, args.side)
+    steps = acquire.plan(pairs, places, args.resize, args.side)
     for step in steps:
         print(f"{step.action:6} {step.name}: {step.note}")
-    print(acquire.check_disk(steps, places, args.side), flush=True)
+    line, room = acquire.check_disk(steps, places, args.side)
+    print(line, flush=True)
     if args.plan:
         return
-    errors = acquire.prepare_all(steps, places, resize, args.side, args.force, args.jobs, progress, print)
+    if not room:
+        raise OSError(f"Not enough disk: {line}. Prepare fewer tasks at a time, or choose --root and --tfds.")
+    errors = acquire.prepare_all(steps, places, args.side, args.force, args.jobs, progress, print)
     for error in errors:
         print(f"\nError: {error}", file=sys.stderr)
     if errors:

@@ -9,10 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from san.data import acquire, prove
+from san.data import prove
 from san.data.card import card, named
 from san.data.sheet import draw
-from san.tasks import Task, load_suite, suite_names
+from san.tasks import Task, chosen, suite_names
 
 MARK = {True: "ok   ", False: "WRONG", None: "?    "}
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), help="where figures/ is (default: results)")
     args = parser.parse_args()
     bad = there = 0
-    pairs = list(acquire.chosen(args.tasks, load_suite))
+    pairs = chosen(args.tasks)
     for _, task in pairs:
         found = homes(task, args.root)
         if args.card:
@@ -44,11 +44,14 @@ def main() -> None:
             print(f"{task.suite}/{task.name}: not packed")
         for home in found:
             findings = prove.verify(task, home)
-            bad += any(f.good is False for f in findings)
+            wrong = any(f.good is False for f in findings)
+            bad += wrong
             print(
                 f"{task.suite}/{task.name} ({home.name})", *(f"  {MARK[f.good]} {f.text}" for f in findings), sep="\n"
             )
-            if args.sheets:
+            if args.sheets and wrong:
+                print("  no contact sheet of data that is wrong")
+            elif args.sheets:
                 path = args.results / "figures" / "data" / f"{task.name}.png"
                 split = prove.load_part(task, home, prove.parts_of(task, home, "+".join(task.splits))[0])
                 draw(task, named(task, home), split, path)

@@ -115,9 +115,11 @@ def test_smoothing_in_the_loss_is_timm_s_smoothing_in_the_mixing() -> None:
     ("change", "message"),
     [
         ({"crop": "centre"}, "Unknown augment.crop 'centre'. Allowed: none, random, resized"),
-        ({"crop": "resized", "mixup": -1}, "augment.mixup came as -1; 0 or more is allowed"),
+        ({"crop": "resized", "mixup": -1}, "augment.mixup came as -1; allowed: 0 or more"),
         ({"crop": "resized", "flip": "often"}, "augment.flip came as 'often'"),
         ({"flip": 0.5}, "augment.crop=none takes images as they are"),
+        ({"crop": "resized", "flip": 5}, "augment.flip came as 5; allowed: 0 to 1"),
+        ({"crop": "random", "erasing": 0.2}, "augment.crop=random is crop and flip"),
     ],
 )
 def test_impossible_augmentation_is_refused(change: dict[str, Any], message: str) -> None:

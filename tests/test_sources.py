@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -18,15 +19,18 @@ from typing import Any
 import numpy as np
 import pictures
 import pytest
+from PIL import Image
 
+from san import data
 from san.data import acquire, labels, pack, prove
 from san.data.card import card, named
-from san.data.prepare import prepare, storage
+from san.data.place import home_of
+from san.data.prepare import prepare
 from san.data.sheet import draw
 from san.data.sources import find, folders, tfds
 from san.data.sources.files import inside, open_root
 from san.data.split import read
-from san.tasks import Suite, Task, load_suite
+from san.tasks import Suite, Task, chosen, load_suite
 
 VTAB, FGVC, GIC = (load_suite(name) for name in ("vtab", "fgvc", "gic"))
 ROOT = Path(__file__).parents[1]
@@ -41,7 +45,7 @@ def small(task: Task, **sizes: int) -> tuple[Suite, Task]:
 
 def packed(suite: Suite, task: Task, path: Path, root: Path, force: bool = False) -> Path:
     prepare(suite, task, find(task, path), root, "vtab", 8, force, lambda examples, *_: examples)
-    return root / suite.name / task.name / storage(task, "vtab", 8)
+    return home_of(task, root, "vtab", 8)
 
 
 DTD = small(VTAB.task("dtd"), train=8, val=4, test=6)
@@ -172,8 +176,9 @@ def test_vpt_json_labels_are_ranked_over_all_splits(place: str, tmp_path: Path) 
     [
         ({"val": {"v/1.jpg": "three"}}, "mix kinds of class values"),
         ({"val": ["v/1.jpg"]}, "val.json .* is no map"),
-        ({"val": {}}, "val.json .* names no images"),
-        ({"val": {"v/9.jpg": 3, "v/1.jpg": 3}}, "val.json names 1 files .*v/9.jpg"),
+        ({"val": {"v/1.jpg": [1]}}, "val.json .* is no map"),
+        ({"val": {}}, "val.json .* is no map .*it is empty"),
+        ({"val": {"v/9.jpg": 3, "v/1.jpg": 3}}, "names? v/9.jpg, but it is not there: put the images so that"),
         ({"val": {"../v.jpg": 3, "v/1.jpg": 3}}, "points out of"),
         ({"train": {"x/1.jpg": 3, "b/2.jpg": 3, "c/1.jpg": 3, "c/2.jpg": 3}}, "names? x/1.jpg, but it is not there: put the images so that"),
     ],
@@ -203,8 +208,8 @@ def birds(folder: Path) -> Path:
 
 def test_the_official_bird_layout_has_no_val_and_says_so(tmp_path: Path) -> None:
     suite, task = small(FGVC.task("nabirds"), train=1, val=1, test=2)
-    task = replace(task, facts={**task.facts, "official": {"train": 2, "test": 2}})
-    home = packed(suite, task, birds(tmp_path), tmp_path / "data", force=True)
+    task = replace(task, facts={**task.facts, "official": {"train": 2, "test": 2}}, classes=("0", "1", "2"))
+    home = packed(suite, task, birds(tmp_path), tmp_path / "data")
     assert prove.parts_of(task, home, "train+val") == ["train"]
     split = prove.load_part(task, home, "train")
     assert (split.labels.tolist(), split.made_by, split.problems) == ([0, 1], "official lists official", ())
@@ -276,8 +281,10 @@ def test_nothing_there_lists_what_was_looked_for(tmp_path: Path) -> None:
         find(DTD[1], tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist; a folder or a .zip file is allowed"):
         open_root(tmp_path / "nix")
-    with pytest.raises(ValueError, match="points out of"):
-        inside(tmp_path, "a/../../b")
+    for name in ("a/../../b", "a\\..\\..\\b", "C:\\b", "/b"):
+        with pytest.raises(ValueError, match="points out of"):
+            inside(tmp_path, name)
+    assert inside(tmp_path, "a/2020:01.png") == tmp_path / "a" / "2020:01.png"
 
 
 def brute_interval(value: float, thresholds: list[float]) -> int:
@@ -348,18 +355,31 @@ def test_the_newest_readable_copy_is_taken(tmp_path: Path) -> None:
 
 def test_the_plan_says_what_is_there_and_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = acquire.Places(tmp_path, tmp_path / "tfds", tmp_path / "manual")
-    pairs = list(acquire.chosen(["vtab", "fgvc/nabirds"], load_suite))
+    pairs = chosen(["vtab", "fgvc/nabirds"])
     steps = acquire.plan(pairs, places, "vtab", 224)
     asked = {s.name: s.note for s in steps if s.action == "ask"}
     assert asked.keys() == {"vtab/resisc45", "vtab/diabetic_retinopathy", "fgvc/nabirds"}
     assert "NWPU-RESISC45" in asked["vtab/resisc45"]
     assert str(tmp_path / "manual" / "resisc45") in asked["vtab/resisc45"]
-    download, need = acquire.needed_bytes(steps, 224)
+    download, copies, packed, unknown = acquire.needed_bytes(steps, 224)
     assert download == pytest.approx(85.8e9, rel=0.01)  # clevr, dsprites and smallnorb count once
-    assert need > 3 * download
+    assert copies == pytest.approx(3 * download)
+    assert 15e9 < packed < 40e9
+    assert unknown == []
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10**9))
-    with pytest.raises(OSError, match=r"Not enough disk below .*: 8\d\.\d GB to download.*1\.0 GB free"):
-        acquire.check_disk(steps, places, 224)
+    line, room = acquire.check_disk(steps, places, 224)
+    assert re.fullmatch(r"8\d\.\d GB to download, at most 2\d\d\.\d GB of disk, 1\.0 GB free", line)
+    assert not room
+
+
+def test_sizes_of_files_that_are_kept(tmp_path: Path) -> None:
+    places = acquire.Places(tmp_path, tmp_path / "tfds", tmp_path / "manual", given=tmp_path)
+    steps = acquire.plan(chosen(["gic/imagenet", "fgvc/nabirds", "robustness/imagenet_c_frost"]), places, None, 224)
+    assert [(s.action, s.resize) for s in steps] == [("pack", "crop_248"), ("pack", "crop_256"), ("pack", "crop_248")]
+    assert acquire.needed_bytes(steps, 224) == (0, 0, 145 * 10**9, ["fgvc/nabirds", "robustness/imagenet_c_frost"])
+    assert "the files of fgvc/nabirds, robustness/imagenet_c_frost" in acquire.check_disk(steps, places, 224)[0]
+    (demo,) = acquire.plan(chosen(["demo/digits"]), places, None, 224)
+    assert (demo.action, demo.note) == ("done", "is drawn where it is needed")
 
 
 def test_a_build_that_fails_lists_what_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,8 +390,8 @@ def test_a_build_that_fails_lists_what_was_tried(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(tfds, "file_names", lambda name: ["cars_train.tgz", "cars_test.tgz"])
     pairs = [(FGVC, FGVC.task("stanford_cars")), (FGVC, FGVC.task("nabirds"))]
     places = acquire.Places(tmp_path, tmp_path / "tfds", tmp_path / "manual")
-    steps = acquire.plan(pairs, places, "crop_256", 224)
-    errors = acquire.prepare_all(steps, places, "crop_256", 224, False, 1, lambda e, *_: e, print)
+    steps = acquire.plan(pairs, places, None, 224)
+    errors = acquire.prepare_all(steps, places, 224, False, 1, lambda e, *_: e, print)
     assert len(errors) == 2
     for text in (
         "RuntimeError: Name or service",
@@ -420,7 +440,7 @@ def test_other_class_names_are_refused(tmp_path: Path) -> None:
             pictures.save(tmp_path / part / name / "x.jpg", 0, 0)
     suite, task = small(GIC.task("imagenet"), train=2, test=2)
     source = replace(find(task, tmp_path), names=["n01443537", "n01440764", *task.classes[2:]])
-    with pytest.raises(ValueError, match="first 'n01443537' for 'n01440764'. Labels would mean something else"):
+    with pytest.raises(ValueError, match="names class 'n01443537' where gic/imagenet has 'n01440764' .2 differ"):
         prepare(suite, task, source, tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
 
 
@@ -502,3 +522,126 @@ def test_killing_preparation_loses_only_the_split_in_flight(tmp_path: Path) -> N
     assert (home / "train/manifest.json").stat().st_mtime_ns == stamp
     assert sorted(p.name for p in home.iterdir()) == ["test", "train", "val"]  # nothing of the killed one is left
     assert all(f.good is not False for f in prove.verify(VTAB.task("kitti"), home))
+
+
+class FakeBuilder:
+    """What TfdsCopy asks of TFDS's builder."""
+
+    def __init__(self, splits: dict[str, int], **features: Any) -> None:
+        sizes = {name: SimpleNamespace(num_examples=count) for name, count in splits.items()}
+        kind = SimpleNamespace(value="array_record")
+        self.info = SimpleNamespace(splits=sizes, features=features, full_name="fake/1.0.0", file_format=kind)
+        self.data_path = "fake"
+
+
+@pytest.mark.parametrize("name", ["cub", "stanford_dogs", "stanford_cars", "oxford_flowers"])
+def test_fine_grained_sets_of_tfds_have_the_official_split(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = FGVC.task(name)
+    splits = {"train": 4, "test": 3, "validation": 2}
+    official = {"official": {"train": 4, "test": 3}} if "official" in full.facts else {}
+    task = replace(full, splits={"train": 4, "val": 2, "test": 3}, facts={**full.facts, **official})
+
+    def records(builder: FakeBuilder, split: str, rows: range) -> Any:
+        for row in rows:
+            names = {key: f"{row}.jpg".encode() for key in ("id", "file_name", "image/filename")}
+            yield {"label": row % 3, "image": pictures.png(row % 3, row), **names}
+
+    monkeypatch.setattr(tfds, "array_records", records)
+    keys = dict.fromkeys(("id", "file_name", "image/filename", "image", "label"))
+    source = tfds.TfdsCopy(task, FakeBuilder(splits, **keys))
+    suite = replace(FGVC, tasks={name: task})
+    prepare(suite, task, source, tmp_path, "vtab", 8, False, lambda e, *_: e)
+    home = home_of(task, tmp_path, "vtab", 8)
+    found = [prove.load_part(task, home, part) for part in prove.parts_of(task, home, "train+val")]
+    assert sum(map(len, found)) == (4 if official else 6)
+    assert all(part.problems == () for part in found)
+    assert found[0].made_by == "TFDS fake/1.0.0" + (" official" if official else "")
+    shared = [f.text for f in prove.verify(task, home) if f.good is False]
+    assert shared == ([] if name == "stanford_cars" else shared)  # the cars' ids repeat between the splits
+    if name == "stanford_cars":
+        assert found[0].ids[0] == "train/0.jpg"
+
+
+def test_splits_of_two_sources_do_not_go_together(tmp_path: Path) -> None:
+    suite, task = DTD
+    home = packed(suite, task, pictures.vtab_lists(tmp_path / "dtd", LISTS, 47), tmp_path / "data")
+    rows = ((f"x{i}", i, np.zeros((8, 8, 3), np.uint8)) for i in range(8))
+    pack.write(home / "train", rows, {"made_by": "TFDS", "builder": "dtd/3.0.1"})
+    with pytest.raises(ValueError, match="mixes sources: train from TFDS dtd/3.0.1, val from vtab-1k folder"):
+        prove.one_source(task, home)
+    assert any("mixes sources" in f.text for f in prove.verify(task, home) if f.good is False)
+    assert not acquire.whole(task, home)
+    packed(suite, task, tmp_path / "dtd", tmp_path / "data")  # from one of them again
+    assert acquire.whole(task, home)
+
+
+def test_classes_that_were_forced_stay_a_problem(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for name in ("n01440764", "n01443537"):
+            pictures.save(tmp_path / part / name / "x.jpg", 0, 0)
+    suite, task = small(GIC.task("imagenet"), train=2, test=2)
+    source = replace(find(task, tmp_path), names=["n01443537", "n01440764", *task.classes[2:]])
+    prepare(suite, task, source, tmp_path / "d", "vtab", 8, True, lambda e, *_: e)
+    split = prove.load_part(task, home_of(task, tmp_path / "d", "vtab", 8), "train")
+    assert "names class 'n01443537' where gic/imagenet has 'n01440764'" in split.problems[0]
+
+
+def test_preparing_a_paired_task_again_mends_the_shared_file(tmp_path: Path) -> None:
+    suite = load_suite("vtab")
+    tasks = [
+        replace(suite.task(name), splits={"train": 8, "val": 4, "test": 6}) for name in ("clevr_count", "clevr_dist")
+    ]
+    suite = replace(suite, tasks={task.name: task for task in tasks})
+    for task in tasks:
+        pictures.vtab_lists(tmp_path / task.name, LISTS, 6)
+    homes = [packed(suite, task, tmp_path, tmp_path / "data") for task in tasks]
+    files = [home / "train" / "images.npy" for home in homes]
+    assert files[0].samefile(files[1])
+    with files[0].open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"!")
+    shutil.rmtree(homes[0])
+    packed(suite, tasks[0], tmp_path, tmp_path / "data")
+    assert all(prove.load_part(task, home, "train") for task, home in zip(tasks, homes, strict=True))
+    assert files[0].samefile(files[1])
+
+
+def test_images_of_more_than_8_bits_are_refused(tmp_path: Path) -> None:
+    folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
+    deep = Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 150)
+    deep.save(folder / "images/test/000000.jpg", "PNG")
+    with pytest.raises(ValueError, match="000000.jpg of vtab/dtd cannot be decoded .its pixels are of mode I;16"):
+        packed(*DTD, folder, tmp_path / "data")
+
+
+def test_one_damaged_source_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [(GIC, GIC.task("imagenet")), DTD]
+    pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
+    places = acquire.Places(tmp_path / "data", tmp_path / "tfds", tmp_path / "manual", given=tmp_path)
+    find_it = acquire.find
+
+    def broken(task: Task, path: Path) -> Any:
+        if task.name == "imagenet":
+            raise KeyError("a layout nobody thought of")
+        return find_it(task, path)
+
+    monkeypatch.setattr(acquire, "find", broken)
+    said: list[str] = []
+    steps = acquire.plan(pairs, places, None, 8)
+    errors = acquire.prepare_all(steps, places, 8, False, 1, lambda e, *_: e, said.append)
+    assert errors == ["gic/imagenet: 'a layout nobody thought of'"]
+    assert said == ["vtab/dtd: train: 8 images; val: 4 images; test: 6 images"]
+
+
+def test_own_folders_of_one_name_are_two_tasks(tmp_path: Path) -> None:
+    names = []
+    for parent in ("one", "two"):
+        for label in ("a", "b"):
+            for i in range(30):
+                pictures.save(tmp_path / parent / "pics" / label / f"{i}.png", 0, i)
+        suite = data.own_suite(str(tmp_path / parent / "pics"))
+        names += suite.tasks
+    assert len(set(names)) == 2
+    assert all(name.startswith("pics-") for name in names)

@@ -16,7 +16,7 @@ from san.tasks import load_suite, suite_names
 ROOT = Path(__file__).parents[1]
 # The way of the data. A module imports from those before it only.
 ORDER = [
-    "san", "san.errors", "san.tasks", "san.data.pack", "san.data.split", "san.data.resize", "san.data.labels",
+    "san", "san.errors", "san.tasks", "san.data.pack", "san.data.split", "san.data.resize", "san.data.place", "san.data.labels",
     "san.data.sources.files", "san.data.sources.vtab_lists", "san.data.sources.folders", "san.data.sources.fgvc",
     "san.data.sources.tfds", "san.data.sources", "san.data.prepare", "san.data.prove", "san.data.card", "san.data.sheet", "san.data.drawing",
     "san.data.demo", "san.data", "san.data.acquire", "san.data.augment",
@@ -24,7 +24,7 @@ ORDER = [
     "san.lowrank", "san.bottleneck", "san.passing", "san.methods", "san.methods.adapter", "san.methods.adapter_plus",
     "san.methods.adaptformer", "san.methods.bitfit", "san.methods.dora", "san.methods.full", "san.methods.linear",
     "san.methods.lora", "san.methods.norm", "san.methods.partial", "san.methods.ssf", "san.methods.san",
-    "san.methods.san_lora", "san.methods.vpt", "san.adapter", "san.loop", "san.provenance", "san.record",
+    "san.methods.san_lora", "san.methods.vpt", "san.adapter", "san.record", "san.claim", "san.checkpoint", "san.loop", "san.provenance",
     "san.experiment", "san.progress",
     "san.tracker", "san.run", "san.tables", "san.border",
 ]  # fmt: skip
@@ -108,6 +108,8 @@ def test_every_cell_composes(data_root: Path) -> None:
         for method in methods.names()
     ]
     assert len(cells) == (6 + 19 + 5 + 2 + 21) * 18
+    for cell in cells[::7] + cells[-18:]:  # every task, every method, with the suite's own backbone
+        assert composed(*cell)["method"]["name"] == cell[1].removeprefix("method=")
     demo = [cell for cell in cells if cell[0].startswith("data=demo/")]
     keys = {from_config(composed(*cell, f"data_root={data_root}"), []).identity for cell in demo}
     assert len(keys) == len(demo) == 6 * 18
@@ -116,9 +118,15 @@ def test_every_cell_composes(data_root: Path) -> None:
 def test_every_task_composes_and_says_how_to_get_its_data(tmp_path: Path) -> None:
     tasks = [f"{suite}/{task}" for suite in suite_names() if suite != "demo" for task in load_suite(suite).tasks]
     assert len(tasks) == 19 + 5 + 2 + 21
+    (tmp_path / "adapter").touch()
     for task in tasks:
+        settings = [f"data={task}", "backbone=vit_nano", f"data_root={tmp_path}"]
+        if task.startswith("robustness/"):
+            with pytest.raises(ValueError, match="no training images: give restore=FILE, .* a run of gic/imagenet"):
+                from_config(composed(*settings), [])
+            settings.append(f"restore={tmp_path / 'adapter'}")
         with pytest.raises(FileNotFoundError, match=r"is not prepared below(.|\n)*scripts/prepare.py .* --from"):
-            from_config(composed(f"data={task}", "backbone=vit_nano", f"data_root={tmp_path}"), [])
+            from_config(composed(*settings), [])
 
 
 @pytest.mark.parametrize("group", ["augment", "backbone", "method", "protocol", "logger", "recipe"])

@@ -111,13 +111,13 @@ def main() -> None:
                 epoch()
                 if turn:
                     seconds[title].append(time.perf_counter() - begin)
-    floor = statistics.median(next(iter(seconds.values())))
+    reference = statistics.median(next(iter(seconds.values())))
     print(
         f"{args.count} JPEG files of {args.height} x {args.width}, {form}; {args.workers} workers where there are any"
     )
     for title, times in seconds.items():
         median = statistics.median(times)
-        print(f"{title:26} {median:7.3f} s an epoch, {floor / median:6.2f} x")
+        print(f"{title:26} {median:7.3f} s an epoch, {reference / median:6.2f} x")
 
 
 if __name__ == "__main__":

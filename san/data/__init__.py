@@ -1,14 +1,31 @@
 """Data: prepare -> pack -> prove -> batches. `load` is what a run calls."""
 
+import logging
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from san.data import demo, prove
-from san.data.prepare import packed_bytes, prepare, storage
-from san.data.sources import folders
+from san.data.pack import ids_digest
+from san.data.place import home_of, packed_bytes
+from san.data.prepare import prepare
+from san.data.sources import Source, folders
 from san.data.split import Split, join
-from san.tasks import Suite, Task, load_suite
+from san.tasks import Suite, Task
 
 OWN = "folder"
+log = logging.getLogger(__name__)
+
+
+@cache
+def own_source(root: str) -> Source:
+    """Look through a user's folder, once in a process."""
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"data.root is '{root}', which is no folder. Give data.root=FOLDER with FOLDER/CLASS/*.jpg."
+        )
+    return folders.own_folder(path)
 
 
 def own_suite(root: str) -> Suite:
@@ -16,16 +33,11 @@ def own_suite(root: str) -> Suite:
 
     Raises ValueError that says what is allowed where the folder is neither.
     """
-    if not Path(root).is_dir():
-        raise FileNotFoundError(
-            f"data.root is '{root}', which is no folder. Give data.root=FOLDER with FOLDER/CLASS/*.jpg."
-        )
-    path = Path(root).resolve()
-    source = folders.own_folder(path)
+    source, path = own_source(root), Path(root).expanduser().resolve()
     sizes = {part: source.count(part) for part in source.parts}
-    classes = tuple(source.names or ())
-    task = Task(OWN, path.name, path.name, "own", classes, sizes, "encoded", {"root": str(path)})
-    return Suite(OWN, "Own images", "", "", "", "", 0, (), (), {path.name: task})
+    name = f"{path.name}-{ids_digest([str(path)])[:6]}"  # two folders may have the same last name
+    task = Task(OWN, name, path.name, "own", tuple(source.names or ()), sizes, "encoded", {"root": root})
+    return Suite(OWN, "Own images", "", "", "", "", 0, (), (), {name: task})
 
 
 def load(suite: Suite, task: Task, split: str, root: Path, resize: str, side: int, force: bool = False) -> Split:
@@ -36,19 +48,17 @@ def load(suite: Suite, task: Task, split: str, root: Path, resize: str, side: in
     The demo suite and a user's folder are packed on the spot. Raises LookupError on an unknown split, FileNotFoundError
     that says what to run where the task is not prepared, ValueError where the packed data is not what it should be.
     """
-    if "trained_on" in task.facts and split != "test":
-        suite_name, _, task_name = task.facts["trained_on"].partition("/")
-        suite = load_suite(suite_name)
-        task = suite.task(task_name)
     task.parts(split)
-    home = root / suite.name / task.name / storage(task, resize, side)
+    home = home_of(task, root, resize, side)
     if suite.name == "demo":
         demo.prepare(suite, task, home)
     if suite.name == OWN:
-        source = folders.own_folder(Path(task.facts["root"]))
+        source = own_source(task.facts["root"])
+        log.info("%s: packed in %s (%d images)", task.label, home, sum(task.splits.values()))
         prepare(suite, task, source, root, resize, side, force=False, progress=lambda examples, *_: examples)
     if not home.is_dir():
         raise FileNotFoundError(not_prepared(task, root, resize, side))
+    prove.one_source(task, home)
     found = join([prove.load_part(task, home, part) for part in prove.parts_of(task, home, split)])
     member = prove.membership(task, home)
     problems = (*found.problems, *([f"{home}: {member.text}"] if member.good is False else []))
@@ -57,7 +67,7 @@ def load(suite: Suite, task: Task, split: str, root: Path, resize: str, side: in
             "; ".join(problems) + ". Prepare it again from the right source; force_data=true trains nevertheless, and "
             "the record and tables say so."
         )
-    return Split(found.parts, found.labels, found.ids, found.fingerprint, found.source, problems)
+    return replace(found, problems=problems)
 
 
 def not_prepared(task: Task, root: Path, resize: str, side: int) -> str:

@@ -2,13 +2,14 @@
 
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from san.data import pack, prove
-from san.data.prepare import Progress, packed_bytes, prepare, storage
+from san.data.place import home_of, packed_bytes
+from san.data.prepare import Progress, prepare
 from san.data.sources import find, tfds
 from san.tasks import Suite, Task
 
@@ -36,6 +37,7 @@ class Step:
 
     suite: Suite
     task: Task
+    resize: str
     action: str
     note: str
 
@@ -45,53 +47,68 @@ class Step:
         return f"{self.task.suite}/{self.task.name}"
 
 
-def plan(pairs: Sequence[tuple[Suite, Task]], places: Places, resize: str, side: int) -> list[Step]:
-    """Return a step for each task, in order; nothing is fetched or written."""
-    return [step(suite, task, places, resize, side) for suite, task in pairs]
+def plan(pairs: Sequence[tuple[Suite, Task]], places: Places, resize: str | None, side: int) -> list[Step]:
+    """Return a step for each task, in order; nothing is fetched or written. resize: None for each suite's own."""
+    return [step(suite, task, places, resize or suite.resize, side) for suite, task in pairs]
 
 
 def step(suite: Suite, task: Task, places: Places, resize: str, side: int) -> Step:
     """Return what has to happen for a task."""
-    home = places.root / suite.name / task.name / storage(task, resize, side)
+    home = home_of(task, places.root, resize, side)
+    if suite.name == "demo":
+        return Step(suite, task, resize, "done", "is drawn where it is needed")
     if places.given is not None:
-        return Step(suite, task, "pack", f"from {places.given}")
-    if all(pack.manifest_of(home / part) for part in prove.parts_of(task, home, "+".join(task.splits))):
-        return Step(suite, task, "done", str(home))
+        return Step(suite, task, resize, "pack", f"from {places.given}")
+    if whole(task, home):
+        return Step(suite, task, resize, "done", str(home))
+    return Step(suite, task, resize, *by_tfds(task, places))
+
+
+def by_tfds(task: Task, places: Places) -> tuple[str, str]:
+    """Return action and note for a task that is neither packed nor given."""
     if "tfds" not in task.facts:
-        return Step(suite, task, "ask", "TFDS does not have it: --from FOLDER_OR_ZIP. " + task.facts.get("where", ""))
+        return "ask", "TFDS does not have it: --from FOLDER_OR_ZIP. " + task.facts.get("where", "")
     copies = tfds.copies(task, places.tfds)
     if copies:
-        return Step(suite, task, "pack", f"from {copies[-1]}")
+        return "pack", f"from {copies[-1]}"
     folder = places.manual_of(task)
     missing = [name for name in task.facts.get("manual", ()) if not (folder / name).exists()]
     if missing:
-        return Step(suite, task, "ask", f"{folder} lacks {', '.join(missing)}: {task.facts['where']}")
-    return Step(suite, task, "build", f"TFDS {tfds.name_of(task)}, {task.facts['download']} GB to download")
+        return "ask", f"{folder} lacks {', '.join(missing)}: {task.facts['where']}"
+    return "build", f"TFDS {tfds.name_of(task)}, {task.facts['download']} GB to download"
 
 
-def needed_bytes(steps: Sequence[Step], side: int) -> tuple[int, int]:
-    """Return how many bytes will be downloaded, and how many of disk are needed at most while preparing.
-
-    Sizes of files that are packed as they are count as much as their download.
-    """
-    built = {s.task.facts["tfds"]["builder"]: s.task.facts["download"] for s in steps if s.action == "build"}
-    download = int(1e9 * sum(built.values()))
-    todo = [s.task for s in steps if s.action in ("build", "pack")]
-    packed = sum(packed_bytes(task, side) or int(1e9 * task.facts.get("download", 0)) for task in todo)
-    return download, UNPACKED * download + packed
+def whole(task: Task, home: Path) -> bool:
+    """Return whether all splits of a task are packed, from one source."""
+    try:
+        prove.one_source(task, home)
+    except ValueError:
+        return False
+    return all(pack.manifest_of(home / part) for part in prove.parts_of(task, home, "+".join(task.splits)))
 
 
-def check_disk(steps: Sequence[Step], places: Places, side: int) -> str:
-    """Return a line about download and disk; raise OSError where the disk is too small, before anything is fetched."""
-    download, need = needed_bytes(steps, side)
-    here = next(p for p in (places.root, *places.root.absolute().parents) if p.exists())
-    free = shutil.disk_usage(here).free
-    line = f"{size(download)} to download, at most {size(need)} of disk, {size(free)} free"
-    if need > free:
-        raise OSError(
-            f"Not enough disk below {here}: {line}. Prepare fewer tasks at a time, or choose --root and --tfds."
-        )
-    return line
+def needed_bytes(steps: Sequence[Step], side: int) -> tuple[int, int, int, list[str]]:
+    """Return the bytes to download, that TFDS needs at most, and that packed images take; and tasks of unknown size."""
+    built = {s.task.facts["tfds"]["builder"]: s.task.facts for s in steps if s.action == "build"}
+    download = sum(facts["download"] for facts in built.values())
+    copies = UNPACKED * download + sum(facts.get("size", 0) for facts in built.values())
+    todo = {s.name: packed_bytes(s.task, side) for s in steps if s.action in ("build", "pack")}
+    packed = sum(count for count in todo.values() if count is not None)
+    return int(1e9 * download), int(1e9 * copies), packed, [name for name, count in todo.items() if count is None]
+
+
+def check_disk(steps: Sequence[Step], places: Places, side: int) -> tuple[str, bool]:
+    """Return a line about download and disk, and whether there is room for it."""
+    download, copies, packed, unknown = needed_bytes(steps, side)
+    disks: dict[int, list[int]] = {}
+    for place, need in ((places.root, packed), (places.tfds, copies)):
+        here = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
+        disk = disks.setdefault(here.stat().st_dev, [0, shutil.disk_usage(here).free])
+        disk[0] += need
+    free = min(disk[1] for disk in disks.values())
+    line = f"{size(download)} to download, at most {size(copies + packed)} of disk, {size(free)} free"
+    line += f"; and the files of {', '.join(unknown)}, as large as they are" if unknown else ""
+    return line, all(need <= available for need, available in disks.values())
 
 
 def size(count: int) -> str:
@@ -127,8 +144,13 @@ def explain(s: Step, places: Places, error: BaseException) -> str:
     """Say what was tried for a task, and what to put where."""
     name, folder = tfds.name_of(s.task), places.manual_of(s.task)
     if isinstance(error, ModuleNotFoundError):
-        return str(error)
-    files = s.task.facts.get("manual") or tfds.file_names(name)
+        return (
+            f"{s.name}: {error} (pip install -e '.[prepare]' has all that building needs; make prepare-vtab does so.)"
+        )
+    try:
+        files = s.task.facts.get("manual") or tfds.file_names(name)
+    except Exception:  # TFDS cannot even say what it would fetch
+        files = ["its files"]
     reason = (str(error) or type(error).__name__).strip().splitlines()[0]
     return (
         f"{s.name} could not be built ({type(error).__name__}: {reason[:300]}). Tried:\n"
@@ -142,7 +164,7 @@ def explain(s: Step, places: Places, error: BaseException) -> str:
 
 
 def prepare_all(
-    steps: Sequence[Step], places: Places, resize: str, side: int, force: bool, jobs: int, progress: Progress, say: Say
+    steps: Sequence[Step], places: Places, side: int, force: bool, jobs: int, progress: Progress, say: Say
 ) -> list[str]:
     """Do the steps; return what went wrong, one text a task. A task that fails leaves the others alone."""
     failed = build_all(steps, places, jobs, say)
@@ -153,17 +175,10 @@ def prepare_all(
                 raise FileNotFoundError(f"{s.name}: {s.note}")
             if s.action != "done" and not (s.action == "build" and tfds.name_of(s.task) in failed):
                 source = find(s.task, places.given or places.tfds)
-                done = prepare(s.suite, s.task, source, places.root, resize, side, force, progress)
+                done = prepare(s.suite, s.task, source, places.root, s.resize, side, force, progress)
                 say(f"{s.name}: {'; '.join(done)}")
-        except (ValueError, OSError, LookupError, ModuleNotFoundError) as error:
-            errors.append(str(error) if s.name in str(error) else f"{s.name}: {error}")
+        except Exception as error:  # whatever is wrong with one source; the other tasks go on
+            known = isinstance(error, ValueError | OSError | LookupError | ModuleNotFoundError)
+            text = str(error) if known else f"{type(error).__name__}: {error}"
+            errors.append(text if s.name in text else f"{s.name}: {text}")
     return errors
-
-
-def chosen(names: Sequence[str], load: Callable[[str], Suite]) -> Iterator[tuple[Suite, Task]]:
-    """Yield suite and task for names such as `vtab` (all its tasks) and `vtab/cifar`; raise LookupError as lookup."""
-    for name in names:
-        suite_name, _, task_name = name.partition("/")
-        suite = load(suite_name)
-        for task in [suite.task(task_name)] if task_name else suite.tasks.values():
-            yield suite, task

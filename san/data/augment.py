@@ -1,6 +1,7 @@
 """Crops, flips, policies, erasing, mixup and cutmix, by timm; drawn from seeds, however many workers there are."""
 
 import contextlib
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,10 +45,18 @@ class Augment:
         lookup(self.crop, CROPS, "augment.crop")
         for name in ("flip", "jitter", "erasing", "mixup", "cutmix"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise ValueError(f"augment.{name} came as {value!r}; 0 or more is allowed.")
+            most = 1 if name in ("flip", "erasing") else math.inf
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 <= value <= most
+                or value == math.inf
+            ):
+                raise ValueError(f"augment.{name} came as {value!r}; allowed: 0 {'to 1' if most == 1 else 'or more'}.")
         if self.crop == "none" and (self.flip or self.jitter or self.policy or self.erasing):
             raise ValueError("augment.crop=none takes images as they are; flips and the like need random or resized.")
+        if self.crop == "random" and (self.jitter or self.policy or self.erasing):
+            raise ValueError("augment.crop=random is crop and flip; jitter, policy and erasing need crop=resized.")
 
     def transform(self, side: int, statistics: Statistics) -> Callable[[Image.Image], Tensor]:
         """Return what turns a PIL image into a normalised `(3, side, side)`."""

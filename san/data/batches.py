@@ -78,24 +78,33 @@ class Batches:
     def __len__(self) -> int:
         return math.ceil(len(self.split) / self.size)
 
+    @property
+    def order(self) -> torch.Generator:
+        """What draws the order (and the seeds of augmentation) of the passes; only training has it."""
+        assert self.shuffle is not None
+        return self.shuffle
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.after(0)
+
+    def after(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate once without the first `done` batches; what is drawn is the same as with them."""
         count = len(self.split)
         order = torch.arange(count) if self.shuffle is None else torch.randperm(count, generator=self.shuffle)
         labels = torch.from_numpy(self.split.labels)
         rows = torch.split(order, self.size)
-        if self.augment == PLAIN:
-            seeds = [0] * len(rows)
-        else:
-            assert self.shuffle is not None
-            seeds = torch.randint(2**31, (count + len(rows),), generator=self.shuffle).tolist()
-        for index, images, seed in zip(rows, self.images(rows, seeds), seeds, strict=False):
+        seeds = [0] * len(rows)
+        if self.augment != PLAIN:
+            seeds = torch.randint(2**31, (count + len(rows),), generator=self.order).tolist()
+        rows, mixing, drawing = rows[done:], seeds[done : len(rows)], seeds[len(rows) :]
+        for index, images, seed in zip(rows, self.images(rows, drawing), mixing, strict=True):
             targets = labels[index].to(self.device)
             yield self.augment.mix(images, targets, self.classes, seed)
 
     def images(self, rows: Sequence[Tensor], seeds: Sequence[int]) -> Iterator[Tensor]:
-        """Yield the normalised images of each batch of rows; seeds: one for each batch, then one for each image."""
+        """Yield the normalised images of each batch of rows; seeds: for each image, where it is augmented."""
         if self.augment.crop != "none":
-            yield from self.augmented(rows, seeds[len(rows) :])
+            yield from self.augmented(rows, seeds)
         elif self.shuffle is not None and len(self.split) * self.side**2 * 3 <= RESIDENT:
             yield from (self.preprocess.scale(self.pixels_on_device()[index.to(self.device)]) for index in rows)
         else:

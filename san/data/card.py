@@ -3,10 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from san.data import pack, prove
-from san.data.split import Split
 from san.tasks import Task
 
 
@@ -40,7 +38,7 @@ def coverage(task: Task, home: Path) -> list[str]:
     """Say how the classes are covered by each split, and by train + val, and list them by name with their counts."""
     splits = {part: prove.load_part(task, home, part) for part in prove.parts_of(task, home, "+".join(task.splits))}
     names = named(task, home)
-    counts = {part: held(task, split) for part, split in splits.items()}
+    counts = {part: prove.held(task, split) for part, split in splits.items()}
     if {"train", "val"} <= counts.keys():
         counts = {"train": counts["train"], "train+val": counts["train"] + counts["val"], "test": counts["test"]}
     lines = [f"Packed: {home}, made by {splits['test'].made_by}."]
@@ -61,8 +59,3 @@ def named(task: Task, home: Path) -> list[str]:
     found = manifest["source"].get("names") if manifest else None
     bare = all(name.isdecimal() for name in task.classes)
     return list(map(str, found)) if bare and found and len(found) == len(task.classes) else list(task.classes)
-
-
-def held(task: Task, split: Split) -> NDArray[np.int64]:
-    """Return how many images each class has in a split."""
-    return np.bincount(split.labels, minlength=len(task.classes))

@@ -72,7 +72,7 @@ def write(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> 
         manifest["digest"] = fingerprint(manifest)
         (unfinished / "manifest.json").write_text(json.dumps(manifest, indent=1))
         unfinished.chmod(0o755)
-        put(unfinished, folder, manifest["digest"])
+        put(unfinished, folder, manifest)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(
@@ -90,10 +90,14 @@ def begin(folder: Path) -> tuple[Path, int]:
     for path in folder.parent.glob(f".{folder.name}-*"):
         with contextlib.suppress(OSError), locked(path):
             shutil.rmtree(path, ignore_errors=True)
-    path = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    lock = os.open(path, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return path, lock
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        with contextlib.suppress(FileNotFoundError):  # another process took it for a dead one's before it was locked
+            lock = os.open(path, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.exists():
+                return path, lock
+            os.close(lock)
 
 
 @contextlib.contextmanager
@@ -156,7 +160,7 @@ def begin_array(file: BinaryIO, shape: tuple[int, ...]) -> None:
     file.write(prefix + (HEADER - 10).to_bytes(2, "little") + said.ljust(HEADER - 11) + b"\n")
 
 
-def put(new: Path, folder: Path, digest: str) -> None:
+def put(new: Path, folder: Path, manifest: dict[str, Any]) -> None:
     """Rename `new` to `folder`; what was there goes, unless another process has just put the same there."""
     while True:
         try:
@@ -165,7 +169,7 @@ def put(new: Path, folder: Path, digest: str) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        if (manifest_of(folder) or {}).get("digest") == digest:
+        if manifest_of(folder) == json.loads(json.dumps(manifest)):
             return
         with contextlib.suppress(FileNotFoundError):  # another process took it away first
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)) / "old"
@@ -174,18 +178,17 @@ def put(new: Path, folder: Path, digest: str) -> None:
 
 
 def share_images(folder: Path, other: Path) -> bool:
-    """Make one file of the images of two splits where they are equal; return whether they are.
+    """Make one file of the images of two splits where they are equal, that of `folder`; return whether they are.
 
     Another task of the same images then costs no space. Where the file system has no hard links both are kept.
     """
     mine, theirs = manifest_of(folder), manifest_of(other)
     if mine is None or theirs is None or any(mine[key] != theirs[key] for key in ("pixels", "shape", "count")):
         return False
-    spare = folder / ".images.npy"
+    spare = other / f".images-{os.getpid()}.npy"
     with contextlib.suppress(OSError):
-        spare.unlink(missing_ok=True)
-        os.link(other / "images.npy", spare)
-        spare.replace(folder / "images.npy")
+        os.link(folder / "images.npy", spare)
+        spare.replace(other / "images.npy")
     return True
 
 

@@ -5,43 +5,21 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
+from PIL import Image
 
 from san.data import pack
-from san.data.resize import RESIZE, resize
+from san.data.place import expected, home_of, other_names
+from san.data.resize import resize
 from san.data.sources import Source
 from san.data.split import decode
-from san.tasks import Suite, Task, lookup
+from san.tasks import Suite, Task
 
 CHUNK = 256  # images in memory at a time
 Progress = Callable[[Iterable[pack.Example], str, int], Iterable[pack.Example]]
-
-
-def storage(task: Task, wanted: str, side: int) -> str:
-    """Return the name of the folder of a task's packed form: the smallest from which the model gets the same pixels.
-
-    `native` (small images of one size), `encoded` (the files, for random crops), or a resize and a side, `vtab-224`.
-    """
-    if task.facts.get("native"):
-        return "native"
-    return "encoded" if task.storage == "encoded" else f"{lookup(wanted, RESIZE, 'resize')}-{side}"
-
-
-def packed_bytes(task: Task, side: int) -> int | None:
-    """Return about how many bytes a packed task takes; None for files kept as they are."""
-    if task.storage == "encoded":
-        return None
-    return sum(task.splits.values()) * 3 * int(task.facts.get("native", side)) ** 2
-
-
-def expected(task: Task, source: dict[str, Any], part: str) -> int:
-    """Return how many images a split must have in the layout that its source has."""
-    sizes = task.facts[source["layout"]] if source.get("layout") else task.splits
-    return int(sizes[part])
 
 
 def prepare(
@@ -52,11 +30,10 @@ def prepare(
     wanted: the resize. force: pack although counts or class names are not the row's; a run on it must be forced, too.
     Raises ValueError that names the image or list that is wrong; splits that are whole stay, the others are not there.
     """
-    form = storage(task, wanted, side)
-    home = root / suite.name / task.name / form
+    home = home_of(task, root, wanted, side)
+    form = home.name
     if not force:
-        check_names(task, source.names or ())
-        check_counts(task, source)
+        check(task, source)
     done = []
     for part in source.parts:
         about = source.describe(part) | {"form": form}
@@ -66,7 +43,9 @@ def prepare(
             continue
         about |= {"decoder": f"Pillow {PIL.__version__}", "names": source.names}
         examples = progress(source.examples(part), f"{task.suite}/{task.name} {part}", source.count(part))
-        manifest = pack.write(home / part, transformed(checked(examples, task), task, form, wanted, side), about)
+        manifest = pack.write(
+            home / part, transformed(checked(examples, task), task, source.times, form, wanted, side), about
+        )
         share(suite, task, home, part)
         done.append(
             f"{part}: {manifest['count']} images" + (f" instead of {old['source']['made_by']}'s" if old else "")
@@ -74,8 +53,11 @@ def prepare(
     return done
 
 
-def check_counts(task: Task, source: Source) -> None:
-    """Raise ValueError where a split of the source has not as many images as the row says."""
+def check(task: Task, source: Source) -> None:
+    """Raise ValueError where the source names other classes than the row, or a split has not as many images."""
+    odd = other_names(task, source.names or ())
+    if odd:
+        raise ValueError(f"{odd}. Labels would mean something else. (--force packs it nevertheless.)")
     for part in source.parts:
         found, wanted = source.count(part), expected(task, source.describe(part), part)
         if found != wanted:
@@ -83,22 +65,6 @@ def check_counts(task: Task, source: Source) -> None:
                 f"{task.suite}/{task.name}: {part} has {found} images; {wanted} are expected. The source is not "
                 "whole, or another data set. (--force packs it nevertheless.)"
             )
-
-
-def check_names(task: Task, names: Iterable[str]) -> None:
-    """Raise ValueError where the source's label order is not the row's."""
-    known = [name.split()[0] for name in task.classes]
-    found = [str(name).split()[0] for name in names]
-    if not found:
-        return
-    named = any(not name.isdecimal() for name in task.classes) and any(not name.isdecimal() for name in found)
-    odd = [(a, b) for a, b in zip(known, found, strict=False) if a != b]
-    if len(known) != len(found) or (named and odd):
-        first = f"; first '{odd[0][1]}' for '{odd[0][0]}'" if odd else ""
-        raise ValueError(
-            f"The source names {len(found)} classes, {task.suite}/{task.name} has {len(known)}{first}. Labels would "
-            "mean something else. (--force packs it nevertheless.)"
-        )
 
 
 def checked(examples: Iterable[pack.Example], task: Task) -> Iterator[pack.Example]:
@@ -112,13 +78,13 @@ def checked(examples: Iterable[pack.Example], task: Task) -> Iterator[pack.Examp
 
 
 def transformed(
-    examples: Iterable[pack.Example], task: Task, form: str, wanted: str, side: int
+    examples: Iterable[pack.Example], task: Task, times: int, form: str, wanted: str, side: int
 ) -> Iterator[pack.Example]:
     """Yield examples as they are stored, in order, made in threads on all cores (decoding lets go of the GIL)."""
 
     def one(example: pack.Example) -> pack.Example:
         name, label, data = example
-        image = decoded(name, data, task)
+        image = decoded(name, data, task) * np.uint8(times)
         return name, label, data if form == "encoded" else image if form == "native" else resized(image)
 
     def resized(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -136,7 +102,7 @@ def decoded(name: str, data: bytes | NDArray[np.uint8], task: Task) -> NDArray[n
     assert isinstance(data, bytes)
     try:
         image = decode(data)
-    except (OSError, ValueError, SyntaxError) as error:  # PIL's several ways to say that a file is damaged
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # PIL's ways to refuse a file
         raise ValueError(f"Image {name} of {task.suite}/{task.name} cannot be decoded ({error}).") from error
     native = task.facts.get("native")
     if native and image.shape != (native, native, 3):
@@ -144,8 +110,7 @@ def decoded(name: str, data: bytes | NDArray[np.uint8], task: Task) -> NDArray[n
         raise ValueError(
             f"Image {name} of {task.suite}/{task.name} is {height}x{width}; {native}x{native} is expected."
         )
-    times = task.facts.get("tfds", {}).get("times", 1)
-    return image * np.uint8(times) if times != 1 and image.max() <= 1 else image
+    return image
 
 
 def share(suite: Suite, task: Task, home: Path, part: str) -> None:

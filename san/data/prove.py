@@ -1,14 +1,15 @@
 """Is a packed copy what it says, and is it the benchmark? Findings for people, and for a run that has to be forced."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from san.data import pack
-from san.data.prepare import expected
+from san.data.place import expected, other_names
 from san.data.split import Split, read
 from san.tasks import Task
 
@@ -38,11 +39,27 @@ def parts_of(task: Task, home: Path, split: str) -> list[str]:
     return kept
 
 
-def load_part(task: Task, home: Path, part: str) -> Split:
-    """Open a stored split, checked as `san.data.split.read` says."""
-    manifest = pack.manifest_of(home / part)
-    count = task.splits[part] if manifest is None else expected(task, manifest["source"], part)
-    return read(home / part, count, len(task.classes))
+def load_part(task: Task, home: Path, part: str, full: bool = False) -> Split:
+    """Open a stored split, checked as `san.data.split.read` says, and by the names of its classes."""
+    source = (pack.manifest_of(home / part) or {}).get("source", {})
+    split = read(home / part, expected(task, source, part), len(task.classes), full)
+    problems = list(split.problems)
+    if odd := other_names(task, source.get("names") or ()):
+        problems.append(f"{home / part}: {odd}")
+    wanted = task.facts.get("restrict", len(task.classes))
+    if part == "test" and "restrict" in task.facts and (found := len(np.unique(split.labels))) != wanted:
+        problems.append(f"{home / part} has images of {found} classes; {wanted} are expected")
+    return replace(split, problems=tuple(problems))
+
+
+def one_source(task: Task, home: Path) -> None:
+    """Raise ValueError where splits come from different sources: what one trains on the other may test on."""
+    manifests = {part: pack.manifest_of(home / part) for part in task.splits}
+    sources = {part: m["source"] for part, m in manifests.items() if m is not None}
+    kinds = {part: [s.get(key) for key in ("made_by", "builder", "layout")] for part, s in sources.items()}
+    if len({str(kind) for kind in kinds.values()}) > 1:
+        said = ", ".join(f"{part} from {' '.join(filter(None, kind))}" for part, kind in kinds.items())
+        raise ValueError(f"{home} mixes sources: {said}. Prepare it again from one of them.")
 
 
 def membership(task: Task, home: Path) -> Finding:
@@ -64,10 +81,13 @@ def verify(task: Task, home: Path) -> list[Finding]:
     """Check a packed task in full, pixels included; a split that cannot be read is a finding, too."""
     findings = []
     splits: dict[str, Split] = {}
+    try:
+        one_source(task, home)
+    except ValueError as error:
+        findings.append(Finding(False, str(error)))
     for part in parts_of(task, home, "+".join(task.splits)):
         try:
-            (home / part / "proved.json").unlink(missing_ok=True)  # so that every pixel is read
-            splits[part] = load_part(task, home, part)
+            splits[part] = load_part(task, home, part, full=True)
         except ValueError as error:
             findings.append(Finding(False, str(error)))
             continue
@@ -81,11 +101,16 @@ def verify(task: Task, home: Path) -> list[Finding]:
 
 def about(task: Task, part: str, split: Split) -> str:
     """Say what a split holds."""
-    held = np.bincount(split.labels, minlength=len(task.classes))
+    numbers = held(task, split)
     return (
-        f"{part}: {len(split)} images, {np.count_nonzero(held)} of {len(held)} classes, {held.min()} to {held.max()} "
-        f"images a class, digest {split.fingerprint}"
+        f"{part}: {len(split)} images, {np.count_nonzero(numbers)} of {len(numbers)} classes, "
+        f"{numbers.min()} to {numbers.max()} images a class, digest {split.fingerprint}"
     )
+
+
+def held(task: Task, split: Split) -> NDArray[np.int64]:
+    """Return how many images each class has in a split."""
+    return np.bincount(split.labels, minlength=len(task.classes))
 
 
 def overlaps(splits: dict[str, Split]) -> Sequence[Finding]:

@@ -37,6 +37,8 @@ class Images:
 def decode(data: bytes) -> NDArray[np.uint8]:
     """Decode an image file to uint8 `(H, W, 3)`; one channel is repeated. Raises OSError where it cannot be."""
     with Image.open(io.BytesIO(data)) as image:
+        if image.mode.startswith("I") or image.mode == "F":
+            raise OSError(f"its pixels are of mode {image.mode}; 8 bits a channel are allowed")
         return np.array(image.convert("RGB"))
 
 
@@ -70,15 +72,17 @@ class Split:
         return self.parts[part][i - int(self.starts[part])]
 
 
-def read(folder: Path, expected: int, classes: int) -> Split:
+def read(folder: Path, expected: int, classes: int, full: bool = False) -> Split:
     """Map a packed split; nothing is copied until an image is taken.
 
     expected: the number of images the task's row states; classes: labels must lie in [0, classes).
     What a user may overrule (another number of images than the row's) goes into `problems`; what cannot be trained on
-    at all raises ValueError that names the folder. Pixels are read only where the files look touched.
+    at all raises ValueError that names the folder. full: read all pixels, not only where the files look touched.
     """
     manifest = pack.manifest_of(folder)
     again = "Delete it and prepare the task again."
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not there: its preparation did not end. Run the same preparation again.")
     if manifest is None:
         raise ValueError(f"{folder} holds no packed split of version {pack.VERSION}. {again}")
     try:
@@ -96,19 +100,20 @@ def read(folder: Path, expected: int, classes: int) -> Split:
         span = f"{labels.min()}..{labels.max()}"
         raise ValueError(f"{folder} has labels {span}; 0..{classes - 1} are allowed. {again}")
     same = pack.labels_digest(labels) == manifest["labels"] and pack.ids_digest(ids) == manifest["ids"]
-    if not same or not pixels_proved(folder, manifest) or pack.fingerprint(manifest) != manifest["digest"]:
+    same = same and manifest["classes"] == np.bincount(labels).tolist()
+    if not same or not pixels_proved(folder, manifest, full) or pack.fingerprint(manifest) != manifest["digest"]:
         raise ValueError(f"{folder} does not match its manifest's digests. {again}")
     problems = [] if len(ids) == expected else [f"{folder} has {len(ids)} images; {expected} are expected"]
     return Split((found,), labels, ids, manifest["digest"], (manifest["source"],), tuple(problems))
 
 
-def pixels_proved(folder: Path, manifest: dict[str, Any]) -> bool:
+def pixels_proved(folder: Path, manifest: dict[str, Any], full: bool) -> bool:
     """Return whether the images match the manifest: by size and time if they were compared before, else in full."""
     files = [folder / name for name in ("images.npy", "offsets.npy") if (folder / name).exists()]
     seen = {"pixels": manifest["pixels"], "files": [[f.stat().st_size, f.stat().st_mtime_ns] for f in files]}
     stamp = folder / "proved.json"
     try:
-        if json.loads(stamp.read_text()) == seen:
+        if not full and json.loads(stamp.read_text()) == seen:
             return True
     except (OSError, ValueError):
         pass

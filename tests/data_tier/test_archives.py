@@ -11,10 +11,10 @@ import pytest
 
 from data_tier import archives, downloads
 from san.data import acquire, labels, pack, prove
+from san.data.place import other_names
 from san.data.prepare import prepare
 from san.data.resize import resize
 from san.data.sources import find, tfds
-from san.data.split import decode
 from san.tasks import load_suite
 
 pytestmark = pytest.mark.data
@@ -78,8 +78,7 @@ def test_every_split_of_every_task(name, packed, copies):
         parts = [prove.load_part(task, home, part) for part in prove.parts_of(task, home, split)]
         sizes[split] = sum(len(part) for part in parts)
         assert all(part.labels.min() >= 0 and part.labels.max() < len(task.classes) for part in parts)
-        assert all(image.shape[:2] == parts[0].image(0).shape[:2] for image in (parts[0].image(1), parts[-1].image(0)))
-    assert (sizes["train"], sizes["val"], sizes["train+val"]) == (800, 200, 1000)
+        assert (sizes["train"], sizes["val"], sizes["train+val"]) == (800, 200, 1000)
     assert sizes["test"] >= 50
     held = np.bincount(prove.load_part(task, home, "train").labels, minlength=len(task.classes))
     assert np.count_nonzero(held) > 0.9 * min(len(held), 800 / 3)
@@ -221,29 +220,27 @@ def test_vit_b16_from_a_local_file_of_random_weights(packed, tmp_path):
 def test_names_of_classes_and_sizes_of_downloads_are_those_of_tfds():
     import tensorflow_datasets
 
-    for task in VTAB.tasks.values():
+    suites = [load_suite(name) for name in ("vtab", "fgvc", "gic", "robustness")]
+    tasks = [task for suite in suites for task in suite.tasks.values() if "tfds" in task.facts]
+    assert len(tasks) == 19 + 4 + 2 + 2
+    for task in tasks:
         facts = task.facts["tfds"]
         builder = tensorflow_datasets.builder(tfds.name_of(task), data_dir="unused")
         names = getattr(dict(builder.info.features.items()).get("label"), "names", None)
         if names and not names[0].isdecimal():
-            assert tuple(names) == task.classes, task.name
+            assert other_names(task, names) == "", task.name
         assert int(str(builder.version).split(".")[0]) in facts["majors"]
         size = sum(info.size for info in builder.url_infos.values()) / 1e9
-        if task.name not in ("caltech101", "eurosat", "diabetic_retinopathy"):  # whose URLs are alternatives
+        if task.name not in ("caltech101", "eurosat", "diabetic_retinopathy", "imagenet"):  # alternatives, and by hand
             assert task.facts["download"] == pytest.approx(size, rel=0.02, abs=0.005)
 
 
 def test_a_build_without_network_says_what_was_tried(tmp_path):
     places = acquire.Places(tmp_path, tmp_path / "tfds", tmp_path / "manual")
-    steps = acquire.plan([(VTAB, VTAB.task("cifar"))], places, "vtab", 224)
+    steps = acquire.plan([(VTAB, VTAB.task("cifar"))], places, None, 224)
     assert [s.action for s in steps] == ["build"]
-    errors = acquire.prepare_all(steps, places, "vtab", 224, False, 1, quiet, print)
+    errors = acquire.prepare_all(steps, places, 224, False, 1, quiet, print)
     assert len(errors) == 1
     assert "cifar-100-binary.tar.gz" in errors[0]
     assert str(tmp_path / "manual" / "cifar100") in errors[0]
     assert not list(tmp_path.glob("vtab/*"))
-
-
-def test_encoded_bytes_survive(copies):
-    example = next(find(VTAB.task("dtd"), copies).examples("test"))
-    assert decode(example[2]).shape[2] == 3

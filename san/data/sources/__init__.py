@@ -17,6 +17,10 @@ class Source(Protocol):
         """The splits that it has (`train`, `val`, `test`)."""
 
     @property
+    def times(self) -> int:
+        """What pixels are multiplied with."""
+
+    @property
     def names(self) -> Sequence[str] | None:
         """Class names in label order, where it states them."""
 

@@ -28,30 +28,29 @@ def read_json(task: Task, root: Root) -> Listed:
     for part, name in JSON.items():
         try:
             maps[part] = json.loads(read(root, name))
-            values = {str(value) for value in maps[part].values()}
-        except (ValueError, AttributeError) as error:
+            if not set(maps[part].values()):
+                raise ValueError("it is empty")
+        except (ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"{name} of {root} is no map from image paths to classes ({error}).") from error
-        if not values:
-            raise ValueError(f"{name} of {root} names no images.")
     values = {value for m in maps.values() for value in m.values()}
     if len({type(value) for value in values}) != 1:
         raise ValueError(f"The json files of {root} mix kinds of class values; all numbers or all names are allowed.")
     label = {value: i for i, value in enumerate(sorted(values))}
-    folder = image_folder(root, next(iter(maps["train"])), task.facts.get("images", ()))
-    files = {part: [(path, folder + path, label[value]) for path, value in m.items()] for part, m in maps.items()}
-    for part, rows in files.items():
-        require(root, (path for _, path, _ in rows), JSON[part])
+    places = ("", *(f"{place}/" for place in task.facts.get("images", ())))
+    files = {
+        part: [(path, located(root, path, places), label[value]) for path, value in m.items()]
+        for part, m in maps.items()
+    }
     names = [str(value) for value in label] if all(isinstance(v, str) for v in label) else None
     return Listed(root, "VPT's json splits", files, names)
 
 
-def image_folder(root: Root, path: str, places: Sequence[str]) -> str:
-    """Return the folder (with a slash at its end) in which a path of the json files is found, or nothing."""
-    known = ("", *(f"{place}/" for place in places))
-    for place in known:
+def located(root: Root, path: str, places: Sequence[str]) -> str:
+    """Return where an image that the json files name is; raise ValueError with all places where it is nowhere."""
+    for place in places:
         if inside(root, place + path).is_file():
-            return place
-    where = " or ".join(str(root.joinpath(*filter(None, (place, path)))) for place in known)
+            return place + path
+    where = " or ".join(str(root.joinpath(*filter(None, (place, path)))) for place in places)
     raise ValueError(f"The json files name {path}, but it is not there: put the images so that {where} exists.")
 
 
@@ -61,7 +60,8 @@ def open_birds(task: Task, root: Root) -> Listed | None:
     images.txt: `ID PATH`; image_class_labels.txt: `ID CLASS`, classes ranked by number (NABirds leaves gaps);
     train_test_split.txt: `ID 1` for training.
     """
-    places = (root, root / "CUB_200_2011", root / "nabirds")
+    within = [place.removesuffix("images").rstrip("/") for place in task.facts.get("images", ())]
+    places = [root.joinpath(*filter(None, (place,))) for place in within]
     root = next((p for p in places if (p / "train_test_split.txt").is_file()), root)
     if not (root / "train_test_split.txt").is_file() or "official" not in task.facts:
         return None

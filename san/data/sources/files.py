@@ -1,6 +1,8 @@
 """Files of a folder or of a zip archive, read in place: nothing is unpacked, so nothing can climb out."""
 
+import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,17 +29,17 @@ def open_root(path: Path) -> Root:
 
 def inside(root: Root, name: str) -> Root:
     """Return `root / name`; raise ValueError where a list or archive names something outside of `root`."""
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or ":" in name:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:/", str(path)):
         raise ValueError(f"'{name}' points out of {root}; paths below it are allowed. The list is damaged or hostile.")
-    return root.joinpath(*parts.parts)
+    return root.joinpath(*PurePosixPath(name).parts)
 
 
 def read(root: Root, name: str) -> bytes:
     """Return the bytes of a file below `root`; raise ValueError that names it where they cannot be had."""
     try:
         return inside(root, name).read_bytes()
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted
         raise ValueError(f"{name} of {root} cannot be read ({error}).") from error
 
 
@@ -80,6 +82,7 @@ class Listed:
     names: Sequence[str] | None = None
     layout: str | None = None
     stamp: str | None = None
+    times: int = 1
 
     @property
     def parts(self) -> Sequence[str]:

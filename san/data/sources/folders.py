@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from san.data.pack import ids_digest
+from san.data.place import folder_name
 from san.data.sources.files import Listed, Root, class_folders, images_below
 from san.tasks import Task
 
@@ -17,7 +18,7 @@ def open_task(task: Task, root: Root) -> Listed | None:
     A task has its test images in `test`, or where there is none in `val` (ImageNet's). A task without training images
     (ImageNet-A) has its class folders in `root`.
     """
-    labels = {name.split()[0]: label for label, name in enumerate(task.classes)}
+    labels = {folder_name(name): label for label, name in enumerate(task.classes)}
     places: dict[str, Sequence[str]] = {}
     for part in task.splits:
         near = [place for place in PLACES[part] if (root / place).is_dir()][:1]

@@ -54,6 +54,11 @@ class TfdsCopy:
         return facts
 
     @property
+    def times(self) -> int:
+        """What stored pixels are multiplied with: dsprites has 0 and 1."""
+        return int(self.facts.get("times", 1))
+
+    @property
     def parts(self) -> Sequence[str]:
         """The splits that the row names."""
         return tuple(self.facts["splits"])
@@ -89,7 +94,7 @@ class TfdsCopy:
             "builder": self.builder.info.full_name,
             "split": self.facts["splits"][part],
             "of": count,
-            "layout": self.task.facts.get("tfds_layout"),
+            "layout": self.facts.get("layout"),
             "ids": "upstream" if has_ids else "rows",
         }
 
@@ -101,7 +106,7 @@ class TfdsCopy:
     def id_template(self) -> str:
         """How an id is made of features; by row where this version stores none."""
         template: str = self.facts["id"]
-        return template if fields(template) - {"label"} <= set(self.builder.info.features) else NO_ID
+        return template if fields(template) - {"label", "split", "row"} <= set(self.builder.info.features) else NO_ID
 
     def examples(self, part: str) -> Iterator[tuple[str, int, bytes]]:
         """Yield id, label and the stored bytes of the image, in the stored order."""
@@ -196,9 +201,8 @@ def load() -> Any:
         import tensorflow_datasets as tfds  # noqa: PLC0415
     except ImportError as error:
         raise ModuleNotFoundError(
-            f"TFDS copies are read with tensorflow-datasets, which is not installed here ({error}): "
-            "pip install -e '.[tfds]' (reads, without TensorFlow) or '.[prepare]' (downloads and builds, too); "
-            "`make prepare-vtab` makes an environment of its own."
+            f"TFDS copies need tensorflow-datasets, which is not installed here ({error}). To read them, without "
+            "TensorFlow: pip install -e '.[tfds]'. To fetch and build them: make prepare-vtab (without FROM=)."
         ) from error
     return tfds
 

@@ -1,0 +1,124 @@
+"""A run that is interrupted goes on where it was: what training needs, in one safetensors file beside the record.
+
+Saved: what trains, the optimiser, the position in the epoch, the random states of torch and of the order of images, the
+curve so far. On a CPU a run that was interrupted and goes on ends with the same bits as one that was not.
+"""
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from san.errors import Preempted
+from san.record import Point
+
+log = logging.getLogger(__name__)
+EVERY = 60.0  # seconds of training that a crash may cost, beyond the epoch in flight
+
+
+@dataclass
+class Position:
+    """epoch: in training, from 1; batch: how many of its batches are done; losses: their sum; seconds: of training."""
+
+    epoch: int = 1
+    batch: int = 0
+    losses: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
+class Checkpoint:
+    """Where a run saves itself. stop: set it, and the run saves and raises Preempted after the step in flight.
+
+    curve: the scores so far; the run adds to it, and finds them again after `load`.
+    """
+
+    path: Path
+    trainable: Sequence[str]
+    stop: threading.Event = field(default_factory=threading.Event)
+    curve: list[Point] = field(default_factory=list)
+    saved: float = field(default_factory=time.monotonic)
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: torch.Generator) -> Position:
+        """Bring model, optimiser and random states to where they were saved; return the position, or the beginning.
+
+        A file that cannot be read is left aside with a warning: the run then begins anew.
+        """
+        if not self.path.exists():
+            return Position()
+        try:
+            with safe_open(self.path, "pt") as file:
+                facts = json.loads(file.metadata()["facts"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
+            self.fill(model, optimizer, order, tensors)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            log.warning("%s cannot be read (%s); the run begins anew.", self.path, error)
+            return Position()
+        self.curve[:] = [Point(**point) for point in facts["curve"]]
+        return Position(**facts["position"])
+
+    def fill(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, order: torch.Generator, tensors: Mapping[str, Tensor]
+    ) -> None:
+        """Put saved tensors in their places."""
+        parameters = dict(model.named_parameters())
+        if {key[6:] for key in tensors if key.startswith("model/")} != set(self.trainable):
+            raise ValueError("it is of another model")
+        with torch.no_grad():
+            for name in self.trainable:
+                parameters[name].copy_(tensors[f"model/{name}"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            kind, _, rest = key.partition("/")
+            if kind == "optimizer":
+                index, _, name = rest.partition("/")
+                state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        order.set_state(tensors["order"])
+        torch.set_rng_state(tensors["random"])
+        if "cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["cuda"])
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
+        """Save the run, whole or not at all. order: the state of the order's generator when the epoch began."""
+        parameters = dict(model.named_parameters())
+        tensors = {f"model/{name}": parameters[name].detach() for name in self.trainable}
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{key}": value for key, value in values.items() if value is not None}
+        tensors |= {"order": order, "random": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            tensors["cuda"] = torch.cuda.get_rng_state()
+        facts: dict[str, Any] = {"position": asdict(at), "curve": [asdict(point) for point in self.curve]}
+        new = self.path.with_name(f".{self.path.name}-{os.getpid()}")
+        try:
+            whole = {key: value.cpu().contiguous().clone() for key, value in tensors.items()}
+            save_file(whole, new, {"facts": json.dumps(facts)})
+            new.replace(self.path)
+        finally:
+            new.unlink(missing_ok=True)
+        self.saved = time.monotonic()
+
+    def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
+        """Save and raise Preempted if the run was told to stop."""
+        if self.stop.is_set():
+            self.save(model, optimizer, order, at)
+            raise Preempted(f"stopped in epoch {at.epoch}; saved in {self.path}")
+
+    def after_epoch(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
+        """Save if the last time is a while ago."""
+        if time.monotonic() - self.saved > EVERY:
+            self.save(model, optimizer, order, at)
+
+    def remove(self) -> None:
+        """Take the file away: the run is over."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,130 @@
+"""Who runs what: one file beside the record while a run is in flight, so that two sweeps never do a run twice.
+
+A claim is created atomically, touched while its process lives, and taken over by one other where the process is gone:
+known at once on the same host, on another when it has not been touched for a while. Shared file systems will do.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+TOUCH = 20.0  # seconds between signs of life
+SILENT = 300.0  # seconds without one after which a process on another host is taken for dead
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who is running, since when, and how far it is. born: when the process started, as ids are reused."""
+
+    host: str
+    pid: int
+    born: str
+    since: float
+    token: str
+    epoch: int = 0
+    epochs: int = 0
+
+    def alive(self, path: Path) -> bool:
+        """Return whether the process that made the claim at `path` lives, as far as can be told from here."""
+        if self.host == socket.gethostname():
+            return born(self.pid) == self.born
+        try:
+            return time.time() - path.stat().st_mtime < SILENT
+        except FileNotFoundError:
+            return False
+
+
+def born(pid: int) -> str:
+    """Return the start time of a process in the kernel's ticks; nothing where there is none, or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def path_of(record: Path) -> Path:
+    """Return where the claim of the run with this record is."""
+    return record.with_suffix(".claim")
+
+
+def read(path: Path) -> Claim | None:
+    """Return the claim in a file, or None where there is none (or it is just being written)."""
+    try:
+        return Claim(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write(claim: Claim, path: Path) -> None:
+    """Write a claim over what is there, whole."""
+    new = path.with_name(f".{path.name}-{claim.token}")
+    new.write_text(json.dumps(asdict(claim)))
+    new.replace(path)
+
+
+def take(path: Path) -> Claim | None:
+    """Claim a run; return None where another living process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mine = Claim(socket.gethostname(), os.getpid(), born(os.getpid()), time.time(), uuid.uuid4().hex)
+    new = path.with_name(f".{path.name}-{mine.token}")
+    new.write_text(json.dumps(asdict(mine)))
+    try:
+        os.link(new, path)  # fails if there is one, and what is there is whole
+        return mine
+    except FileExistsError:
+        return take_over(path, mine)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def take_over(path: Path, mine: Claim) -> Claim | None:
+    """Replace the claim of a dead process; of several that try only one succeeds."""
+    old = read(path)
+    if old is None or old.alive(path):
+        return None
+    door = path.with_name(f".{path.name}-{old.token}.taken")
+    try:
+        door.touch(exist_ok=False)
+    except FileExistsError:
+        return None
+    try:
+        if read(path) != old:  # somebody was here before the door was closed
+            return None
+        write(mine, path)
+        return mine
+    finally:
+        door.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[Callable[[int, int], None] | None]:
+    """Hold a claim for a while; yield what reports (epoch, epochs), or None where another process has it."""
+    claim = take(path)
+    if claim is None:
+        yield None
+        return
+    over = threading.Event()
+
+    def live() -> None:
+        while not over.wait(TOUCH):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+    thread = threading.Thread(target=live, daemon=True)
+    thread.start()
+    try:
+        yield lambda epoch, epochs: write(replace(claim, epoch=epoch, epochs=epochs), path)
+    finally:
+        over.set()
+        thread.join()
+        now = read(path)
+        if now is not None and now.token == claim.token:
+            path.unlink(missing_ok=True)
