@@ -5,13 +5,17 @@ BACKBONE ?=
 TASKS ?=
 SEEDS ?= 0
 FROM ?=
+JOBS ?=
+RETRY ?=
+FAIL_FAST ?=
 DATA ?= data
 BIN := $(VENV)/bin
 PREPARE := .venv-prepare
+SWEEP = $(PICK) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RETRY),--retry $(RETRY)) $(if $(FAIL_FAST),--fail-fast)
 PICK = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) --seeds $(SEEDS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo prepare-vtab prepare-fgvc prepare-gic prepare-robustness tables verify test test-data lint types check bench clean
+.PHONY: help demo plan status reproduce-vtab reproduce-fgvc reproduce-demo prepare-vtab prepare-fgvc prepare-gic prepare-robustness tables verify test test-data test-sweep lint types check bench clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -33,6 +37,18 @@ $(PREPARE)/installed: pyproject.toml
 	$(PYTHON) -m venv $(PREPARE)
 	$(PREPARE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[prepare]'
 	@touch $@
+
+reproduce-vtab: $(VENV)/installed  ## Run what has no record of VTAB-1k, then print the table (JOBS=, RETRY=failed, FAIL_FAST=1)
+reproduce-fgvc: $(VENV)/installed  ## The same for FGVC
+reproduce-demo: $(VENV)/installed  ## The same for the demo suite
+reproduce-vtab reproduce-fgvc reproduce-demo:
+	$(BIN)/python scripts/reproduce.py $(@:reproduce-%=%) $(SWEEP)
+
+plan: $(VENV)/installed  ## What there is to run for SUITE=vtab, and how long it will take
+	$(BIN)/python scripts/reproduce.py $(or $(SUITE),vtab) $(SWEEP) --plan
+
+status: $(VENV)/installed  ## How far the runs of SUITE=vtab are, and what failed and why
+	$(BIN)/python scripts/reproduce.py $(or $(SUITE),vtab) $(SWEEP) --status
 
 demo: $(VENV)/installed  ## Fine-tune with full, linear, ssf and san on the demo suite, and print the table (offline, CPU)
 	$(BIN)/python scripts/reproduce.py demo $(PICK)
@@ -59,6 +75,9 @@ test: $(VENV)/installed-dev  ## Run the tests (no GPU, no data)
 test-data: $(PREPARE)/installed  ## Synthetic archives of all 16 VTAB sources through TFDS's real builders to training
 	$(PREPARE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[prepare,dev]'
 	$(PREPARE)/bin/python -m pytest -m data -W default tests/data_tier
+
+test-sweep: $(VENV)/installed-dev  ## Sweeps that are killed, shared and resumed
+	$(BIN)/python -m pytest -m sweep tests/test_sweep.py
 
 lint: $(VENV)/installed-dev  ## Check style
 	$(BIN)/ruff check .

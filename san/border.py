@@ -25,6 +25,7 @@ CELL = (
     "data", "data.root", "method", "backbone", "backbone.name", "protocol", "seed", "device", "precision", "data_root",
     "results", "force", "force_data", "save_adapter", "workers",
 )  # fmt: skip
+COMPOSITION = (HydraException, OmegaConfBaseException)  # what composing a configuration raises
 EXPECTED = (LookupError, ValueError, TypeError, OSError, WeightsError, NonFiniteLossError)
 
 
@@ -45,6 +46,31 @@ def register_tasks() -> None:
                 store.store(group=group, name=option, node={"defaults": [*chosen, recipe], **node}, package="data")
 
 
+def sweep(
+    tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]
+) -> list[tuple[dict[str, Any], list[str]]]:
+    """Return configuration and settings of the runs of tasks (`vtab/cifar`) x methods x seeds, in that order.
+
+    Hydra composes each task and each method once; a method's configuration is a node of its own, so they combine, and
+    thousands of runs take seconds.
+    """
+    register_tasks()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        by_task = {task: compose("train", overrides=[f"data={task}", *overrides]) for task in tasks}
+        nodes = {m: compose("train", overrides=[f"method={m}", f"data={tasks[0]}", *overrides]).method for m in methods}
+    kept = [o for o in overrides if o.lstrip("+~").split("=")[0] not in CELL and not o.startswith("logger")]
+    cells: list[tuple[dict[str, Any], list[str]]] = []
+    for task in tasks:
+        for method in methods:
+            config = by_task[task].copy()
+            OmegaConf.set_struct(config, False)
+            config.method = nodes[method]
+            plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+            cells += [({**plain, "seed": seed}, kept) for seed in seeds]
+    return cells
+
+
 def settings() -> list[str]:
     """Return the overrides of the present job that do more than choose its cell."""
     keys_of = {o: o.lstrip("+~").split("=")[0] for o in HydraConfig.get().overrides.task}
@@ -60,7 +86,7 @@ def run(main: Callable[[], Any]) -> None:
         sys.exit(stop("Interrupted: no record was written for the run in flight.", 130))
     except Preempted as stopped:
         sys.exit(stop(f"Told to stop: {stopped}. The same command goes on from there.", 143))
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSITION as error:
         sys.exit(stop(explain(error), 1))
     except EXPECTED as error:
         sys.exit(stop(str(error), 1))

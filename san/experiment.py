@@ -118,6 +118,7 @@ class Experiment:
                 "train": self.train.fingerprint if self.train else "",
                 "evaluate": self.evaluate.fingerprint,
                 "source": "; ".join(dict.fromkeys(s.made_by for s in self.splits)),
+                "kind": "; ".join(dict.fromkeys(s.kind for s in self.splits)),
                 "forced": "; ".join(dict.fromkeys(problem for s in self.splits for problem in s.problems)),
             },
             code=provenance.code(),

@@ -19,7 +19,7 @@ MIXED = "§"
 FORCED = "¶"
 LEGEND = {
     ON_TEST: "the epoch was chosen on the test split",
-    MIXED: "runs of this row differ in pre-trained weights or precision",
+    MIXED: "runs of this row differ in pre-trained weights, precision or the kind of data source",
     FORCED: "the data failed its check against the benchmark, and was forced (force_data=true)",
     CONFLICT: "a cell has records of different settings for one seed; the newest is shown",
 }
@@ -120,10 +120,10 @@ def line(
     return numbers, texts
 
 
-def settings(by_task: Mapping[str, list[Record]]) -> set[tuple[str, object]]:
-    """Return the weights and precisions that the runs of a row were made with."""
+def settings(by_task: Mapping[str, list[Record]]) -> set[tuple[object, ...]]:
+    """Return the weights, precisions and kinds of data source that the runs of a row were made with."""
     runs = [r for runs in by_task.values() for r in runs if r.status == "done"]
-    return {(r.weights, r.config.get("precision")) for r in runs}
+    return {(r.weights, r.config.get("precision"), r.data.get("kind")) for r in runs}
 
 
 def mean(values: Sequence[float]) -> float:
@@ -162,7 +162,10 @@ def run_line(r: Record) -> dict[str, object]:
     keys = ("id", "method", "variant", "backbone", "protocol", "task", "seed", "status", "selected_on", "evaluated_on")
     point = r.point
     outcome = {"correct": point.correct, "total": point.total, "accuracy": point.accuracy} if point else {}
-    return {key: getattr(r, key) for key in keys} | outcome | r.params | r.seconds | {"peak_bytes": r.peak_bytes}
+    counts = {f"params_{key}": value for key, value in r.params.items()}
+    seconds = {f"seconds_{key}": value for key, value in r.seconds.items()}
+    source = {f"data_{key}": value for key, value in r.data.items()}
+    return {key: getattr(r, key) for key in keys} | outcome | counts | seconds | {"peak_bytes": r.peak_bytes} | source
 
 
 def markdown(table: Table) -> str:

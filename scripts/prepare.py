@@ -70,9 +70,7 @@ def main() -> None:
     for error in errors:
         print(f"\nError: {error}", file=sys.stderr)
     if errors:
-        sys.exit(
-            f"\n{len(errors)} of {len(steps)} tasks could not be prepared; the others are. Run this again to go on."
-        )
+        sys.exit(f"\n{len(errors)} of {len(steps)} tasks could not be prepared. Run this again to go on.")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,12 @@ ROOT = Path(__file__).parents[1]
 LISTS = {"train800": 8, "val200": 4, "test": 6}
 
 
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small tasks of these tests need not have images of all classes."""
+    monkeypatch.setattr(prove, "UNBALANCED", ("vtab", "fgvc", "gic", "robustness", "folder"))
+
+
 def small(task: Task, **sizes: int) -> tuple[Suite, Task]:
     """The task with fewer images, in a suite of its own."""
     task = replace(task, splits=sizes)
@@ -144,6 +150,13 @@ def test_preparing_again_does_nothing_and_another_source_replaces(tmp_path: Path
         say.append(prepare(suite, task, find(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e))
     assert say[0] == ["train: 8 images", "val: 4 images", "test: 6 images"]
     assert say[1] == ["train: there already", "val: there already", "test: there already"]
+    images = tmp_path / "d" / "vtab/dtd/vtab-8/val/images.npy"
+    images.write_bytes(images.read_bytes()[:-50])  # damage is mended
+    mended = prepare(suite, task, find(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
+    assert [line.partition(":")[2].split()[0] for line in mended] == ["there", "4", "there"]
+    pictures.save(one / "images/test/000001.jpg", 9, 9)  # and a corrected image is taken
+    corrected = prepare(suite, task, find(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
+    assert corrected[2].startswith("test: 6 images")
     two = pictures.vtab_lists(tmp_path / "two" / "dtd", LISTS, 46)
     (two / "test.txt").write_text((two / "test.txt").read_text().replace(" 5\n", " 6\n"))
     last = prepare(suite, task, find(task, two), tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
@@ -212,7 +225,7 @@ def test_the_official_bird_layout_has_no_val_and_says_so(tmp_path: Path) -> None
     home = packed(suite, task, birds(tmp_path), tmp_path / "data")
     assert prove.parts_of(task, home, "train+val") == ["train"]
     split = prove.load_part(task, home, "train")
-    assert (split.labels.tolist(), split.made_by, split.problems) == ([0, 1], "official lists official", ())
+    assert (split.labels.tolist(), split.made_by, split.problems) == ([0, 1], "CUB-style lists, official split", ())
     assert prove.load_part(task, home, "test").labels.tolist() == [2, 0]
     with pytest.raises(LookupError, match="official layout, which has no val; allowed: train, test"):
         prove.parts_of(task, home, "val")
@@ -266,14 +279,72 @@ def test_a_user_s_own_folder(tmp_path: Path) -> None:
     for name in ("bees", "cats", "ants"):
         (tmp_path / "train").mkdir(exist_ok=True)
         shutil.copytree(tmp_path / "test" / "ants", tmp_path / "train" / name)
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
     given = folders.own_folder(tmp_path)
     assert given.count("test") == 60
     assert given.count("train") + given.count("val") == 180
     pictures.save(tmp_path / "test" / "wasps" / "1.png", 0, 0)
-    with pytest.raises(ValueError, match=r"classes that train has not: \['wasps'\]"):
+    with pytest.raises(ValueError, match=r"classes that .*train has not: \['wasps'\]"):
         folders.own_folder(tmp_path)
     with pytest.raises(ValueError, match="has 0 class folders"):
         folders.own_folder(tmp_path / "train" / "bees")
+
+
+def own(folder: Path, *names: str, count: int = 40) -> Path:
+    for name in names:
+        for i in range(count):
+            pictures.save(folder / name / f"{i}.png", len(name), i)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes"),
+    [
+        (["Train/a", "Train/b", "Test/a", "Test/b"], {"test": 80}),
+        (["training/a", "training/b", "testing/a"], {"test": 40}),
+        (["train/a", "train/b", "valid/a", "valid/b", "test/a", "test/b"], {"train": 80, "val": 80, "test": 80}),
+        (["train/a", "train/b", "validation/a", "validation/b"], {"test": 80}),
+    ],
+)
+def test_split_folders_go_by_their_usual_names(names: list[str], sizes: dict[str, int], tmp_path: Path) -> None:
+    found = folders.own_folder(own(tmp_path, *names))
+    assert found.names == ["a", "b"]
+    assert {part: found.count(part) for part in sizes} == sizes
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train/a", "train/b", "val/a", "valid/a"], "has val and valid; one folder for val is allowed"),
+        (["train/a", "train/b", "more/a"], "has more beside train; only val and test may be there"),
+        (["a", "b", "c/.hidden"], "has no images of c"),
+        (["a", "b/.hidden", "c/.hidden"], "has no images of b, c"),
+    ],
+)
+def test_folders_that_could_mean_two_things_are_refused(names: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        folders.own_folder(own(tmp_path, *names))
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    assert folders.own_folder(own(tmp_path, "train", "bus", "car")).names == ["bus", "car", "train"]
+
+
+def test_a_link_that_loops_is_refused(tmp_path: Path) -> None:
+    own(tmp_path, "a", "b")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="is a link to a folder above it"):
+        folders.own_folder(tmp_path)
+
+
+def test_files_that_are_left_out_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own(tmp_path, "a", "b")
+    for name in ("a/1.heic", "a/2.heic", "b/notes.txt"):
+        (tmp_path / name).touch()
+    with caplog.at_level("INFO"):
+        data.own_suite(str(tmp_path))
+    assert "2 classes (a, b ...); images: train" in caplog.text
+    assert "left out, as they are no images that are read: {'.heic': 2, '.txt': 1}" in caplog.text
 
 
 def test_nothing_there_lists_what_was_looked_for(tmp_path: Path) -> None:
@@ -375,7 +446,8 @@ def test_the_plan_says_what_is_there_and_what_is_needed(tmp_path: Path, monkeypa
 def test_sizes_of_files_that_are_kept(tmp_path: Path) -> None:
     places = acquire.Places(tmp_path, tmp_path / "tfds", tmp_path / "manual", given=tmp_path)
     steps = acquire.plan(chosen(["gic/imagenet", "fgvc/nabirds", "robustness/imagenet_c_frost"]), places, None, 224)
-    assert [(s.action, s.resize) for s in steps] == [("pack", "crop_248"), ("pack", "crop_256"), ("pack", "crop_248")]
+    assert [s.resize for s in steps] == ["crop_248", "crop_256", "crop_248"]
+    steps = [replace(s, action="pack") for s in steps]
     assert acquire.needed_bytes(steps, 224) == (0, 0, 145 * 10**9, ["fgvc/nabirds", "robustness/imagenet_c_frost"])
     assert "the files of fgvc/nabirds, robustness/imagenet_c_frost" in acquire.check_disk(steps, places, 224)[0]
     (demo,) = acquire.plan(chosen(["demo/digits"]), places, None, 224)
@@ -557,7 +629,7 @@ def test_fine_grained_sets_of_tfds_have_the_official_split(
     found = [prove.load_part(task, home, part) for part in prove.parts_of(task, home, "train+val")]
     assert sum(map(len, found)) == (4 if official else 6)
     assert all(part.problems == () for part in found)
-    assert found[0].made_by == "TFDS fake/1.0.0" + (" official" if official else "")
+    assert found[0].made_by == "TFDS fake/1.0.0" + (", official split" if official else "")
     shared = [f.text for f in prove.verify(task, home) if f.good is False]
     assert shared == ([] if name == "stanford_cars" else shared)  # the cars' ids repeat between the splits
     if name == "stanford_cars":
@@ -631,7 +703,7 @@ def test_one_damaged_source_does_not_stop_the_others(tmp_path: Path, monkeypatch
     said: list[str] = []
     steps = acquire.plan(pairs, places, None, 8)
     errors = acquire.prepare_all(steps, places, 8, False, 1, lambda e, *_: e, said.append)
-    assert errors == ["gic/imagenet: 'a layout nobody thought of'"]
+    assert errors == ["gic/imagenet: KeyError: 'a layout nobody thought of'"]
     assert said == ["vtab/dtd: train: 8 images; val: 4 images; test: 6 images"]
 
 
@@ -645,3 +717,59 @@ def test_own_folders_of_one_name_are_two_tasks(tmp_path: Path) -> None:
         names += suite.tasks
     assert len(set(names)) == 2
     assert all(name.startswith("pics-") for name in names)
+
+
+def test_a_benchmark_cannot_lack_classes_nor_have_images_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prove, "UNBALANCED", ("folder",))
+    suite, task = small(VTAB.task("kitti"), train=8, val=4, test=6)
+    folder = pictures.vtab_lists(tmp_path / "kitti", LISTS, 4)
+    home = packed(suite, task, folder, tmp_path / "data")
+    assert all(prove.load_part(task, home, part).problems == () for part in ("train", "val", "test"))
+    lines = [f"images/train800/{i:06d}.jpg 0\n" for i in range(7)]
+    (folder / "train800.txt").write_text("".join([*lines, lines[0]]))
+    (folder / "test.txt").write_text("".join(f"images/test/{i:06d}.jpg {i % 3}\n" for i in range(6)))
+    home = packed(suite, task, folder, tmp_path / "data")
+    problems = prove.load_part(task, home, "train").problems
+    assert "has no images of 3 of 4 classes; at most 2 may be absent" in problems[0]
+    assert "has 1 images twice" in problems[1]
+    assert "no images of 1 of 4 classes; at most 0" in prove.load_part(task, home, "test").problems[0]
+
+
+def test_verify_goes_on_whatever_is_damaged(tmp_path: Path) -> None:
+    home = packed(*DTD, pictures.vtab_lists(tmp_path / "dtd", LISTS, 47), tmp_path / "data")
+    np.save(home / "train/labels.npy", np.zeros(8))
+    (home / "val/ids.json").write_text("5")
+    np.save(home / "test/images.npy", np.load(home / "test/images.npy").transpose(0, 3, 1, 2))
+    wrong = [f.text for f in prove.verify(DTD[1], home) if f.good is False]
+    assert len(wrong) == 3
+    assert "labels float64" in wrong[0]
+    assert "is no list of names" in wrong[1]
+    assert "images uint8 (6, 3, 8, 8)" in wrong[2]
+    (home / "train/manifest.json").write_text('{"version": 2}')
+    assert "no packed split of version 2" in prove.verify(DTD[1], home)[0].text
+
+
+def test_the_plan_of_what_is_given_says_what_is_not_there(tmp_path: Path) -> None:
+    pictures.vtab_lists(tmp_path / "vtab-1k" / "dtd", LISTS, 47)
+    places = acquire.Places(tmp_path, tmp_path / "tfds", tmp_path / "manual", given=tmp_path / "vtab-1k")
+    steps = acquire.plan(chosen(["vtab/dtd", "vtab/svhn"]), places, None, 224)
+    assert [(s.action, s.name) for s in steps] == [("pack", "vtab/dtd"), ("ask", "vtab/svhn")]
+    assert "nothing of it is at" in steps[1].note
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        acquire.plan(chosen(["vtab/dtd"]), replace(places, given=tmp_path / "nix"), None, 224)
+
+
+def test_lists_as_editors_leave_them(tmp_path: Path) -> None:
+    folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
+    text = (folder / "test.txt").read_text()
+    (folder / "test.txt").write_bytes(b"\xef\xbb\xbf" + text.replace(" ", "\t").replace("\n", "\r\n").encode() + b"\n")
+    assert find(DTD[1], folder).count("test") == 6
+    (folder / "test.txt").write_bytes(b"\x8c\xff\x00")
+    with pytest.raises(ValueError, match="test.txt of .* is no text"):
+        find(DTD[1], folder)
+
+
+def test_an_unwritable_place_is_said(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(OSError, match="cannot be written .*Choose another data_root"):
+        packed(*DTD, pictures.vtab_lists(tmp_path / "dtd", LISTS, 47), tmp_path / "data")

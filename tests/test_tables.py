@@ -86,7 +86,7 @@ def test_mixed_weights_or_precision_are_marked() -> None:
     pair[1] = done(900, task="count", config={"precision": "bf16"})
     table = tables.make(DEMO, pair)
     assert list(table.cells.index) == ["san§"]
-    assert table.notes == ("§ runs of this row differ in pre-trained weights or precision.",)
+    assert table.notes == ("§ runs of this row differ in pre-trained weights, precision or the kind of data source.",)
 
 
 def test_best_on_test_is_marked_in_means_too() -> None:

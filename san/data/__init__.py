@@ -10,6 +10,7 @@ from san.data.pack import ids_digest
 from san.data.place import home_of, packed_bytes
 from san.data.prepare import prepare
 from san.data.sources import Source, folders
+from san.data.sources.files import other_files
 from san.data.split import Split, join
 from san.tasks import Suite, Task
 
@@ -25,7 +26,14 @@ def own_source(root: str) -> Source:
         raise FileNotFoundError(
             f"data.root is '{root}', which is no folder. Give data.root=FOLDER with FOLDER/CLASS/*.jpg."
         )
-    return folders.own_folder(path)
+    source = folders.own_folder(path)
+    sizes = ", ".join(f"{part} {source.count(part)}" for part in source.parts)
+    log.info(
+        "%s: %d classes (%s ...); images: %s", path, len(source.names or ()), ", ".join((source.names or ())[:5]), sizes
+    )
+    if others := other_files(path):
+        log.warning("%s: left out, as they are no images that are read: %s", path, dict(sorted(others.items())))
+    return source
 
 
 def own_suite(root: str) -> Suite:
@@ -54,7 +62,6 @@ def load(suite: Suite, task: Task, split: str, root: Path, resize: str, side: in
         demo.prepare(suite, task, home)
     if suite.name == OWN:
         source = own_source(task.facts["root"])
-        log.info("%s: packed in %s (%d images)", task.label, home, sum(task.splits.values()))
         prepare(suite, task, source, root, resize, side, force=False, progress=lambda examples, *_: examples)
     if not home.is_dir():
         raise FileNotFoundError(not_prepared(task, root, resize, side))

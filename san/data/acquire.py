@@ -7,10 +7,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from san.data import pack, prove
+from san.data import prove
 from san.data.place import home_of, packed_bytes
 from san.data.prepare import Progress, prepare
-from san.data.sources import find, tfds
+from san.data.sources import Source, find, tfds
+from san.data.sources.files import open_root
 from san.tasks import Suite, Task
 
 UNPACKED = 3  # TFDS holds a download, what it unpacks to, and what it prepares from that
@@ -33,13 +34,17 @@ class Places:
 
 @dataclass(frozen=True)
 class Step:
-    """What has to happen for one task: nothing (`done`), `pack`, `build` (fetch, convert, pack), or `ask` for files."""
+    """What has to happen for one task: nothing (`done`), `pack`, `build` (fetch, convert, pack), or `ask` for files.
+
+    source: what is packed, where it was given and found.
+    """
 
     suite: Suite
     task: Task
     resize: str
     action: str
     note: str
+    source: Source | None = None
 
     @property
     def name(self) -> str:
@@ -58,10 +63,21 @@ def step(suite: Suite, task: Task, places: Places, resize: str, side: int) -> St
     if suite.name == "demo":
         return Step(suite, task, resize, "done", "is drawn where it is needed")
     if places.given is not None:
-        return Step(suite, task, resize, "pack", f"from {places.given}")
+        return given(suite, task, resize, places.given)
     if whole(task, home):
         return Step(suite, task, resize, "done", str(home))
     return Step(suite, task, resize, *by_tfds(task, places))
+
+
+def given(suite: Suite, task: Task, resize: str, path: Path) -> Step:
+    """Look for a task in what the user has; raise FileNotFoundError or ValueError where that is no folder or zip."""
+    open_root(path)
+    try:
+        return Step(suite, task, resize, "pack", f"from {path}", find(task, path))
+    except FileNotFoundError:
+        return Step(suite, task, resize, "ask", f"nothing of it is at {path}; prepare.py --help lists the layouts")
+    except Exception as error:  # whatever is wrong with one source; the other tasks go on
+        return Step(suite, task, resize, "ask", in_words(error))
 
 
 def by_tfds(task: Task, places: Places) -> tuple[str, str]:
@@ -79,12 +95,12 @@ def by_tfds(task: Task, places: Places) -> tuple[str, str]:
 
 
 def whole(task: Task, home: Path) -> bool:
-    """Return whether all splits of a task are packed, from one source."""
+    """Return whether all splits of a task are packed, from one source, as their manifests say."""
     try:
         prove.one_source(task, home)
+        return all(prove.load_part(task, home, part) for part in prove.parts_of(task, home, "+".join(task.splits)))
     except ValueError:
         return False
-    return all(pack.manifest_of(home / part) for part in prove.parts_of(task, home, "+".join(task.splits)))
 
 
 def needed_bytes(steps: Sequence[Step], side: int) -> tuple[int, int, int, list[str]]:
@@ -109,6 +125,12 @@ def check_disk(steps: Sequence[Step], places: Places, side: int) -> tuple[str, b
     line = f"{size(download)} to download, at most {size(copies + packed)} of disk, {size(free)} free"
     line += f"; and the files of {', '.join(unknown)}, as large as they are" if unknown else ""
     return line, all(need <= available for need, available in disks.values())
+
+
+def in_words(error: Exception) -> str:
+    """Return the message of an error that we raise ourselves, and of others their kind as well."""
+    known = isinstance(error, ValueError | OSError | ModuleNotFoundError)
+    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 def size(count: int) -> str:
@@ -174,11 +196,10 @@ def prepare_all(
             if s.action == "ask":
                 raise FileNotFoundError(f"{s.name}: {s.note}")
             if s.action != "done" and not (s.action == "build" and tfds.name_of(s.task) in failed):
-                source = find(s.task, places.given or places.tfds)
+                source = s.source or find(s.task, places.tfds)
                 done = prepare(s.suite, s.task, source, places.root, s.resize, side, force, progress)
                 say(f"{s.name}: {'; '.join(done)}")
         except Exception as error:  # whatever is wrong with one source; the other tasks go on
-            known = isinstance(error, ValueError | OSError | LookupError | ModuleNotFoundError)
-            text = str(error) if known else f"{type(error).__name__}: {error}"
+            text = in_words(error)
             errors.append(text if s.name in text else f"{s.name}: {text}")
     return errors

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 VERSION = 2
+KEYS = {"version", "source", "count", "shape", "classes", "pixels", "labels", "ids", "digest"}
 Example = tuple[str, int, NDArray[np.uint8] | bytes]  # id, label, image (H, W, 3) or the bytes of its file
 
 
@@ -65,8 +66,12 @@ def write(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> 
     The examples are read once and never held. Raises OSError where the folder cannot be written, ValueError where the
     examples are none or unlike each other, and whatever reading them raises; nothing is left then.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, lock = begin(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished, lock = begin(folder)
+    except OSError as error:
+        text = f"{folder.parent} cannot be written ({error.strerror}). Choose another data_root (--root of the scripts)"
+        raise OSError(error.errno, text) from None
     try:
         manifest = {"version": VERSION, "source": source, **fill(unfinished, examples)}
         manifest["digest"] = fingerprint(manifest)
@@ -74,10 +79,9 @@ def write(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> 
         unfinished.chmod(0o755)
         put(unfinished, folder, manifest)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(
-                error.errno, f"The disk is full: nothing was kept of {folder}. Make room, run again"
-            ) from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            text = f"The disk is full ({error.strerror}): nothing was kept of {folder}. Make room, run again"
+            raise OSError(error.errno, text) from None
         raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -198,4 +202,5 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("version") == VERSION else None
+    whole = isinstance(manifest, dict) and manifest.keys() >= KEYS and isinstance(manifest["source"], dict)
+    return manifest if whole and manifest["version"] == VERSION else None

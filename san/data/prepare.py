@@ -5,17 +5,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from san.data import pack
 from san.data.place import expected, home_of, other_names
 from san.data.resize import resize
 from san.data.sources import Source
-from san.data.split import decode
+from san.data.split import decode, read
 from san.tasks import Suite, Task
 
 CHUNK = 256  # images in memory at a time
@@ -38,7 +39,7 @@ def prepare(
     for part in source.parts:
         about = source.describe(part) | {"form": form}
         old = pack.manifest_of(home / part)
-        if old is not None and about.items() <= old["source"].items():
+        if old is not None and about.items() <= old["source"].items() and readable(task, home / part, old):
             done.append(f"{part}: there already")
             continue
         about |= {"decoder": f"Pillow {PIL.__version__}", "names": source.names}
@@ -51,6 +52,15 @@ def prepare(
             f"{part}: {manifest['count']} images" + (f" instead of {old['source']['made_by']}'s" if old else "")
         )
     return done
+
+
+def readable(task: Task, folder: Path, manifest: dict[str, Any]) -> bool:
+    """Return whether a packed split is what its manifest says."""
+    try:
+        read(folder, int(manifest["count"]), len(task.classes))
+    except ValueError:
+        return False
+    return True
 
 
 def check(task: Task, source: Source) -> None:
@@ -103,7 +113,8 @@ def decoded(name: str, data: bytes | NDArray[np.uint8], task: Task) -> NDArray[n
     try:
         image = decode(data)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # PIL's ways to refuse a file
-        raise ValueError(f"Image {name} of {task.suite}/{task.name} cannot be decoded ({error}).") from error
+        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"Image {name} of {task.suite}/{task.name} cannot be decoded ({reason}).") from error
     native = task.facts.get("native")
     if native and image.shape != (native, native, 3):
         height, width = image.shape[:2]

@@ -13,6 +13,8 @@ from san.data.place import expected, other_names
 from san.data.split import Split, read
 from san.tasks import Task
 
+UNBALANCED = ("folder", "robustness")  # whose test images need not have all classes
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -49,7 +51,20 @@ def load_part(task: Task, home: Path, part: str, full: bool = False) -> Split:
     wanted = task.facts.get("restrict", len(task.classes))
     if part == "test" and "restrict" in task.facts and (found := len(np.unique(split.labels))) != wanted:
         problems.append(f"{home / part} has images of {found} classes; {wanted} are expected")
+    if (missing := uncovered(task, part, split)) is not None:
+        problems.append(f"{home / part} {missing}")
+    if repeated := len(split.ids) - len(set(split.ids)):
+        problems.append(f"{home / part} has {repeated} images twice")
     return replace(split, problems=tuple(problems))
+
+
+def uncovered(task: Task, part: str, split: Split) -> str | None:
+    """Say which classes a benchmark's split cannot lack: of its test images none, of the others half at most."""
+    absent = int((held(task, split) == 0).sum())
+    most = 0 if part == "test" else len(task.classes) // 2
+    if task.suite in UNBALANCED or absent <= most:
+        return None
+    return f"has no images of {absent} of {len(task.classes)} classes; at most {most} may be absent"
 
 
 def one_source(task: Task, home: Path) -> None:
@@ -88,7 +103,7 @@ def verify(task: Task, home: Path) -> list[Finding]:
     for part in parts_of(task, home, "+".join(task.splits)):
         try:
             splits[part] = load_part(task, home, part, full=True)
-        except ValueError as error:
+        except Exception as error:  # however it is damaged, the other splits are looked at
             findings.append(Finding(False, str(error)))
             continue
         findings += [Finding(False, problem) for problem in splits[part].problems]
@@ -104,7 +119,7 @@ def about(task: Task, part: str, split: Split) -> str:
     numbers = held(task, split)
     return (
         f"{part}: {len(split)} images, {np.count_nonzero(numbers)} of {len(numbers)} classes, "
-        f"{numbers.min()} to {numbers.max()} images a class, digest {split.fingerprint}"
+        f"{numbers.min()} to {numbers.max()} images a class, from {split.made_by}, digest {split.fingerprint}"
     )
 
 

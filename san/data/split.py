@@ -63,8 +63,14 @@ class Split:
     @property
     def made_by(self) -> str:
         """Where the images come from, in words."""
-        words = (" ".join(str(s[k]) for k in ("made_by", "builder", "layout") if s.get(k)) for s in self.source)
-        return ", ".join(dict.fromkeys(words))
+        words = (" ".join(s[k] for k in ("made_by", "builder") if s.get(k)) for s in self.source)
+        official = (", official split" if s.get("layout") == "official" else "" for s in self.source)
+        return "; ".join(dict.fromkeys(w + o for w, o in zip(words, official, strict=True)))
+
+    @property
+    def kind(self) -> str:
+        """What kind of source they come from."""
+        return "; ".join(dict.fromkeys(s["made_by"] for s in self.source))
 
     def image(self, i: int) -> NDArray[np.uint8]:
         """Return image i as uint8 `(H, W, 3)`, a copy."""
@@ -92,6 +98,12 @@ def read(folder: Path, expected: int, classes: int, full: bool = False) -> Split
         ids = json.loads((folder / "ids.json").read_text())
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{folder} cannot be read ({error}). {again}") from error
+    shape = (manifest["count"], *manifest["shape"]) if offsets is None else images.shape[:1]
+    if images.dtype != np.uint8 or labels.dtype != np.int64 or labels.ndim != 1 or images.shape[1:] != shape[1:]:
+        kinds = f"images {images.dtype} {images.shape}, labels {labels.dtype} {labels.shape}"
+        raise ValueError(f"{folder} holds {kinds}; its manifest says uint8 {shape} and int64. {again}")
+    if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+        raise ValueError(f"{folder / 'ids.json'} is no list of names. {again}")
     found = Images(images, offsets)
     if not len(found) == len(labels) == len(ids) == manifest["count"]:
         counts = f"{len(found)} images, {len(labels)} labels and {len(ids)} ids"

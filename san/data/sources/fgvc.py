@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from san.data.sources.files import Listed, Root, inside, read, require
+from san.data.sources.files import Listed, Root, inside, read, require, text
 from san.tasks import Task
 
 JSON = {"train": "train.json", "val": "val.json", "test": "test.json"}
@@ -79,12 +79,12 @@ def open_birds(task: Task, root: Root) -> Listed | None:
         require(root, (path for _, path, _ in rows), "images.txt")
     known = table(root, "classes.txt") if (root / "classes.txt").is_file() else {}
     names = [known.get(value, value) for value in label]
-    return Listed(root, "official lists", files, names, "official")
+    return Listed(root, "CUB-style lists", files, names, "official")
 
 
 def table(root: Root, name: str) -> dict[str, str]:
     """Read lines `KEY VALUE`."""
-    lines = read(root, name).decode().splitlines()
+    lines = text(root, name).splitlines()
     rows = dict(line.split(maxsplit=1) for line in lines if len(line.split(maxsplit=1)) == 2)
     if len(rows) != len([line for line in lines if line.strip()]):
         raise ValueError(f"{name} of {root} has lines that are not KEY VALUE, or a key twice.")

@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from san.data.pack import ids_digest
 from san.data.place import folder_name
 from san.data.sources.files import Listed, Root, class_folders, images_below
 from san.tasks import Task
 
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 PLACES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test", "val", "validation", "valid")}
 
 
@@ -57,33 +57,57 @@ def own_folder(root: Path) -> Listed:
     """Read a user's folder: `train/CLASS/` with `val/` and `test/` beside it, or class folders alone.
 
     A lone `val/` is the test split. What is not given is taken from the training images by a hash of their paths: 20 %
-    test, 10 % val, the same on every machine. Raises ValueError where there are no classes, or a split has other ones.
+    test, 10 % val, the same on every machine. Raises ValueError where there are no two classes, one has no images, or
+    a split has other ones.
     """
-    given = (
-        [place for place in ("train", "val", "test") if (root / place).is_dir()] if (root / "train").is_dir() else []
-    )
-    base, others = ("train" if given else ""), {place: place for place in given if place != "train"}
-    if list(others) == ["val"]:
-        others = {"test": "val"}
-    names = class_folders(root / base if base else root)
+    places = split_folders(root)
+    base = root / places["train"] if places else root
+    names = class_folders(base)
     if len(names) < 2:
-        raise ValueError(f"{root} has {len(names)} class folders {names}; train/CLASS/*.jpg or CLASS/*.jpg is allowed.")
+        raise ValueError(f"{base} has {len(names)} class folders {names}; train/CLASS/*.jpg or CLASS/*.jpg is allowed.")
     labels = {name: i for i, name in enumerate(names)}
     files: dict[str, list[tuple[str, str, int]]] = {"train": [], "val": [], "test": []}
-    for part, place in others.items():
+    for part, place in places.items():
         held = class_folders(root / place)
         odd = sorted(set(held) - set(names))
         if odd:
-            raise ValueError(f"{root / place} has classes that {base or root} has not: {odd[:5]}.")
-        files[part] = in_classes(root, place, {name: labels[name] for name in held})
-    for row in in_classes(root, base, labels):
-        files[drawn_split(row[1], others)].append(row)
-    empty = [part for part, rows in files.items() if not rows]
+            raise ValueError(f"{root / place} has classes that {base} has not: {odd[:5]}.")
+        rows = in_classes(root, place, {name: labels[name] for name in held})
+        files[part] += rows if part != "train" else []
+    rows = in_classes(root, places.get("train", ""), labels)
+    empty = sorted(set(names) - {names[label] for _, _, label in rows})
     if empty:
-        raise ValueError(f"{root} has too few images: none for {', '.join(empty)}.")
-    stats = [(path, Path(str(root), path).stat()) for rows in files.values() for _, path, _ in rows]
-    stamp = ids_digest([f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats])
-    return Listed(root, "image folders", files, names, stamp=stamp)
+        raise ValueError(f"{base} has no images of {', '.join(empty[:5])}. Remove the folder, or fill it.")
+    for row in rows:
+        files[drawn_split(row[1], places)].append(row)
+    without = [part for part, found in files.items() if not found]
+    if without:
+        raise ValueError(f"{root} has too few images: none for {', '.join(without)}.")
+    return Listed(root, "image folders", files, names)
+
+
+def split_folders(root: Path) -> dict[str, str]:
+    """Return the folders of `root` that are splits, by split, in any case; none where no `train` has class folders.
+
+    Raises ValueError where two folders are the same split, or a folder beside the splits is none.
+    """
+    found: dict[str, str] = {}
+    others = []
+    for name in class_folders(root):
+        part = next((part for part, words in SPLITS.items() if name.lower() in words), None)
+        if part is None:
+            others.append(name)
+        elif part in found:
+            raise ValueError(f"{root} has {found[part]} and {name}; one folder for {part} is allowed.")
+        else:
+            found[part] = name
+    if "train" not in found or not class_folders(root / found["train"]):
+        return {}
+    if others:
+        raise ValueError(f"{root} has {', '.join(others[:5])} beside {found['train']}; only val and test may be there.")
+    if "val" in found and "test" not in found:
+        found["test"] = found.pop("val")
+    return found
 
 
 def drawn_split(path: str, given: Collection[str]) -> str:
