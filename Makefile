@@ -8,14 +8,16 @@ FROM ?=
 JOBS ?=
 RETRY ?=
 FAIL_FAST ?=
+LAUNCHER ?=
+PROFILE ?=
 DATA ?= data
 BIN := $(VENV)/bin
 PREPARE := .venv-prepare
-SWEEP = $(PICK) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RETRY),--retry $(RETRY)) $(if $(FAIL_FAST),--fail-fast)
+SWEEP = $(PICK) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RETRY),--retry $(RETRY)) $(if $(FAIL_FAST),--fail-fast) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(PROFILE),--profile $(PROFILE))
 PICK = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) --seeds $(SEEDS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo plan status reproduce-vtab reproduce-fgvc reproduce-demo prepare-vtab prepare-fgvc prepare-gic prepare-robustness tables verify test test-data test-sweep lint types check bench clean
+.PHONY: help demo plan status reproduce-vtab reproduce-fgvc reproduce-demo prepare-vtab prepare-fgvc prepare-gic prepare-robustness tables verify test test-data test-sweep test-slurm lint types check bench clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -78,6 +80,10 @@ test-data: $(PREPARE)/installed  ## Synthetic archives of all 16 VTAB sources th
 
 test-sweep: $(VENV)/installed-dev  ## Sweeps that are killed, shared and resumed
 	$(BIN)/python -m pytest -m sweep tests/test_sweep.py
+
+test-slurm: $(VENV)/installed-dev  ## Sweeps on a real SLURM of one node (tests/one_node_slurm.sh start, as root)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[slurm,dev]'
+	$(BIN)/python -m pytest -m slurm tests/test_slurm.py
 
 lint: $(VENV)/installed-dev  ## Check style
 	$(BIN)/ruff check .

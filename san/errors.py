@@ -19,3 +19,7 @@ class AdapterFileError(ValueError):
 
 class Preempted(BaseException):
     """The run was told to stop, and has saved itself. No Exception, as nothing has failed."""
+
+
+class LaunchError(RuntimeError):
+    """A sweep that an engine would not take."""

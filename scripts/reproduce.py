@@ -1,8 +1,10 @@
 """Run every cell of a suite that has no record yet, then print the table. Killed? The same command goes on.
 
 python scripts/reproduce.py demo --methods ssf,san --tasks digits,count --seeds 0,1,2 epochs=5
-python scripts/reproduce.py vtab --plan      # what there is to do, how long it will take; runs nothing
-python scripts/reproduce.py vtab --status    # what is done, running, lost, failed and why; also while it runs elsewhere
+python scripts/reproduce.py vtab --plan                      # what there is to do, how long it will take
+python scripts/reproduce.py vtab --status                    # what is done, running, lost, failed and why
+python scripts/reproduce.py vtab --launcher slurm --jobs 8   # eight jobs share it; returns at once
+python scripts/reproduce.py vtab --cancel                    # takes the jobs back
 """
 
 import argparse
@@ -12,7 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from san import border
+from san.errors import LaunchError
 from san.tasks import load_suite, suite_names
 
 ROOT = Path(__file__).parents[1]
@@ -26,11 +31,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", help="comma-separated; default: all of the suite")
     parser.add_argument("--seeds", default="0", help="comma-separated")
     parser.add_argument("--backbone", help="default: the suite's own")
-    parser.add_argument("--jobs", type=int, help="processes at a time; default: one a visible GPU, one without any")
+    parser.add_argument(
+        "--jobs", type=int, help="processes (or SLURM jobs) at a time; default: one a visible GPU, or one"
+    )
     parser.add_argument("--retry", default="", help="failed, oom, or both: run those again, too")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails")
-    parser.add_argument("--plan", action="store_true", help="say what would be run, and stop")
-    parser.add_argument("--status", action="store_true", help="say how far the runs are, and stop")
+    parser.add_argument("--launcher", default="local", choices=("local", "slurm"), help="where processes are started")
+    parser.add_argument(
+        "--profile", type=Path, default=ROOT / "configs/cluster/slurm.yaml", help="what jobs ask SLURM for"
+    )
+    for name, what in (("plan", "what would be run"), ("status", "how far the runs are")):
+        parser.add_argument(f"--{name}", action="store_true", help=f"say {what}, and stop")
+    parser.add_argument("--cancel", action="store_true", help="cancel the SLURM jobs of this results folder")
     parser.add_argument("overrides", nargs="*", help="anything else that train.py takes, e.g. epochs=5")
     return parser.parse_intermixed_args()
 
@@ -43,18 +55,9 @@ def devices() -> list[str]:
     return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
 
 
-def report(cells: list[Any]) -> None:
-    """Print how far the runs are, and what is to be said of single ones."""
-    from san import plan  # noqa: PLC0415
-
-    states = [plan.state(cell) for cell in cells]
-    print(plan.summary(cells, states), *plan.lines(cells, states), sep="\n", flush=True)
-
-
-def main() -> None:
-    """Plan, run what is to be done, print the table; exit with 1 if a run failed, 143 if told to stop."""
-    args = arguments()
-    from san import plan, sweep  # noqa: PLC0415  (torch takes seconds)
+def cells_of(args: argparse.Namespace) -> list[Any]:
+    """Return the runs that the arguments mean."""
+    from san import plan  # noqa: PLC0415  (torch takes seconds)
 
     suite = load_suite(args.suite)
     tasks = [suite.task(name).name for name in args.tasks.split(",")] if args.tasks else list(suite.tasks)
@@ -62,19 +65,56 @@ def main() -> None:
     seeds = [int(seed) for seed in args.seeds.split(",")]
     overrides = [*args.overrides, *([f"backbone={args.backbone}"] if args.backbone else [])]
     found = border.sweep([f"{suite.name}/{task}" for task in tasks], methods, seeds, overrides)
-    cells = [plan.cell(*each) for each in found]
-    report(cells)
+    return [plan.cell(*each) for each in found]
+
+
+def report(cells: list[Any], folder: Path) -> None:
+    """Print how far the runs are, and what is to be said of single ones and of jobs."""
+    from san import plan, slurm  # noqa: PLC0415
+
+    states = [plan.state(cell) for cell in cells]
+    jobs = [f"slurm    {line}" for line in slurm.queued(folder)]
+    print(plan.summary(cells, states), *plan.lines(cells, states), *jobs, sep="\n", flush=True)
+
+
+def submit(args: argparse.Namespace, folder: Path) -> None:
+    """Hand the same command, as a local sweep of one process, to SLURM."""
+    from san import slurm  # noqa: PLC0415
+
+    words = {"--methods": args.methods, "--tasks": args.tasks, "--seeds": args.seeds, "--backbone": args.backbone}
+    words |= {"--retry": args.retry or None, "--jobs": "1"}
+    options = [f"{key}={value}" for key, value in words.items() if value is not None]
+    options += ["--fail-fast"] if args.fail_fast else []
+    command = [sys.executable, str(ROOT / "scripts/reproduce.py"), args.suite, *options, *args.overrides]
+    ids = slurm.submit(command, args.jobs or 1, yaml.safe_load(args.profile.read_text()), folder)
+    print(f"Submitted {len(ids)} jobs: {', '.join(ids)}. Logs: {folder}. make status shows how far they are.")
+
+
+def main() -> None:
+    """Plan, run what is to be done, print the table; exit with 1 if a run failed, 143 if told to stop."""
+    args = arguments()
+    from san import plan, slurm, sweep  # noqa: PLC0415
+
+    results = next((o.removeprefix("results=") for o in args.overrides if o.startswith("results=")), "results")
+    folder = Path(results).absolute() / "slurm"
+    if args.cancel:
+        print(*(f"cancelled {line}" for line in slurm.cancel(folder)), sep="\n")
+        return
+    cells = cells_of(args)
+    report(cells, folder)
     if args.plan or args.status:
         return
-    todo = plan.todo(cells, args.retry.split(","))
+    if args.launcher == "slurm":
+        submit(args, folder)
+        return
     gpus = devices()
+    todo = plan.todo(cells, args.retry.split(","))
     outcome = sweep.work(todo, args.jobs or max(1, len(gpus)), gpus, args.fail_fast, print)
     if outcome.stopped:
         print("Stopped: what was in flight is saved, and the same command goes on.", file=sys.stderr)
         sys.exit(143)
-    report(cells)
-    results = next((o.removeprefix("results=") for o in args.overrides if o.startswith("results=")), "results")
-    table = [sys.executable, str(ROOT / "scripts/tables.py"), suite.name, "--results", results]
+    report(cells, folder)
+    table = [sys.executable, str(ROOT / "scripts/tables.py"), args.suite, "--results", results]
     sys.exit(subprocess.run(table, check=False).returncode or bool(outcome.failed or outcome.lost))  # noqa: S603
 
 
@@ -83,7 +123,7 @@ if __name__ == "__main__":
         main()
     except border.COMPOSITION as error:
         sys.exit(f"Error: {border.explain(error)}")
-    except (LookupError, ValueError, OSError) as error:
+    except (LookupError, ValueError, OSError, LaunchError) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -26,7 +26,7 @@ ORDER = [
     "san.methods.lora", "san.methods.norm", "san.methods.partial", "san.methods.ssf", "san.methods.san",
     "san.methods.san_lora", "san.methods.vpt", "san.adapter", "san.record", "san.claim", "san.checkpoint", "san.loop", "san.provenance",
     "san.experiment", "san.progress",
-    "san.tracker", "san.run", "san.plan", "san.sweep", "san.tables", "san.border",
+    "san.tracker", "san.run", "san.plan", "san.sweep", "san.slurm", "san.tables", "san.border",
 ]  # fmt: skip
 ALONE = {  # who may import what nobody else does
     "timm": {"san.backbones.load", "san.backbones.sites", "san.data.augment"},
@@ -36,6 +36,7 @@ ALONE = {  # who may import what nobody else does
     "hydra": {"san.border"},
     "omegaconf": {"san.border"},
     "wandb": {"san.tracker"},
+    "submitit": {"san.slurm"},
     "sklearn": {"san.data.demo"},
     "pandas": {"san.tables"},
 }

@@ -78,7 +78,7 @@ def test_every_split_of_every_task(name, packed, copies):
         parts = [prove.load_part(task, home, part) for part in prove.parts_of(task, home, split)]
         sizes[split] = sum(len(part) for part in parts)
         assert all(part.labels.min() >= 0 and part.labels.max() < len(task.classes) for part in parts)
-        assert (sizes["train"], sizes["val"], sizes["train+val"]) == (800, 200, 1000)
+    assert (sizes["train"], sizes["val"], sizes["train+val"]) == (800, 200, 1000)
     assert sizes["test"] >= 50
     held = np.bincount(prove.load_part(task, home, "train").labels, minlength=len(task.classes))
     assert np.count_nonzero(held) > 0.9 * min(len(held), 800 / 3)

@@ -1,0 +1,87 @@
+"""Hand a sweep to SLURM through submitit: an array of jobs, each of which works through the same sweep.
+
+The jobs share it by claims. One that is pre-empted or out of time is queued again; what it was at has saved itself.
+Only this module knows submitit.
+"""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from san.errors import LaunchError
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one job runs: the command of a local sweep."""
+
+    command: tuple[str, ...]
+
+    def __call__(self) -> int:
+        """Run it; SLURM's signals reach it directly, as it is of the job."""
+        return subprocess.run(self.command, check=False).returncode  # noqa: S603  (our own program)
+
+    def checkpoint(self) -> Any:
+        """Say what is to be submitted when the job is queued again: the same, which goes on where it was."""
+        import submitit  # noqa: PLC0415
+
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def submit(command: Sequence[str], jobs: int, profile: Mapping[str, Any], folder: Path) -> list[str]:
+    """Submit an array of `jobs` jobs at once and return their ids; the logs go to `folder`.
+
+    Raises LaunchError with what sbatch says, or where there is no SLURM or no submitit.
+    """
+    try:
+        import submitit  # noqa: PLC0415
+    except ImportError as error:
+        raise LaunchError("LAUNCHER=slurm needs submitit: pip install -e '.[slurm]'.") from error
+    if shutil.which("sbatch") is None:
+        raise LaunchError("There is no sbatch here. Submit from a machine of the cluster, or run with LAUNCHER=local.")
+    executor = submitit.AutoExecutor(str(folder / "%j"), cluster="slurm")
+    try:
+        executor.update_parameters(
+            name="san", slurm_array_parallelism=jobs, **{k: v for k, v in profile.items() if v is not None}
+        )
+        with executor.batch():
+            submitted = [executor.submit(Unit(tuple(command))) for _ in range(jobs)]
+        ids = [job.job_id for job in submitted]
+    except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, NameError, ValueError) as error:
+        raise LaunchError(f"SLURM refused the sweep: {str(error).strip()}") from error
+    note = {"jobs": ids, "command": list(command), "submitted": time.time()}
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "submitted.jsonl").open("a") as file:
+        file.write(json.dumps(note) + "\n")
+    return ids
+
+
+def submitted(folder: Path) -> list[str]:
+    """Return the ids of all jobs that were submitted from a results folder."""
+    try:
+        lines = (folder / "submitted.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [job for line in lines for job in json.loads(line)["jobs"]]
+
+
+def queued(folder: Path) -> list[str]:
+    """Return a line for each of those jobs that SLURM still knows: id, state, reason or node."""
+    ids = submitted(folder)
+    if not ids or shutil.which("squeue") is None:
+        return []
+    command = ["squeue", "--noheader", "--array", "--format=%i %T %R", f"--jobs={','.join(ids)}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()  # noqa: S603
+
+
+def cancel(folder: Path) -> list[str]:
+    """Cancel those jobs that are still queued or running; return their lines."""
+    lines = queued(folder)
+    if lines:
+        subprocess.run(["scancel", *(line.split()[0] for line in lines)], check=False)  # noqa: S603, S607
+    return lines

@@ -1,0 +1,109 @@
+"""A real one-node SLURM (tests/one_node_slurm.sh start): submit, status, pre-emption and cancelling."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from san import slurm
+from san.errors import LaunchError
+
+pytestmark = pytest.mark.slurm
+ROOT = Path(__file__).parents[1]
+PROFILE = "slurm_partition: debug\ntimeout_min: 20\ncpus_per_task: 1\nslurm_signal_delay_s: 30\n"
+
+
+class Cluster:
+    """Sweeps of the demo suite on the cluster."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.results = folder / "results"
+        self.profile = folder / "profile.yaml"
+        self.profile.write_text(PROFILE)
+        self.data = data
+
+    def __call__(self, *options: str, epochs: int = 2) -> subprocess.CompletedProcess[str]:
+        chosen = ["--methods", "linear,san", "--tasks", "digits,count"]
+        command = [sys.executable, str(ROOT / "scripts/reproduce.py"), "demo", *chosen, *options]
+        command += [f"epochs={epochs}", "logger=none", f"results={self.results}", f"data_root={self.data}"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+
+    def submit(self, jobs: int, epochs: int = 2) -> list[str]:
+        done = self("--launcher", "slurm", "--profile", str(self.profile), "--jobs", str(jobs), epochs=epochs)
+        assert done.returncode == 0, done.stderr
+        assert f"Submitted {jobs} jobs" in done.stdout
+        return slurm.submitted(self.results / "slurm")
+
+    def wait(self, text: str, seconds: float, epochs: int = 2) -> str:
+        """Wait until the status says something."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            status = self("--status", epochs=epochs).stdout
+            if text in status:
+                return status
+            time.sleep(0.5)
+        raise AssertionError(f"'{text}' did not come: {status}")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, data_root: Path) -> Cluster:
+    if shutil.which("sinfo") is None:
+        pytest.fail("no SLURM: tests/one_node_slurm.sh start")
+    return Cluster(tmp_path, data_root)
+
+
+def test_jobs_share_a_sweep_to_its_end(cluster: Cluster) -> None:
+    begin = time.monotonic()
+    assert len(cluster.submit(2)) == 2
+    assert time.monotonic() - begin < 60  # it returns without waiting for the runs
+    cluster.wait("4 runs: 4 done", 200)
+    logs = "".join(p.read_text() for p in (cluster.results / "slurm").rglob("*.err"))
+    assert logs.count(" % in ") == 4  # no run twice
+    assert cluster().returncode == 0
+    assert (cluster.results / "tables" / "demo.csv").is_file()
+
+
+def test_a_pre_empted_job_saves_itself_and_goes_on(cluster: Cluster) -> None:
+    (job,) = cluster.submit(1, epochs=30)
+    cluster.wait("epoch ", 100, epochs=30)
+    subprocess.run(["sbatch", "-p", "urgent", "-n", "2", "--wrap", "sleep 1", "-o", "/dev/null"], check=True)
+    cluster.wait("PENDING", 60, epochs=30)
+    saved = list(cluster.results.rglob("*.checkpoint"))
+    assert len(saved) == 1
+    assert not list(cluster.results.rglob("*.claim"))
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)  # not to wait for two minutes
+    cluster.wait("running  demo/", 200, epochs=30)
+    assert cluster("--cancel", epochs=30).stdout.count("cancelled") == 1
+    cluster.wait("4 runs: ", 10, epochs=30)
+
+
+def test_cancelling_takes_the_jobs_back_and_leaves_the_records(cluster: Cluster) -> None:
+    cluster.submit(2, epochs=40)
+    cluster.wait("running  demo/", 100, epochs=40)
+    assert "cancelled" in cluster("--cancel").stdout
+    deadline = time.monotonic() + 60
+    while slurm.queued(cluster.results / "slurm") and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert slurm.queued(cluster.results / "slurm") == []
+    assert cluster("--cancel").stdout.strip() == ""
+
+
+def test_what_sbatch_says_is_shown(cluster: Cluster) -> None:
+    cluster.profile.write_text(PROFILE.replace("debug", "nowhere"))
+    refused = cluster("--launcher", "slurm", "--profile", str(cluster.profile))
+    assert refused.returncode == 1
+    assert "SLURM refused the sweep" in refused.stderr
+    assert "invalid partition" in refused.stderr
+    cluster.profile.write_text("partitions: debug\n")
+    unknown = cluster("--launcher", "slurm", "--profile", str(cluster.profile))
+    assert "SLURM refused the sweep" in unknown.stderr
+    assert "partitions" in unknown.stderr
+
+
+def test_without_sbatch_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(LaunchError, match="There is no sbatch here"):
+        slurm.submit(["true"], 1, {}, tmp_path)
