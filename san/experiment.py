@@ -1,7 +1,7 @@
 """An experiment: everything that defines one run, checked and typed, with its identity."""
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -162,10 +162,11 @@ def saved_adapter(path: str | None, task: Task) -> Path | None:
     return None if path is None else Path(path)
 
 
-def from_config(config: dict[str, Any], overrides: Sequence[str]) -> Experiment:
+def from_config(config: dict[str, Any], overrides: Sequence[str], load: Callable[..., Split] = data.load) -> Experiment:
     """Check a resolved configuration (plain dicts) and read the data that it names.
 
-    overrides: the settings given by hand, as `key=value`, that may make this a variant of its method.
+    overrides: the settings given by hand, as `key=value`, that may make this a variant of its method. load: data.load,
+    or what remembers what it has loaded.
     Raises LookupError or ValueError that says what came and what is allowed.
     """
     seed, method = config["seed"], dict(config["method"])
@@ -188,8 +189,8 @@ def from_config(config: dict[str, Any], overrides: Sequence[str]) -> Experiment:
     return Experiment(
         suite=suite,
         task=task,
-        train=None if restore else data.load(suite, task, protocol.train, *place),
-        evaluate=data.load(suite, task, protocol.evaluate, *place),
+        train=None if restore else load(suite, task, protocol.train, *place),
+        evaluate=load(suite, task, protocol.evaluate, *place),
         backbone=backbone,
         preprocess=preprocess,
         side=side,

@@ -3,15 +3,17 @@
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from san import claim, record
+from san import claim, data, record
+from san.data.split import Split
 from san.errors import RecordError
 from san.experiment import from_config
 from san.record import Record
+from san.tasks import Suite, Task
 
 STATES = ("done", "running", "failed", "oom", "lost", "missing", "blocked")
 
@@ -37,13 +39,32 @@ class State:
     holder: claim.Claim | None = None
 
 
-def cell(config: Mapping[str, Any], overrides: Sequence[str]) -> Cell:
+def cells(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[Cell]:
+    """Return the runs that resolved configurations describe; each split of a task is looked at once."""
+    known: dict[tuple[Any, ...], Split | Exception] = {}
+
+    def load(suite: Suite, task: Task, *place: Any) -> Split:
+        key = (suite.name, task.name, *place)
+        if key not in known:
+            try:
+                known[key] = data.load(suite, task, *place)
+            except (LookupError, ValueError, OSError) as error:
+                known[key] = error
+        found = known[key]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return [cell(config, overrides, load) for config, overrides in configs]
+
+
+def cell(config: Mapping[str, Any], overrides: Sequence[str], load: Callable[..., Split] = data.load) -> Cell:
     """Return the run that a resolved configuration describes; what hinders it is kept, not raised."""
-    method, data = config["method"]["name"], config["data"]
-    title = f"{data['suite']}/{data['task']} {method} seed {config['seed']}"
-    key = (data["suite"], config["backbone"]["name"], method)
+    method, chosen = config["method"]["name"], config["data"]
+    title = f"{chosen['suite']}/{chosen['task']} {method} seed {config['seed']}"
+    key = (chosen["suite"], config["backbone"]["name"], method)
     try:
-        path = from_config(dict(config), overrides).record_path()
+        path = from_config(dict(config), overrides, load).record_path()
     except (LookupError, ValueError, OSError) as error:
         return Cell(title, key, config, overrides, None, str(error))
     return Cell(title, key, config, overrides, path)

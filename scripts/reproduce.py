@@ -65,7 +65,7 @@ def cells_of(args: argparse.Namespace) -> list[Any]:
     seeds = [int(seed) for seed in args.seeds.split(",")]
     overrides = [*args.overrides, *([f"backbone={args.backbone}"] if args.backbone else [])]
     found = border.sweep([f"{suite.name}/{task}" for task in tasks], methods, seeds, overrides)
-    return [plan.cell(*each) for each in found]
+    return plan.cells(found)
 
 
 def report(cells: list[Any], folder: Path) -> None:

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,14 @@ def load_backbone(model: nn.Module, path: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file in hex."""
+    """Return the sha256 of a file in hex; a file that has not changed is read once in a process."""
+    stat = path.stat()
+    return read_sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def read_sha256(path: Path, size: int, changed: int) -> str:
+    """Read a file of that size and time, and return its sha256 in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
