@@ -204,6 +204,21 @@ def test_damaged_json_splits_are_named(change: Mapping[str, Any], message: str, 
         packed(*CUB, folder, tmp_path / "data")
 
 
+def test_a_map_says_where_images_lie_that_are_elsewhere(tmp_path: Path) -> None:
+    pictures.vpt_json(tmp_path, JSON, "elsewhere")
+    with pytest.raises(ValueError, match="or map it in paths.json"):
+        find(CUB[1], tmp_path)
+    shutil.move(tmp_path / "elsewhere/t/2.jpg", tmp_path / "single.jpg")
+    starts = {start: f"elsewhere/{start}" for start in ("b/", "c/", "v/", "t/")}
+    (tmp_path / "paths.json").write_text(json.dumps({**starts, "t/2.jpg": "single.jpg"}))
+    source = find(CUB[1], tmp_path)
+    wanted = [(tmp_path / path).read_bytes() for path in ("elsewhere/t/1.jpg", "single.jpg", "elsewhere/t/3.jpg")]
+    assert [image for _, _, image in source.examples("test")] == wanted
+    (tmp_path / "paths.json").write_text("[1]")
+    with pytest.raises(ValueError, match="paths.json of .* is no map from paths to paths"):
+        find(CUB[1], tmp_path)
+
+
 def birds(folder: Path) -> Path:
     rows = [
         ("11", "a/1.jpg", "5", "1"),

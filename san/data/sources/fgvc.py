@@ -5,7 +5,7 @@ rank is over the union of the three, so a class that a split lacks shifts nothin
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from san.data.sources.files import Listed, Root, inside, read, require, text
@@ -37,12 +37,32 @@ def read_json(task: Task, root: Root) -> Listed:
         raise ValueError(f"The json files of {root} mix kinds of class values; all numbers or all names are allowed.")
     label = {value: i for i, value in enumerate(sorted(values))}
     places = ("", *(f"{place}/" for place in task.facts.get("images", ())))
+    renamed = path_map(root)
     files = {
-        part: [(path, located(root, path, places), label[value]) for path, value in m.items()]
+        part: [(path, located(root, moved(path, renamed), places), label[value]) for path, value in m.items()]
         for part, m in maps.items()
     }
     names = [str(value) for value in label] if all(isinstance(v, str) for v in label) else None
     return Listed(root, "VPT's json splits", files, names)
+
+
+def path_map(root: Root) -> dict[str, str]:
+    """Read paths.json beside the json files, if it is there: where images lie that are not where these say.
+
+    A map from a path or the beginning of one (`car_ims/`) to what stands in its place (`cars/car_ims/`).
+    """
+    if not (root / "paths.json").is_file():
+        return {}
+    renamed = json.loads(text(root, "paths.json"))
+    if not isinstance(renamed, dict) or not all(isinstance(v, str) for v in renamed.values()):
+        raise ValueError(f"paths.json of {root} is no map from paths to paths.")
+    return renamed
+
+
+def moved(path: str, renamed: Mapping[str, str]) -> str:
+    """Return what a path of the json files is called here: by the longest beginning that is mapped."""
+    start = max((key for key in renamed if path.startswith(key)), key=len, default="")
+    return renamed[start] + path[len(start) :] if start else path
 
 
 def located(root: Root, path: str, places: Sequence[str]) -> str:
@@ -51,7 +71,8 @@ def located(root: Root, path: str, places: Sequence[str]) -> str:
         if inside(root, place + path).is_file():
             return place + path
     where = " or ".join(str(root.joinpath(*filter(None, (place, path)))) for place in places)
-    raise ValueError(f"The json files name {path}, but it is not there: put the images so that {where} exists.")
+    todo = f"put the images so that {where} exists, or map it in paths.json"
+    raise ValueError(f"The json files name {path}, but it is not there: {todo}.")
 
 
 def open_birds(task: Task, root: Root) -> Listed | None:
