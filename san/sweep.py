@@ -132,9 +132,13 @@ def answer(w: Worker) -> tuple[str, str]:
 
 
 def terminate(workers: list[Worker]) -> None:
-    """Tell processes to save and end, and wait for them."""
+    """Tell processes to save and end, and wait for them.
+
+    One that has just done its last step finishes the run instead, and ends as its pipe is closed.
+    """
     for w in workers:
         w.process.terminate()
+        w.pipe.close()
     for w in workers:
         w.process.join()
     workers.clear()
