@@ -3,11 +3,11 @@
 import tarfile
 from pathlib import Path
 
-from etils import epath
-
 
 def answer(folder, url):
     """Return what a download of `url`, unpacked, would be: the file of that name, or the folder that it unpacks to."""
+    from etils import epath
+
     name = str(getattr(url, "url", url)).partition("?")[0].rpartition("/")[2]
     if name == "102flowers.tgz":
         return epath.Path(folder / "images")
@@ -26,6 +26,8 @@ def mapped(folder):
 
 def extract(self, path):
     """Unpack a tar beside itself; TFDS's own would look for its record of the download."""
+    from etils import epath
+
     out = Path(str(path) + ".unpacked")
     if not out.exists():
         with tarfile.open(path) as tar:
