@@ -114,6 +114,7 @@ def held(path: Path) -> Iterator[Callable[[int, int], None] | None]:
     over = threading.Event()
 
     def live() -> None:
+        """Show signs of life until the claim is given back."""
         while not over.wait(TOUCH):
             with contextlib.suppress(OSError):
                 os.utime(path)

@@ -44,6 +44,7 @@ def cells(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[Ce
     known: dict[tuple[Any, ...], Split | Exception] = {}
 
     def load(suite: Suite, task: Task, *place: Any) -> Split:
+        """Load a split, or raise what it raised, once."""
         key = (suite.name, task.name, *place)
         if key not in known:
             try:
