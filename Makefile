@@ -79,7 +79,7 @@ test-data: $(PREPARE)/installed  ## Synthetic archives of all 16 VTAB sources th
 	$(PREPARE)/bin/python -m pytest -m data -W default tests/data_tier
 
 test-sweep: $(VENV)/installed-dev  ## Sweeps that are killed, shared and resumed
-	$(BIN)/python -m pytest -m sweep tests/test_sweep.py
+	$(BIN)/python -m pytest -m sweep
 
 test-slurm: $(VENV)/installed-dev  ## Sweeps on a real SLURM of one node (tests/one_node_slurm.sh start, as root)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[slurm,dev]'

@@ -19,10 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from san import ranks
 from san.errors import Preempted
 from san.record import Point
 
 log = logging.getLogger(__name__)
+RANDOM = ("cpu", "cuda")
 EVERY = 60.0  # seconds of training that a crash may cost, beyond the epoch in flight
 
 
@@ -54,8 +56,15 @@ class Checkpoint:
 
         A file that cannot be read is left aside with a warning: the run then begins anew.
         """
-        if not self.path.exists():
-            return Position()
+        at = self.read(model, optimizer, order) if self.path.exists() else Position()
+        if any(other != at for other in ranks.everyone(at)):
+            raise RuntimeError(
+                f"{self.path} is not the same to all ranks. Give results=, a folder that all of them share."
+            )
+        return at
+
+    def read(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: torch.Generator) -> Position:
+        """Read the file; return the position, or the beginning where it cannot be used."""
         try:
             with safe_open(self.path, "pt") as file:
                 facts = json.loads(file.metadata()["facts"])
@@ -72,8 +81,11 @@ class Checkpoint:
     ) -> None:
         """Put saved tensors in their places."""
         parameters = dict(model.named_parameters())
-        if {key[6:] for key in tensors if key.startswith("model/")} != set(self.trainable):
+        saved = {key[6:]: value.shape for key, value in tensors.items() if key.startswith("model/")}
+        if saved != {name: parameters[name].shape for name in self.trainable}:
             raise ValueError("it is of another model")
+        if not {"order", "cpu/0"} <= tensors.keys():
+            raise ValueError("it is of an older version")
         with torch.no_grad():
             for name in self.trainable:
                 parameters[name].copy_(tensors[f"model/{name}"])
@@ -85,19 +97,38 @@ class Checkpoint:
                 state.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         order.set_state(tensors["order"])
-        torch.set_rng_state(tensors["random"])
-        if "cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["cuda"])
+        mine = min(ranks.rank(), sum(key.startswith("cpu/") for key in tensors) - 1)  # there may be more ranks now
+        torch.set_rng_state(tensors[f"cpu/{mine}"])
+        if f"cuda/{mine}" in tensors:
+            torch.cuda.set_rng_state(tensors[f"cuda/{mine}"])
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
-        """Save the run, whole or not at all. order: the state of the order's generator when the epoch began."""
+        """Save the run, whole or not at all; rank 0 writes what all ranks come to at the same step.
+
+        order: the state of the order's generator when the epoch began.
+        """
+        cuda = (torch.cuda.get_rng_state(),) if torch.cuda.is_available() else ()
+        states = ranks.everyone((torch.get_rng_state(), *cuda))
+        if ranks.rank() == 0:
+            self.write(self.tensors(model, optimizer, order, states), at)
+        ranks.everyone(None)  # none ends before it is written: torchrun would kill the others
+        self.saved = time.monotonic()
+
+    def tensors(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, states: Sequence[tuple[Tensor, ...]]
+    ) -> dict[str, Tensor]:
+        """Name all that is saved. states: the random states of each rank's devices."""
         parameters = dict(model.named_parameters())
-        tensors = {f"model/{name}": parameters[name].detach() for name in self.trainable}
+        named = {f"model/{name}": parameters[name].detach() for name in self.trainable}
         for index, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{key}": value for key, value in values.items() if value is not None}
-        tensors |= {"order": order, "random": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            tensors["cuda"] = torch.cuda.get_rng_state()
+            named |= {f"optimizer/{index}/{key}": value for key, value in values.items() if value is not None}
+        named |= {
+            f"{kind}/{rank}": s for rank, both in enumerate(states) for kind, s in zip(RANDOM, both, strict=False)
+        }
+        return named | {"order": order}
+
+    def write(self, tensors: Mapping[str, Tensor], at: Position) -> None:
+        """Write the file, whole or not at all."""
         facts: dict[str, Any] = {"position": asdict(at), "curve": [asdict(point) for point in self.curve]}
         new = self.path.with_name(f".{self.path.name}-{os.getpid()}")
         try:
@@ -106,19 +137,19 @@ class Checkpoint:
             new.replace(self.path)
         finally:
             new.unlink(missing_ok=True)
-        self.saved = time.monotonic()
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
-        """Save and raise Preempted if the run was told to stop."""
-        if self.stop.is_set():
+        """Save and raise Preempted if the run, or another rank of it, was told to stop."""
+        if any(ranks.everyone(self.stop.is_set())):
             self.save(model, optimizer, order, at)
             raise Preempted(f"stopped in epoch {at.epoch}; saved in {self.path}")
 
     def after_epoch(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
-        """Save if the last time is a while ago."""
-        if time.monotonic() - self.saved > EVERY:
+        """Save if the last time is a while ago; several ranks, whose clocks differ, always do."""
+        if ranks.count() > 1 or time.monotonic() - self.saved > EVERY:
             self.save(model, optimizer, order, at)
 
     def remove(self) -> None:
         """Take the file away: the run is over."""
-        self.path.unlink(missing_ok=True)
+        if ranks.rank() == 0:
+            self.path.unlink(missing_ok=True)

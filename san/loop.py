@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from san import ranks
 from san.checkpoint import Checkpoint, Position
 from san.data.batches import Batches
 from san.errors import NonFiniteLossError
@@ -122,13 +123,14 @@ def fit(
     optimizer = make_optimizer(model, recipe)
     steps, warmup = recipe.epochs * len(batches), recipe.warmup_epochs * len(batches)
     at = checkpoint.load(model, optimizer, batches.order) if checkpoint else Position()
+    forward = ranks.spread(model)
     for epoch in range(at.epoch, recipe.epochs + 1):
         model.train()
         begin, before, order = time.perf_counter(), at.seconds, batches.order.get_state()
         for images, labels in batches.after(at.batch):
             step = (epoch - 1) * len(batches) + at.batch
             lr = lr_at(step, steps, warmup, recipe.lr)
-            value = train_step(model, optimizer, images, labels, lr, recipe)
+            value = train_step(forward, optimizer, images, labels, lr, recipe, batches.weight(at.batch))
             if step == 0:
                 check_gradients(model, trainable)
             if not math.isfinite(value):
@@ -148,16 +150,25 @@ def fit(
 
 
 def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, lr: float, recipe: Recipe
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    lr: float,
+    recipe: Recipe,
+    weight: float = 1.0,
 ) -> float:
-    """Compute the gradients of a batch, leave them to the optimiser at learning rate `lr`; return the loss."""
+    """Compute the gradients of a batch, leave them to the optimiser at learning rate `lr`; return the loss.
+
+    weight: of these images in the mean over all ranks, which the returned loss is, too.
+    """
     for group in optimizer.param_groups:
         group["lr"] = lr
     with mixed(images.device, recipe.precision):
-        loss = F.cross_entropy(model(images).float(), labels, label_smoothing=recipe.smoothing)
+        loss = weight * F.cross_entropy(model(images).float(), labels, label_smoothing=recipe.smoothing)
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
-    return loss.item()
+    return ranks.total(loss.detach()).item() / ranks.count()
 
 
 def check_gradients(model: nn.Module, trainable: Sequence[str]) -> None:
@@ -185,6 +196,7 @@ def evaluate(model: nn.Module, batches: Batches, precision: str = "fp32", restri
             logits = torch.full_like(logits, -torch.inf).index_copy(1, classes, logits[:, classes])
         correct += (logits.argmax(1) == labels).sum()
         loss += F.cross_entropy(logits, labels, reduction="sum")
+    correct, loss = ranks.total(correct), ranks.total(loss)
     mean = float(loss) / len(batches.split)
     if not math.isfinite(mean):
         raise NonFiniteLossError(f"The loss of the evaluated split is {mean}: the weights are broken. Lower lr.")

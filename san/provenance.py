@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from san import __version__
+from san import __version__, ranks
 
 ROOT = Path(__file__).parents[1]
 POWERCAP = Path("/sys/class/powercap")  # RAPL counters; the kernel lets only root read them by default
@@ -50,7 +50,13 @@ def pick_device(wanted: str) -> torch.device:
 def describe(device: torch.device) -> dict[str, Any]:
     """Return what a device is."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"type": device.type, "name": name, "threads": torch.get_num_threads(), "system": platform.platform()}
+    return {
+        "type": device.type,
+        "name": name,
+        "count": ranks.count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+    }
 
 
 class Meter:

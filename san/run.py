@@ -1,6 +1,7 @@
 """One run: skip if done -> build -> fit -> evaluate -> write one record."""
 
 import contextlib
+import io
 import logging
 import signal
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from san import backbones, claim, record
+from san import backbones, claim, ranks, record
 from san.adapter import Adapter, attach, restore
 from san.checkpoint import Checkpoint
 from san.data.batches import Batches
@@ -34,17 +35,19 @@ def run(config: dict[str, Any], overrides: Sequence[str]) -> float | None:
     """
     experiment = from_config(config, overrides)
     path = experiment.record_path()
-    if (accuracy := finished(experiment)) is not None:
+    ranks.meet(experiment.device)
+    if (accuracy := ranks.everyone(finished(experiment))[0]) is not None:
         return accuracy
     record.check_writable(path)
-    with claim.held(claim.path_of(path)) as report:
-        if report is None:
+    with claim.held(claim.path_of(path)) if ranks.rank() == 0 else contextlib.nullcontext(None) as report:
+        if not ranks.everyone(report is not None)[0]:
             log.info("%s: another process is running it (%s)", experiment.title, claim.path_of(path))
             return None
-        if (accuracy := finished(experiment)) is not None:  # between the first look and the claim
+        accuracy = ranks.everyone(finished(experiment))[0]  # between the first look and the claim
+        if accuracy is not None:
             return accuracy
         with stopped_by_sigterm() as stop:
-            return attempt(experiment, report, stop)
+            return attempt(experiment, report or (lambda epoch, epochs: None), stop)
 
 
 def finished(experiment: Experiment) -> float | None:
@@ -61,9 +64,8 @@ def attempt(experiment: Experiment, report: Callable[[int, int], None], stop: th
     """Build, train, evaluate and write the record, whatever comes of it."""
     path, config = experiment.record_path(), experiment.config
     adapter, weights = build(experiment)
-    tracker = open_tracker(
-        config["logger"]["name"], config, experiment.identity, experiment.suite.name, experiment.method
-    )
+    logger = config["logger"]["name"] if ranks.rank() == 0 else "none"
+    tracker = open_tracker(logger, config, experiment.identity, experiment.suite.name, experiment.method)
     checkpoint = Checkpoint(path.with_suffix(".checkpoint"), adapter.trainable, stop)
     try:
         result = experiment.record("done", weights, **train(experiment, adapter, tracker, checkpoint, report))
@@ -72,12 +74,15 @@ def attempt(experiment: Experiment, report: Callable[[int, int], None], stop: th
         raise
     except Exception as error:
         status = "oom" if isinstance(error, torch.OutOfMemoryError) else "failed"
-        if record.finished(path) is None:  # a run that fails does not take the place of one that did not
+        # A run that fails does not take the place of one that did not.
+        if record.finished(path) is None and ranks.rank() == 0:
             record.write(experiment.record(status, weights, error=traceback.format_exc()), path)
         checkpoint.remove()
         tracker.finish({"status": status}, failed=True)
         log.error("%s: %s (%s)", experiment.title, status, str(error).partition("\n")[0])  # the rest of a sweep goes on
         raise
+    if ranks.rank() > 0:
+        return result.accuracy
     record.write(result, path)
     checkpoint.remove()
     tracker.finish({"accuracy": result.accuracy, **result.params, **result.seconds})
@@ -137,9 +142,10 @@ def train(
     """Fit and evaluate; return the outcome's fields of the record."""
     model, recipe, every = adapter.model.to(experiment.device), experiment.recipe, experiment.protocol.every
     shared = experiment.preprocess, experiment.side, experiment.device
-    held_out = Batches(experiment.evaluate, 256, *shared)
+    share = ranks.rank(), ranks.count()
+    held_out = Batches(experiment.evaluate, 256, *shared, share=share)
     restrict = "restrict" in experiment.task.facts
-    progress, curve = Progress(experiment.title), checkpoint.curve
+    progress, curve = Progress(experiment.title, None if ranks.rank() == 0 else io.StringIO()), checkpoint.curve
 
     def score(epoch: int) -> dict[str, float]:
         found = evaluate(model, held_out, recipe.precision, restrict)
@@ -159,7 +165,8 @@ def train(
         else:
             order = torch.Generator().manual_seed(experiment.seed)
             mixing = experiment.augment, len(experiment.task.classes), experiment.workers
-            training = Batches(experiment.train, recipe.batch_size, *shared, order, *mixing)
+            training = Batches(experiment.train, recipe.batch_size, *shared, order, *mixing, share)
+            ranks.part_ways(experiment.seed)
             fitted = fit(model, training, recipe, adapter.trainable, progress.step, after_epoch, checkpoint)
             seconds = {"fit": fitted, "step": fitted / (recipe.epochs * len(training))}
     finally:

@@ -5,32 +5,48 @@ Only this module knows submitit.
 """
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from san import claim
 from san.errors import LaunchError
 
+REQUEUES = 1000  # times that a job may run out of time and be queued again; submitit's own limit is 3
 
-@dataclass(frozen=True)
+
 class Unit:
     """What one job runs: the command of a local sweep."""
 
-    command: tuple[str, ...]
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = tuple(command)
+        self.pid = 0
 
     def __call__(self) -> int:
-        """Run it; SLURM's signals reach it directly, as it is of the job."""
-        return subprocess.run(self.command, check=False).returncode  # noqa: S603  (our own program)
+        """Run it; polled, so that `checkpoint`, which a signal calls amid this, finds no lock taken."""
+        process = subprocess.Popen(self.command)  # noqa: S603  (our own program)
+        self.pid = process.pid
+        while process.poll() is None:
+            time.sleep(0.2)
+        return process.returncode
 
     def checkpoint(self) -> Any:
-        """Say what is to be submitted when the job is queued again: the same, which goes on where it was."""
+        """Stop the sweep, which saves what it is at, and return what submitit is to queue: the same command.
+
+        Only then may the job be queued again: SLURM kills it as it does so.
+        """
         import submitit  # noqa: PLC0415
 
-        return submitit.helpers.DelayedSubmission(self)
+        if claim.born(self.pid):
+            os.kill(self.pid, signal.SIGTERM)
+        while claim.born(self.pid):
+            time.sleep(0.2)
+        return submitit.helpers.DelayedSubmission(Unit(self.command))
 
 
 def submit(command: Sequence[str], jobs: int, profile: Mapping[str, Any], folder: Path) -> list[str]:
@@ -44,13 +60,13 @@ def submit(command: Sequence[str], jobs: int, profile: Mapping[str, Any], folder
         raise LaunchError("LAUNCHER=slurm needs submitit: pip install -e '.[slurm]'.") from error
     if shutil.which("sbatch") is None:
         raise LaunchError("There is no sbatch here. Submit from a machine of the cluster, or run with LAUNCHER=local.")
-    executor = submitit.AutoExecutor(str(folder / "%j"), cluster="slurm")
+    executor = submitit.AutoExecutor(str(folder / "%j"), cluster="slurm", slurm_max_num_timeout=REQUEUES)
     try:
         executor.update_parameters(
             name="san", slurm_array_parallelism=jobs, **{k: v for k, v in profile.items() if v is not None}
         )
         with executor.batch():
-            submitted = [executor.submit(Unit(tuple(command))) for _ in range(jobs)]
+            submitted = [executor.submit(Unit(command)) for _ in range(jobs)]
         ids = [job.job_id for job in submitted]
     except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, NameError, ValueError) as error:
         raise LaunchError(f"SLURM refused the sweep: {str(error).strip()}") from error

@@ -20,6 +20,7 @@ from san.errors import Preempted
 from san.plan import Cell
 
 Say = Callable[[str], None]
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 PARENT = 2.0  # seconds between looks at whether the sweep itself still lives
 
 
@@ -45,7 +46,7 @@ class Outcome:
 def work(cells: Sequence[Cell], jobs: int, devices: Sequence[str], fail_fast: bool, say: Say) -> Outcome:
     """Run cells in `jobs` processes, each on one of `devices` (CUDA's names, or none); return how they ended.
 
-    SIGTERM and Ctrl-C stop the processes, which save what they are at.
+    SIGTERM, Ctrl-C and SIGUSR2 (SLURM's when time is nearly up) stop the processes, which save what they are at.
     """
     waiting, failed, lost = list(cells), [], []
     workers: list[Worker] = []
@@ -78,8 +79,8 @@ def work(cells: Sequence[Cell], jobs: int, devices: Sequence[str], fail_fast: bo
 
 @contextlib.contextmanager
 def stopping(stop: threading.Event) -> Any:
-    """Let SIGTERM and Ctrl-C set `stop`."""
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    """Let each of STOPPING set `stop`."""
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in STOPPING}
     try:
         yield
     finally:
@@ -148,7 +149,8 @@ def serve(pipe: Connection, device: str | None, parent: int) -> None:
     """Run what comes through the pipe until it closes; end with the sweep, saving what is in flight."""
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep passes Ctrl-C on as SIGTERM
+    for number in (signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # the sweep passes them on as SIGTERM
     threading.Thread(target=watch, args=(parent,), daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from san.run import run  # noqa: PLC0415  (seconds, and after the device is chosen)

@@ -24,7 +24,7 @@ ORDER = [
     "san.lowrank", "san.bottleneck", "san.passing", "san.methods", "san.methods.adapter", "san.methods.adapter_plus",
     "san.methods.adaptformer", "san.methods.bitfit", "san.methods.dora", "san.methods.full", "san.methods.linear",
     "san.methods.lora", "san.methods.norm", "san.methods.partial", "san.methods.ssf", "san.methods.san",
-    "san.methods.san_lora", "san.methods.vpt", "san.adapter", "san.record", "san.claim", "san.checkpoint", "san.loop", "san.provenance",
+    "san.methods.san_lora", "san.methods.vpt", "san.adapter", "san.record", "san.claim", "san.ranks", "san.checkpoint", "san.loop", "san.provenance",
     "san.experiment", "san.progress",
     "san.tracker", "san.run", "san.plan", "san.sweep", "san.slurm", "san.tables", "san.border",
 ]  # fmt: skip

@@ -62,6 +62,7 @@ class Batches:
     A shuffled split that fits is brought to the device as pixels, once; others are made from the map, some batches
     ahead of the device. Where images are augmented, `workers` processes make them (0: this one), and labels may be
     soft, `(B, classes)`.
+    share: (rank, ranks) where several processes draw the same order and each takes every ranks-th image of a batch.
     """
 
     split: Split
@@ -73,10 +74,25 @@ class Batches:
     augment: Augment = PLAIN
     classes: int = 0
     workers: int = 0
+    share: tuple[int, int] = (0, 1)
     resident: list[Tensor] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        last = len(self.split) % self.size or self.size
+        if self.shuffle is not None and last < self.share[1]:
+            raise ValueError(
+                f"batch_size {self.size} leaves {last} images for the last batch of an epoch, and {self.share[1]} "
+                f"processes share it. Give another batch_size=, or start fewer processes."
+            )
 
     def __len__(self) -> int:
         return math.ceil(len(self.split) / self.size)
+
+    def weight(self, batch: int) -> float:
+        """Return what a mean over this rank's images of a batch counts in the mean over the ranks (1 where even)."""
+        whole = min(self.size, len(self.split) - batch * self.size)
+        rank, ranks = self.share
+        return len(range(rank, whole, ranks)) * ranks / whole
 
     @property
     def order(self) -> torch.Generator:
@@ -92,12 +108,15 @@ class Batches:
         count = len(self.split)
         order = torch.arange(count) if self.shuffle is None else torch.randperm(count, generator=self.shuffle)
         labels = torch.from_numpy(self.split.labels)
-        rows = torch.split(order, self.size)
+        rows = list(torch.split(order, self.size))
         seeds = [0] * len(rows)
         if self.augment != PLAIN:
             seeds = torch.randint(2**31, (count + len(rows),), generator=self.order).tolist()
-        rows, mixing, drawing = rows[done:], seeds[done : len(rows)], seeds[len(rows) :]
-        for index, images, seed in zip(rows, self.images(rows, drawing), mixing, strict=True):
+        mixing, drawing = seeds[done : len(rows)], seeds[len(rows) :]
+        rank, ranks = self.share
+        rows = [mine for index in rows[done:] if len(mine := index[rank::ranks])]
+        made = self.images(rows, drawing)
+        for index, images, seed in zip(rows, made, mixing, strict=False):  # only evaluating, unmixed, has fewer rows
             targets = labels[index].to(self.device)
             yield self.augment.mix(images, targets, self.classes, seed)
 
