@@ -110,7 +110,12 @@ class Checkpoint:
         cuda = (torch.cuda.get_rng_state(),) if torch.cuda.is_available() else ()
         states = ranks.everyone((torch.get_rng_state(), *cuda))
         if ranks.rank() == 0:
-            self.write(self.tensors(model, optimizer, order, states), at)
+            try:
+                self.write(self.tensors(model, optimizer, order, states), at)
+            except (OSError, SafetensorError) as error:  # a full disk may have room again by the end
+                log.warning(
+                    "%s cannot be written (%s); a run that is killed goes on from an older one.", self.path, error
+                )
         ranks.everyone(None)  # none ends before it is written: torchrun would kill the others
         self.saved = time.monotonic()
 
@@ -142,7 +147,9 @@ class Checkpoint:
         """Save and raise Preempted if the run, or another rank of it, was told to stop."""
         if any(ranks.everyone(self.stop.is_set())):
             self.save(model, optimizer, order, at)
-            raise Preempted(f"stopped in epoch {at.epoch}; saved in {self.path}")
+            raise Preempted(
+                f"stopped in epoch {at.epoch}; {'saved in' if self.path.exists() else 'not in'} {self.path}"
+            )
 
     def after_epoch(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
         """Save if the last time is a while ago; several ranks, whose clocks differ, always do."""

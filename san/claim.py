@@ -66,8 +66,11 @@ def read(path: Path) -> Claim | None:
 def write(claim: Claim, path: Path) -> None:
     """Write a claim over what is there, whole."""
     new = path.with_name(f".{path.name}-{claim.token}")
-    new.write_text(json.dumps(asdict(claim)))
-    new.replace(path)
+    try:
+        new.write_text(json.dumps(asdict(claim)))
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def take(path: Path) -> Claim | None:
@@ -75,8 +78,8 @@ def take(path: Path) -> Claim | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     mine = Claim(socket.gethostname(), os.getpid(), born(os.getpid()), time.time(), uuid.uuid4().hex)
     new = path.with_name(f".{path.name}-{mine.token}")
-    new.write_text(json.dumps(asdict(mine)))
     try:
+        new.write_text(json.dumps(asdict(mine)))
         os.link(new, path)  # fails if there is one, and what is there is whole
         return mine
     except FileExistsError:
@@ -121,8 +124,14 @@ def held(path: Path) -> Iterator[Callable[[int, int], None] | None]:
 
     thread = threading.Thread(target=live, daemon=True)
     thread.start()
+
+    def report(epoch: int, epochs: int) -> None:
+        """Say how far the run is; a disk that is full does not end it."""
+        with contextlib.suppress(OSError):
+            write(replace(claim, epoch=epoch, epochs=epochs), path)
+
     try:
-        yield lambda epoch, epochs: write(replace(claim, epoch=epoch, epochs=epochs), path)
+        yield report
     finally:
         over.set()
         thread.join()

@@ -5,6 +5,14 @@ class WeightsError(RuntimeError):
     """Pre-trained weights that cannot be had: missing, corrupt, or of another model."""
 
 
+class NotPreparedError(FileNotFoundError):
+    """A task whose images are not packed yet. needs: what they will take on the disk, in bytes, where it is known."""
+
+    def __init__(self, message: str, needs: int | None) -> None:
+        super().__init__(message)
+        self.needs = needs or 0
+
+
 class NonFiniteLossError(RuntimeError):
     """The training loss became NaN or infinite."""
 

@@ -41,7 +41,8 @@ class Record:
 
     variant: the settings that depart from the recipe, as given, in words; runs of one row of a table share it.
     selected_on: where the epoch was chosen (`last` or a split); evaluated_on: the split behind `last` and `best`.
-    params: the method's counts; seconds, peak_bytes (of the process, or on the GPU) and joules: None where unknown.
+    params: the method's counts. seconds: `build` (backbone, weights, method), `fit`, `step` (mean), `evaluate`.
+    peak_bytes: of the process, or on the GPU; it and joules are None where unknown.
     """
 
     id: str

@@ -5,6 +5,7 @@ import io
 import logging
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -63,12 +64,16 @@ def finished(experiment: Experiment) -> float | None:
 def attempt(experiment: Experiment, report: Callable[[int, int], None], stop: threading.Event) -> float:
     """Build, train, evaluate and write the record, whatever comes of it."""
     path, config = experiment.record_path(), experiment.config
+    begin = time.perf_counter()
     adapter, weights = build(experiment)
+    built = time.perf_counter() - begin
     logger = config["logger"]["name"] if ranks.rank() == 0 else "none"
     tracker = open_tracker(logger, config, experiment.identity, experiment.suite.name, experiment.method)
     checkpoint = Checkpoint(path.with_suffix(".checkpoint"), adapter.trainable, stop)
     try:
-        result = experiment.record("done", weights, **train(experiment, adapter, tracker, checkpoint, report))
+        outcome = train(experiment, adapter, tracker, checkpoint, report)
+        outcome["seconds"]["build"] = built
+        result = experiment.record("done", weights, **outcome)
     except (KeyboardInterrupt, Preempted):
         tracker.finish({"status": "interrupted"}, failed=True)
         raise
@@ -147,8 +152,12 @@ def train(
     restrict = "restrict" in experiment.task.facts
     progress, curve = Progress(experiment.title, None if ranks.rank() == 0 else io.StringIO()), checkpoint.curve
 
+    seconds = {"fit": 0.0, "evaluate": 0.0, "step": 0.0}
+
     def score(epoch: int) -> dict[str, float]:
+        begin = time.perf_counter()
         found = evaluate(model, held_out, recipe.precision, restrict)
+        seconds["evaluate"] += time.perf_counter() - begin
         curve.append(Point(epoch, found.correct, found.total))
         return {"eval/accuracy": found.accuracy, "eval/loss": found.loss}
 
@@ -158,7 +167,6 @@ def train(
         tracker.log({"train/loss": loss, **(score(epoch) if due else {})}, epoch)
 
     meter = Meter(experiment.device)
-    seconds = {"fit": 0.0, "step": 0.0}
     try:
         if experiment.train is None:
             tracker.log(score(0), 0)
@@ -168,7 +176,7 @@ def train(
             training = Batches(experiment.train, recipe.batch_size, *shared, order, *mixing, share)
             ranks.part_ways(experiment.seed)
             fitted = fit(model, training, recipe, adapter.trainable, progress.step, after_epoch, checkpoint)
-            seconds = {"fit": fitted, "step": fitted / (recipe.epochs * len(training))}
+            seconds |= {"fit": fitted, "step": fitted / (recipe.epochs * len(training))}
     finally:
         progress.close()
     return {

@@ -10,14 +10,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from san.errors import Preempted
-from san.plan import Cell
+from san.plan import Cell, stamp
 
 Say = Callable[[str], None]
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -32,15 +32,16 @@ class Worker:
     pipe: Connection
     device: str | None
     cell: Cell | None = None
+    gone: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """How the runs ended: titles of those that failed, and of those whose process died."""
 
-    failed: list[str]
-    lost: list[str]
-    stopped: bool
+    failed: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    stopped: bool = False
 
 
 def work(cells: Sequence[Cell], jobs: int, devices: Sequence[str], fail_fast: bool, say: Say) -> Outcome:
@@ -48,33 +49,53 @@ def work(cells: Sequence[Cell], jobs: int, devices: Sequence[str], fail_fast: bo
 
     SIGTERM, Ctrl-C and SIGUSR2 (SLURM's when time is nearly up) stop the processes, which save what they are at.
     """
-    waiting, failed, lost = list(cells), [], []
+    waiting, outcome = list(cells), Outcome()
+    stamps = {id(cell): stamp(cell) for cell in cells}
     workers: list[Worker] = []
     stop = threading.Event()
     with stopping(stop):
         while (waiting and not stop.is_set()) or any(w.cell for w in workers):
             while waiting and len(workers) < jobs and not stop.is_set():
                 workers.append(start(free_device(devices, workers)))
-            for w in workers:
-                if w.cell is None and waiting and not stop.is_set():
-                    w.cell = waiting.pop(0)
-                    w.pipe.send((dict(w.cell.config), list(w.cell.overrides)))
+            if not stop.is_set():
+                give(workers, waiting, stamps)
             for w in ready(workers):
-                verdict, text = answer(w)
-                title = w.cell.title if w.cell else ""
-                if verdict == "failed":
-                    failed.append(title)
-                if verdict == "lost":
-                    lost.append(title)
+                settle(w, stamps, outcome, say)
+                if w.gone:
                     workers.remove(w)
-                    say(f"{title}: {text}")
-                if verdict in ("failed", "lost") and fail_fast:
-                    stop.set()
-                w.cell = None
+            if fail_fast and (outcome.failed or outcome.lost):
+                stop.set()
             if stop.is_set():
                 terminate(workers)
         terminate(workers)
-    return Outcome(failed, lost, stop.is_set() and not (fail_fast and (failed or lost)))
+    outcome.stopped = stop.is_set() and not (fail_fast and (outcome.failed or outcome.lost))
+    return outcome
+
+
+def give(workers: Sequence[Worker], waiting: list[Cell], stamps: Mapping[int, int | None]) -> None:
+    """Give each idle process the next run, but none that another sweep has run meanwhile, whatever came of it."""
+    for w in workers:
+        while w.cell is None and waiting:
+            cell = waiting.pop(0)
+            if stamp(cell) == stamps[id(cell)]:
+                w.cell = cell
+                with contextlib.suppress(OSError):  # one that has just died is settled like any other
+                    w.pipe.send((dict(cell.config), list(cell.overrides)))
+
+
+def settle(w: Worker, stamps: Mapping[int, int | None], outcome: Outcome, say: Say) -> None:
+    """Note how the run of a process that has answered or died has ended, and say what no record says."""
+    verdict, text = answer(w)
+    assert w.cell is not None
+    if verdict == "failed":
+        outcome.failed.append(w.cell.title)
+        if stamp(w.cell) == stamps[id(w.cell)]:
+            say(f"{w.cell.title}: failed, and no record could be written: {text}")
+    if verdict == "lost":
+        outcome.lost.append(w.cell.title)
+        say(f"{w.cell.title}: {text}")
+    w.gone = verdict in ("lost", "stopped")
+    w.cell = None
 
 
 @contextlib.contextmanager

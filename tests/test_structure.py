@@ -26,7 +26,7 @@ ORDER = [
     "san.methods.lora", "san.methods.norm", "san.methods.partial", "san.methods.ssf", "san.methods.san",
     "san.methods.san_lora", "san.methods.vpt", "san.adapter", "san.record", "san.claim", "san.ranks", "san.checkpoint", "san.loop", "san.provenance",
     "san.experiment", "san.progress",
-    "san.tracker", "san.run", "san.plan", "san.sweep", "san.slurm", "san.tables", "san.border",
+    "san.tracker", "san.run", "san.plan", "san.status", "san.sweep", "san.slurm", "san.ray", "san.tables", "san.border",
 ]  # fmt: skip
 ALONE = {  # who may import what nobody else does
     "timm": {"san.backbones.load", "san.backbones.sites", "san.data.augment"},
@@ -37,6 +37,7 @@ ALONE = {  # who may import what nobody else does
     "omegaconf": {"san.border"},
     "wandb": {"san.tracker"},
     "submitit": {"san.slurm"},
+    "ray": {"san.ray"},
     "sklearn": {"san.data.demo"},
     "pandas": {"san.tables"},
 }

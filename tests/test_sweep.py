@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import composed
 
-from san import border, claim, methods, plan, record
+from san import border, claim, methods, plan, record, status
 
 pytestmark = pytest.mark.sweep
 ROOT = Path(__file__).parents[1]
@@ -183,8 +184,24 @@ def test_what_cannot_be_run_is_said_and_the_rest_is_planned(tmp_path: Path, data
     cells = [plan.cell(*each) for each in border.sweep(["vtab/cifar", "demo/count"], ["linear"], [0], overrides)]
     states = [plan.state(c) for c in cells]
     assert [s.name for s in states] == ["blocked", "missing"]
-    assert "vtab/cifar is not prepared" in plan.lines(cells, states)[0]
+    assert list(status.lines(cells, states)) == [
+        "blocked  1 runs: 1 tasks are not prepared. python scripts/prepare.py vtab/cifar"
+    ]
     assert plan.todo(cells) == [cells[1]]
+    assert "(0 MB records, 0 MB state of 1 in flight, 34 MB images of 1 tasks to prepare)" in status.disk(
+        cells, states, 1
+    )
+
+
+def test_the_disk_of_a_plan_is_that_of_its_records_adapters_and_saved_states(tmp_path: Path, data_root: Path) -> None:
+    overrides = ["save_adapter=true", f"data_root={data_root}", f"results={tmp_path}"]
+    cells = plan.cells(border.sweep(["demo/count"], ["full", "san"], [0, 1], overrides))
+    full, san = 1_216_896 + 129 * 6, 10_368 + 129 * 6  # and the head: six classes of 128 features
+    assert [status.trainable(c) for c in cells] == [full, full, san, san]
+    adapters, flight = 2 * 4 * (full + san), 3 * 3 * 4 * full
+    whole = (adapters + flight + 4 * status.RECORD) / 1e6
+    states = [plan.state(c) for c in cells]
+    assert status.disk(cells, states, 3).startswith(f"disk needed: at most {whole:.0f} MB")
 
 
 def test_time_left_is_estimated_from_what_is_done(sweep: Sweep) -> None:
@@ -192,27 +209,110 @@ def test_time_left_is_estimated_from_what_is_done(sweep: Sweep) -> None:
     path = cells[0].path
     assert path is not None
     states = [plan.State("missing") for _ in cells]
-    assert "4 runs like none that is done" in plan.summary(cells, states)
+    assert "4 like none that is done" in status.summary(cells, states)
     from test_tables import done as made
 
     one = made(800, task="digits", method="linear")
     record.write(one, path)
     states[0] = plan.state(cells[0])
-    left, unknown = plan.seconds_left(cells, states)
+    left, unknown = status.seconds_left(cells, states)
     assert (left, unknown) == (3 * one.seconds["fit"], 0)
     assert json.loads(path.read_text())["status"] == "done"
 
 
-def test_random_moments(sweep: Sweep, undisturbed: str) -> None:
-    """Runs are killed without warning at random moments until nothing is left to do."""
-    draw = random.Random(0)
-    for _ in range(4):
-        running = sweep.start()
-        time.sleep(draw.uniform(4, 9))
-        for worker in workers_of(running.pid):
-            os.kill(worker, signal.SIGKILL)
-        running.kill()
-        running.communicate()
+def running(sweep: Sweep) -> claim.Claim | None:
+    """The claim of a run that is in flight."""
+    for path in sweep.results.rglob("*.claim"):
+        held = claim.read(path)
+        if held is not None and held.alive(path):
+            return held
+    return None
+
+
+def test_twenty_runs_killed_at_random_moments(sweep: Sweep, tmp_path: Path) -> None:
+    sweep.overrides[0] = "epochs=6"
+    whole = Sweep(tmp_path / "whole", tmp_path)
+    whole.overrides = [o if not o.startswith("results=") else f"results={whole.results}" for o in sweep.overrides]
+    assert whole().returncode == 0
+    seconds = min(r.seconds["fit"] for r in record.read_all(whole.results / "records")[0])
+    draw, kills = random.Random(0), 0
+    while kills < 20:
+        driver = sweep.start()
+        while driver.poll() is None and kills < 20:
+            held = running(sweep)
+            time.sleep(0.02 if held is None else draw.uniform(0, 0.9 * seconds))
+            if held is not None and running(sweep) == replace(
+                held, epoch=getattr(running(sweep), "epoch", 0), epochs=6
+            ):
+                os.kill(held.pid, signal.SIGKILL)
+                kills += 1
+        driver.communicate(timeout=100)
     done = sweep()
     assert done.returncode == 0, done.stdout + done.stderr
+    assert sweep.table() == whole.table()
+    assert sorted({p.suffix for p in (sweep.results / "records").rglob("*") if p.is_file()}) == [".json"]
+
+
+FAILING = """
+import errno, os, signal, torch
+
+def once():
+    try:
+        os.close(os.open(os.environ["ONCE"], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+def backward(*args, **options):
+    if once():
+        {fails}
+    return original(*args, **options)
+
+def fsync(file):
+    if once():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return original(file)
+
+if "{fails}" == "the disk is full":
+    original, os.fsync = os.fsync, fsync
+else:
+    original, torch.autograd.backward = torch.autograd.backward, backward
+"""
+
+
+@pytest.mark.parametrize(
+    ("fails", "state", "said"),
+    [
+        ("raise torch.OutOfMemoryError('simulated')", "oom", "OutOfMemoryError: simulated"),
+        ("raise RuntimeError('an exception')", "failed", "RuntimeError: an exception"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "lost", "died of signal 9 (SIGKILL)"),
+        ("the disk is full", "missing", "no record could be written: [Errno 28] No space left on device"),
+    ],
+)
+def test_one_failure_costs_one_run(
+    fails: str, state: str, said: str, sweep: Sweep, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step (or the first record) of the sweep fails, in whatever process it is."""
+    (tmp_path / "sitecustomize.py").write_text(FAILING.replace("{fails}", fails))
+    if fails == "the disk is full":
+        (tmp_path / "sitecustomize.py").write_text(
+            FAILING.replace("        {fails}\n", "        pass\n").replace("{fails}", fails)
+        )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("ONCE", str(tmp_path / "once"))
+    first = sweep()
+    assert first.returncode == 1, first.stdout + first.stderr
+    assert said in first.stdout
+    assert f"3 done, 1 {state}" in first.stdout
+    again = sweep("--retry", "failed,oom")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "4 runs: 4 done" in again.stdout
     assert sweep.table() == undisturbed
+
+
+def test_what_another_sweep_has_tried_meanwhile_is_not_tried_again(sweep: Sweep) -> None:
+    sweep.overrides = ["epochs=1", "warmup_epochs=0", "lr=1e30", *sweep.overrides[1:]]
+    both = [sweep.start(), sweep.start()]
+    texts = [p.communicate(timeout=280)[0] for p in both]
+    assert [text.count(": failed (The loss became") for text in texts] != [4, 4]
+    assert sum(text.count(": failed (The loss became") for text in texts) == 4

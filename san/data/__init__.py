@@ -12,6 +12,7 @@ from san.data.prepare import prepare
 from san.data.sources import Source, folders
 from san.data.sources.files import other_files
 from san.data.split import Split, join
+from san.errors import NotPreparedError
 from san.tasks import Suite, Task
 
 OWN = "folder"
@@ -53,7 +54,7 @@ def load(suite: Suite, task: Task, split: str, root: Path, resize: str, side: in
 
     resize, side: what the run will ask for; a task that is packed at another resize or side is not used.
     force: take data that is not the benchmark's; `problems` of the split then says what is wrong.
-    The demo suite and a user's folder are packed on the spot. Raises LookupError on an unknown split, FileNotFoundError
+    The demo suite and a user's folder are packed on the spot. Raises LookupError on an unknown split, NotPreparedError
     that says what to run where the task is not prepared, ValueError where the packed data is not what it should be.
     """
     task.parts(split)
@@ -64,7 +65,7 @@ def load(suite: Suite, task: Task, split: str, root: Path, resize: str, side: in
         source = own_source(task.facts["root"])
         prepare(suite, task, source, root, resize, side, force=False, progress=lambda examples, *_: examples)
     if not home.is_dir():
-        raise FileNotFoundError(not_prepared(task, root, resize, side))
+        raise NotPreparedError(not_prepared(task, root, resize, side), packed_bytes(task, side))
     prove.one_source(task, home)
     found = join([prove.load_part(task, home, part) for part in prove.parts_of(task, home, split)])
     member = prove.membership(task, home)

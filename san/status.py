@@ -1,0 +1,136 @@
+"""How far a sweep is and what is left of it, in words: counts, reasons, time, disk."""
+
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+
+import torch
+
+from san import backbones
+from san.adapter import attach
+from san.data.acquire import size
+from san.plan import STATES, Cell, State
+from san.tasks import load_suite
+
+LEFT = ("missing", "lost", "running")
+RECORD = 60_000  # bytes of a record with its tracker's files; measured: 3 to 6 kB and 50 kB
+SAVED = {"adamw": 3, "sgd": 2}  # float32 copies of what trains in a run's saved state
+
+
+def summary(cells: Sequence[Cell], states: Sequence[State]) -> str:
+    """Return one line: how many runs are in which state, and how long the rest will take."""
+    counts = Counter(s.name for s in states)
+    parts = [f"{counts[name]} {name}" for name in STATES if counts[name]]
+    left, unknown = seconds_left(cells, states)
+    waiting = sum(counts[name] for name in LEFT)
+    kind = next((s.record.device["type"] for s in states if s.record is not None and "type" in s.record.device), "cpu")
+    device = {"cuda": "GPU"}.get(kind, kind.upper())
+    time_left = f"; about {hours(left)} of one {device} left" if waiting > unknown else ""
+    no_estimate = f"; {unknown} like none that is done, so of unknown time" if unknown else ""
+    return f"{len(cells)} runs: {', '.join(parts)}{time_left}{no_estimate}"
+
+
+def seconds_left(cells: Sequence[Cell], states: Sequence[State]) -> tuple[float, int]:
+    """Estimate the seconds that are left from the runs that are done, and how many runs have no estimate.
+
+    The median of the same method, backbone and task; else of method, backbone and suite; else of backbone and suite.
+    """
+    known: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for c, s in zip(cells, states, strict=True):
+        if s.record is not None and s.name == "done":
+            spent = sum(s.record.seconds.get(part, 0.0) for part in ("build", "fit", "evaluate"))
+            for key in keys(c):
+                known[key].append(spent)
+    left, unknown = 0.0, 0
+    for c, s in zip(cells, states, strict=True):
+        if s.name in LEFT:
+            like = next((known[key] for key in keys(c) if key in known), None)
+            share = 1 - s.holder.epoch / s.holder.epochs if s.name == "running" and s.holder and s.holder.epochs else 1
+            left, unknown = (left + share * statistics.median(like), unknown) if like else (left, unknown + 1)
+    return left, unknown
+
+
+def keys(cell: Cell) -> tuple[tuple[str, ...], ...]:
+    """Return by what runs are alike, the most alike first."""
+    return (cell.task, *cell.key), cell.key, cell.key[:2]
+
+
+def hours(seconds: float) -> str:
+    """Return a time for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def lines(cells: Sequence[Cell], states: Sequence[State]) -> Iterator[str]:
+    """Yield a line for each run that is neither done nor missing: who runs it, or why it is not done."""
+    for c, s in zip(cells, states, strict=True):
+        if s.name == "running" and s.holder is not None:
+            epoch = f", epoch {s.holder.epoch} of {s.holder.epochs}" if s.holder.epochs else ""
+            since = hours(max(0.0, time.time() - s.holder.since))
+            yield f"running  {c.title}: {s.holder.host} process {s.holder.pid}, for {since}{epoch}"
+        elif s.name == "lost" and s.holder is not None:
+            yield f"lost     {c.title}: {s.holder.host} process {s.holder.pid} is gone; the same command runs it again"
+        elif s.name in ("failed", "oom") and s.record is not None:
+            reason = (s.record.error or "").strip().splitlines()
+            yield f"{s.name:8} {c.title}: {reason[-1] if reason else 'no reason'} ({c.path})"
+    yield from blocked(cells)
+
+
+def blocked(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield a line for each reason why runs cannot begin; tasks that are not prepared share one."""
+    waiting = Counter(c.task for c in cells if c.needs)
+    if waiting:
+        what = f"{waiting.total()} runs: {len(waiting)} tasks are not prepared"
+        yield f"blocked  {what}. python scripts/prepare.py {' '.join(waiting)}"
+    others = Counter(c.blocked.splitlines()[0] for c in cells if c.blocked and not c.needs)
+    yield from (f"blocked  {n} runs: {reason}" for reason, n in others.items())
+
+
+def disk(cells: Iterable[Cell], states: Iterable[State], jobs: int) -> str:
+    """Return one line: the disk that the runs that are left take, beside what is there.
+
+    Records and tracker's files; adapters, where they are kept; the state that each of `jobs` runs in flight saves; and
+    the packed images of tasks that are not prepared, without what preparing them takes for a while.
+    """
+    left = [c for c, s in zip(cells, states, strict=True) if s.name in LEFT]
+    data = {c.task: c.needs for c in cells if c.needs}
+    adapters = [4 * trainable(c) for c in left if c.config["save_adapter"]]
+    flight = [4 * trainable(c) * SAVED[c.config["optimizer"]] for c in left]
+    parts = {
+        "records": RECORD * len(left),
+        "adapters": sum(adapters),
+        f"state of {jobs} in flight": jobs * max(flight, default=0),
+        f"images of {len(data)} tasks to prepare": sum(data.values()),
+    }
+    said = [f"{size(value)} {name}" for name, value in parts.items() if value]
+    return f"disk needed: at most {size(sum(parts.values()))}" + (f" ({', '.join(said)})" if said else "")
+
+
+def trainable(cell: Cell) -> int:
+    """Return how many parameters a run trains."""
+    suite, _, task = cell.task.partition("/")
+    classes = len(load_suite(suite).task(task).classes)
+    b, method = cell.config["backbone"], dict(cell.config["method"])
+    return counted(b["timm"], frozen(b["arguments"]), method.pop("name"), frozen(method), classes)
+
+
+def frozen(options: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
+    """Return options so that they can be remembered."""
+    return tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(options.items()))
+
+
+@cache
+def counted(
+    name: str,
+    arguments: tuple[tuple[str, object], ...],
+    method: str,
+    options: tuple[tuple[str, object], ...],
+    classes: int,
+) -> int:
+    """Attach a method to a backbone without weights, and count."""
+    with torch.device("meta"):
+        model = backbones.build(name, classes, "random", None, dict(arguments))
+        return attach(model, method, **dict(options)).counts.trainable
