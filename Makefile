@@ -78,7 +78,8 @@ test-data: $(PREPARE)/installed  ## Synthetic archives of all 16 VTAB sources th
 	$(PREPARE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[prepare,dev]'
 	$(PREPARE)/bin/python -m pytest -m data -W default tests/data_tier
 
-test-sweep: $(VENV)/installed-dev  ## Sweeps that are killed, shared and resumed
+test-sweep: $(VENV)/installed-dev  ## Sweeps that are killed, shared and resumed, here, on Ray and by torchrun
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,dev]'
 	$(BIN)/python -m pytest -m sweep
 
 test-slurm: $(VENV)/installed-dev  ## Sweeps on a real SLURM of one node (tests/one_node_slurm.sh start, as root)

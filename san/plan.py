@@ -90,14 +90,6 @@ def state(cell: Cell) -> State:
         return State("lost", holder=held) if held is not None else State("missing")
 
 
-def stamp(cell: Cell) -> int | None:
-    """Return when the record of a run was written, in nanoseconds; None where there is none."""
-    try:
-        return cell.path.stat().st_mtime_ns if cell.path else None
-    except FileNotFoundError:
-        return None
-
-
 def todo(cells: Sequence[Cell], retry: Sequence[str] = ()) -> list[Cell]:
     """Return the runs that have no record yet, those that are lost, and those whose state is in `retry`."""
     wanted = {"missing", "lost", *retry}

@@ -167,6 +167,14 @@ def read_all(folder: Path) -> tuple[list[Record], list[str]]:
     return records, problems
 
 
+def stamp(path: Path) -> int:
+    """Return when a record was written, in nanoseconds of its file system's clock; 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def finished(path: Path) -> Record | None:
     """Return the record at `path` if that run is done, else None; a corrupt file counts as not done."""
     try:

@@ -28,14 +28,17 @@ from san.tracker import NoTracker, Tracker, open_tracker
 log = logging.getLogger(__name__)
 
 
-def run(config: dict[str, Any], overrides: Sequence[str]) -> float | None:
+def run(config: dict[str, Any], overrides: Sequence[str], seen: int | None = None) -> float | None:
     """Run what a resolved configuration says unless its record exists; return the accuracy in percent.
 
-    Returns None where another process is running it. A run that fails leaves a record that says so and raises what it
-    died of; one that is interrupted leaves none, and goes on from where it last saved itself when it is run again.
+    seen: the stamp of the record that led to this call (None: it is looked up now). Another one under the claim is what
+    another process has come to meanwhile, and is not tried again: None is returned, as where one is running it.
+    A run that fails leaves a record that says so and raises what it died of; one that is interrupted leaves none, and
+    goes on from where it last saved itself when it is run again.
     """
     experiment = from_config(config, overrides)
     path = experiment.record_path()
+    seen = record.stamp(path) if seen is None else seen
     ranks.meet(experiment.device)
     if (accuracy := ranks.everyone(finished(experiment))[0]) is not None:
         return accuracy
@@ -45,7 +48,7 @@ def run(config: dict[str, Any], overrides: Sequence[str]) -> float | None:
             log.info("%s: another process is running it (%s)", experiment.title, claim.path_of(path))
             return None
         accuracy = ranks.everyone(finished(experiment))[0]  # between the first look and the claim
-        if accuracy is not None:
+        if accuracy is not None or ranks.everyone(record.stamp(path) != seen)[0]:
             return accuracy
         with stopped_by_sigterm() as stop:
             return attempt(experiment, report or (lambda epoch, epochs: None), stop)

@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from san.errors import Preempted
-from san.plan import Cell, stamp
+from san.plan import Cell
+from san.record import stamp
 
 Say = Callable[[str], None]
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -50,7 +52,7 @@ def work(cells: Sequence[Cell], jobs: int, devices: Sequence[str], fail_fast: bo
     SIGTERM, Ctrl-C and SIGUSR2 (SLURM's when time is nearly up) stop the processes, which save what they are at.
     """
     waiting, outcome = list(cells), Outcome()
-    stamps = {id(cell): stamp(cell) for cell in cells}
+    stamps = {cell.path: stamp(cell.path) for cell in cells if cell.path is not None}
     workers: list[Worker] = []
     stop = threading.Event()
     with stopping(stop):
@@ -72,24 +74,26 @@ def work(cells: Sequence[Cell], jobs: int, devices: Sequence[str], fail_fast: bo
     return outcome
 
 
-def give(workers: Sequence[Worker], waiting: list[Cell], stamps: Mapping[int, int | None]) -> None:
+def give(workers: Sequence[Worker], waiting: list[Cell], stamps: Mapping[Path, int]) -> None:
     """Give each idle process the next run, but none that another sweep has run meanwhile, whatever came of it."""
     for w in workers:
         while w.cell is None and waiting:
             cell = waiting.pop(0)
-            if stamp(cell) == stamps[id(cell)]:
+            assert cell.path is not None
+            seen = stamps[cell.path]
+            if stamp(cell.path) == seen:
                 w.cell = cell
                 with contextlib.suppress(OSError):  # one that has just died is settled like any other
-                    w.pipe.send((dict(cell.config), list(cell.overrides)))
+                    w.pipe.send((dict(cell.config), list(cell.overrides), seen))
 
 
-def settle(w: Worker, stamps: Mapping[int, int | None], outcome: Outcome, say: Say) -> None:
+def settle(w: Worker, stamps: Mapping[Path, int], outcome: Outcome, say: Say) -> None:
     """Note how the run of a process that has answered or died has ended, and say what no record says."""
     verdict, text = answer(w)
-    assert w.cell is not None
+    assert w.cell is not None and w.cell.path is not None
     if verdict == "failed":
         outcome.failed.append(w.cell.title)
-        if stamp(w.cell) == stamps[id(w.cell)]:
+        if stamp(w.cell.path) == stamps[w.cell.path]:
             say(f"{w.cell.title}: failed, and no record could be written: {text}")
     if verdict == "lost":
         outcome.lost.append(w.cell.title)
@@ -178,9 +182,9 @@ def serve(pipe: Connection, device: str | None, parent: int) -> None:
 
     with contextlib.suppress(EOFError, OSError):
         while True:
-            config, overrides = pipe.recv()
+            config, overrides, seen = pipe.recv()
             try:
-                accuracy = run(config, overrides)
+                accuracy = run(config, overrides, seen)
                 pipe.send(("busy" if accuracy is None else "done", ""))
             except Preempted:
                 raise SystemExit(143) from None

@@ -80,6 +80,34 @@ def test_a_pre_empted_job_saves_itself_and_goes_on(cluster: Cluster) -> None:
     cluster.wait("4 runs: ", 10, epochs=30)
 
 
+def test_a_job_that_is_out_of_time_saves_itself_and_is_queued_again(cluster: Cluster) -> None:
+    # SLURM warns up to a minute early, so within a minute of a job of two.
+    cluster.profile.write_text(PROFILE.replace("timeout_min: 20", "timeout_min: 2"))
+    (job,) = cluster.submit(1, epochs=60)
+    cluster.wait("PENDING (BeginTime)", 180, epochs=60)
+    assert len(list(cluster.results.rglob("*.checkpoint"))) == 1
+    assert not list(cluster.results.rglob("*.claim"))
+    log = "".join(p.read_text() for p in (cluster.results / "slurm").rglob("*.out"))
+    assert "this job is timed-out" in log or "Job has timed out" in log
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
+    cluster.wait("running  demo/", 200, epochs=60)
+    cluster("--cancel", epochs=60)
+
+
+def test_hydras_own_launcher_keeps_the_rules(cluster: Cluster) -> None:
+    chosen = ["method=linear,ssf", "data=demo/digits", "epochs=1", "logger=none", f"data_root={cluster.data}"]
+    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=debug", "hydra.launcher.cpus_per_task=1"]
+    command = [sys.executable, "train.py", "-m", *launcher, *chosen, f"results={cluster.results}"]
+    for _ in range(2):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == 0, done.stderr
+    records = list(cluster.results.rglob("records/**/*.json"))
+    assert len(records) == 2
+    logs = "".join(p.read_text() for p in cluster.results.rglob("*_log.*"))
+    assert logs.count(" % in ") == 2
+    assert logs.count("done already") == 2
+
+
 def test_cancelling_takes_the_jobs_back_and_leaves_the_records(cluster: Cluster) -> None:
     cluster.submit(2, epochs=40)
     cluster.wait("running  demo/", 100, epochs=40)
