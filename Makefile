@@ -17,7 +17,8 @@ SWEEP = $(PICK) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(JOBS),--jobs $(J
 PICK = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) --seeds $(SEEDS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo plan status reproduce-vtab reproduce-fgvc reproduce-demo prepare-vtab prepare-fgvc prepare-gic prepare-robustness tables verify test test-data test-sweep test-slurm lint types check bench clean
+SUITE ?=
+.PHONY: help demo plan status cancel reproduce-vtab reproduce-fgvc reproduce-demo prepare-vtab prepare-fgvc prepare-gic prepare-robustness tables verify test test-data test-sweep test-slurm test-latex lint types check bench clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -52,6 +53,9 @@ plan: $(VENV)/installed  ## What there is to run for SUITE=vtab, and how long it
 status: $(VENV)/installed  ## How far the runs of SUITE=vtab are, and what failed and why
 	$(BIN)/python scripts/reproduce.py $(or $(SUITE),vtab) $(SWEEP) --status
 
+cancel: $(VENV)/installed  ## Cancel the SLURM jobs of SUITE=vtab
+	$(BIN)/python scripts/reproduce.py $(or $(SUITE),vtab) $(PICK) --cancel
+
 demo: $(VENV)/installed  ## Fine-tune with full, linear, ssf and san on the demo suite, and print the table (offline, CPU)
 	$(BIN)/python scripts/reproduce.py demo $(PICK)
 
@@ -68,8 +72,12 @@ prepare-vtab prepare-fgvc prepare-gic prepare-robustness:
 verify: $(VENV)/installed  ## Prove the packed data of SUITE=vtab, and draw results/figures/data/<task>.png
 	$(BIN)/python scripts/verify.py $(call NAMES,$(or $(SUITE),vtab)) --root $(DATA) --sheets
 
-tables: $(VENV)/installed  ## Write the demo suite's tables from the local records
-	$(BIN)/python scripts/tables.py demo
+$(VENV)/installed-figures: pyproject.toml $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[figures]'
+	@touch $@
+
+tables: $(VENV)/installed-figures  ## Write tables and figures of all local records, beside the published numbers; or of SUITE=vtab
+	$(BIN)/python scripts/tables.py $(SUITE)
 
 test: $(VENV)/installed-dev  ## Run the tests (no GPU, no data)
 	$(BIN)/python -m pytest
@@ -81,6 +89,9 @@ test-data: $(PREPARE)/installed  ## Synthetic archives of all 16 VTAB sources th
 test-sweep: $(VENV)/installed-dev  ## Sweeps that are killed, shared and resumed, here, on Ray and by torchrun
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,dev]'
 	$(BIN)/python -m pytest -m sweep
+
+test-latex: $(VENV)/installed-dev  ## Compile the tables (Debian: texlive-latex-extra, poppler-utils)
+	$(BIN)/python -m pytest -m latex tests/test_render.py
 
 test-slurm: $(VENV)/installed-dev  ## Sweeps on a real SLURM of one node (tests/one_node_slurm.sh start, as root)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[slurm,dev]'

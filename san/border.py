@@ -23,7 +23,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 # Overrides that choose a cell of a table, or that its record states apart; others may make a variant of the method.
 CELL = (
     "data", "data.root", "method", "backbone", "backbone.name", "protocol", "seed", "device", "precision", "data_root",
-    "results", "force", "force_data", "save_adapter", "workers",
+    "results", "force", "force_data", "save_adapter", "workers", "max_hours",
 )  # fmt: skip
 COMPOSITION = (HydraException, OmegaConfBaseException)  # what composing a configuration raises
 EXPECTED = (LookupError, ValueError, TypeError, OSError, WeightsError, NonFiniteLossError)

@@ -28,6 +28,11 @@ RANDOM = ("cpu", "cuda")
 EVERY = 60.0  # seconds of training that a crash may cost, beyond the epoch in flight
 
 
+def trained_of(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return what trains, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 @dataclass
 class Position:
     """epoch: in training, from 1; batch: how many of its batches are done; losses: their sum; seconds: of training."""
@@ -46,7 +51,6 @@ class Checkpoint:
     """
 
     path: Path
-    trainable: Sequence[str]
     stop: threading.Event = field(default_factory=threading.Event)
     curve: list[Point] = field(default_factory=list)
     saved: float = field(default_factory=time.monotonic)
@@ -69,38 +73,38 @@ class Checkpoint:
             with safe_open(self.path, "pt") as file:
                 facts = json.loads(file.metadata()["facts"])
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
+            curve, at = [Point(**point) for point in facts["curve"]], Position(**facts["position"])
             self.fill(model, optimizer, order, tensors)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             log.warning("%s cannot be read (%s); the run begins anew.", self.path, error)
             return Position()
-        self.curve[:] = [Point(**point) for point in facts["curve"]]
-        return Position(**facts["position"])
+        self.curve[:] = curve
+        return at
 
     def fill(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, order: torch.Generator, tensors: Mapping[str, Tensor]
     ) -> None:
-        """Put saved tensors in their places."""
-        parameters = dict(model.named_parameters())
-        saved = {key[6:]: value.shape for key, value in tensors.items() if key.startswith("model/")}
-        if saved != {name: parameters[name].shape for name in self.trainable}:
+        """Put saved tensors in their places; the model last, when nothing can fail any more."""
+        trained = trained_of(model)
+        saved = {key[6:]: value for key, value in tensors.items() if key.startswith("model/")}
+        if {name: p.shape for name, p in trained.items()} != {name: value.shape for name, value in saved.items()}:
             raise ValueError("it is of another model")
-        if not {"order", "cpu/0"} <= tensors.keys():
-            raise ValueError("it is of an older version")
-        with torch.no_grad():
-            for name in self.trainable:
-                parameters[name].copy_(tensors[f"model/{name}"])
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             kind, _, rest = key.partition("/")
             if kind == "optimizer":
                 index, _, name = rest.partition("/")
                 state.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        cpu, cuda = (tensors.get(f"{kind}/{ranks.rank()}") for kind in RANDOM)
+        if cpu is not None:  # more ranks than before have drawn their own
+            torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda)
         order.set_state(tensors["order"])
-        mine = min(ranks.rank(), sum(key.startswith("cpu/") for key in tensors) - 1)  # there may be more ranks now
-        torch.set_rng_state(tensors[f"cpu/{mine}"])
-        if f"cuda/{mine}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"cuda/{mine}"])
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        with torch.no_grad():
+            for name, p in trained.items():
+                p.copy_(saved[name])
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
         """Save the run, whole or not at all; rank 0 writes what all ranks come to at the same step.
@@ -123,8 +127,7 @@ class Checkpoint:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, states: Sequence[tuple[Tensor, ...]]
     ) -> dict[str, Tensor]:
         """Name all that is saved. states: the random states of each rank's devices."""
-        parameters = dict(model.named_parameters())
-        named = {f"model/{name}": parameters[name].detach() for name in self.trainable}
+        named = {f"model/{name}": p.detach() for name, p in trained_of(model).items()}
         for index, values in optimizer.state_dict()["state"].items():
             named |= {f"optimizer/{index}/{key}": value for key, value in values.items() if value is not None}
         named |= {
@@ -147,9 +150,7 @@ class Checkpoint:
         """Save and raise Preempted if the run, or another rank of it, was told to stop."""
         if any(ranks.everyone(self.stop.is_set())):
             self.save(model, optimizer, order, at)
-            raise Preempted(
-                f"stopped in epoch {at.epoch}; {'saved in' if self.path.exists() else 'not in'} {self.path}"
-            )
+            raise Preempted(f"stopped in epoch {at.epoch}; what is saved is in {self.path}")
 
     def after_epoch(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
         """Save if the last time is a while ago; several ranks, whose clocks differ, always do."""

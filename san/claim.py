@@ -17,6 +17,7 @@ from pathlib import Path
 
 TOUCH = 20.0  # seconds between signs of life
 SILENT = 300.0  # seconds without one after which a process on another host is taken for dead
+DOOR = 60.0  # seconds after which a door that is still shut belongs to somebody who died in it
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,16 @@ def path_of(record: Path) -> Path:
 
 
 def read(path: Path) -> Claim | None:
-    """Return the claim in a file, or None where there is none (or it is just being written)."""
+    """Return the claim in a file, or None where there is none.
+
+    One that cannot be read (a machine that crashed can leave an empty one) is that of an unknown host.
+    """
     try:
         return Claim(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+    except OSError:
         return None
+    except (ValueError, TypeError):
+        return Claim("unknown", 0, "", time.time(), "unreadable")
 
 
 def write(claim: Claim, path: Path) -> None:
@@ -94,6 +100,9 @@ def take_over(path: Path, mine: Claim) -> Claim | None:
     if old is None or old.alive(path):
         return None
     door = path.with_name(f".{path.name}-{old.token}.taken")
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - door.stat().st_mtime > DOOR:
+            door.unlink()
     try:
         door.touch(exist_ok=False)
     except FileExistsError:
@@ -108,25 +117,38 @@ def take_over(path: Path, mine: Claim) -> Claim | None:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[Callable[[int, int], None] | None]:
-    """Hold a claim for a while; yield what reports (epoch, epochs), or None where another process has it."""
+def held(path: Path, robbed: Callable[[], None] = lambda: None) -> Iterator[Callable[[int, int], None] | None]:
+    """Hold a claim for a while; yield what reports (epoch, epochs), or None where another process has it.
+
+    robbed: called where another process has taken it over, as one does that has not seen this one for long.
+    """
     claim = take(path)
     if claim is None:
         yield None
         return
     over = threading.Event()
 
+    def lost() -> bool:
+        """Return whether the claim has become another's."""
+        now = read(path)
+        return now is not None and now.token != claim.token
+
     def live() -> None:
         """Show signs of life until the claim is given back."""
         while not over.wait(TOUCH):
             with contextlib.suppress(OSError):
                 os.utime(path)
+            if lost():
+                robbed()
+                return
 
     thread = threading.Thread(target=live, daemon=True)
     thread.start()
 
     def report(epoch: int, epochs: int) -> None:
         """Say how far the run is; a disk that is full does not end it."""
+        if lost():
+            return robbed()
         with contextlib.suppress(OSError):
             write(replace(claim, epoch=epoch, epochs=epochs), path)
 

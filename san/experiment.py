@@ -172,6 +172,9 @@ def from_config(config: dict[str, Any], overrides: Sequence[str], load: Callable
     seed, method = config["seed"], dict(config["method"])
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed came as {seed!r}; allowed: 0, 1, 2 ...")
+    limit = config["max_hours"]
+    if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+        raise ValueError(f"max_hours came as {limit!r}; allowed: null or a positive number.")
     name = method.pop("name")
     options, backbone = check_options(name, method), config["backbone"]
     check_pair(name, options, backbones.family_of_name(backbone["timm"]))

@@ -1,5 +1,6 @@
 """The runs of a sweep, and how far each is: from records and claims alone, at any moment, whoever runs them."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from san.experiment import from_config
 from san.record import Record
 from san.tasks import Suite, Task
 
-STATES = ("done", "running", "failed", "oom", "lost", "missing", "blocked")
+STATES = ("done", "running", "interrupted", "failed", "oom", "lost", "missing", "blocked")
+UNDONE = ("missing", "interrupted", "lost")
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,34 @@ def state(cell: Cell) -> State:
         return State("running", holder=held)
     try:
         found = record.read(cell.path)
+        if found.status == "done" and record.finished(cell.path, cell.config["save_adapter"]) is None:
+            return State("missing")
         return State(found.status, found)
     except RecordError:
-        return State("lost", holder=held) if held is not None else State("missing")
+        if held is not None:
+            return State("lost", holder=held)
+        return State("interrupted" if cell.path.with_suffix(".checkpoint").exists() else "missing")
 
 
-def todo(cells: Sequence[Cell], retry: Sequence[str] = ()) -> list[Cell]:
-    """Return the runs that have no record yet, those that are lost, and those whose state is in `retry`."""
-    wanted = {"missing", "lost", *retry}
-    return [c for c in cells if state(c).name in wanted]
+def todo(cells: Sequence[Cell], retry: Sequence[str] = (), before: int | None = None) -> list[Cell]:
+    """Return the runs that have no record yet or are lost, those that others run (who may die of it), and retries.
+
+    retry: states that are tried again, where the record has been written before that time (nanoseconds; None: ever).
+    """
+    return [c for c in cells if wanted(c, state(c).name, retry, before)]
+
+
+def wanted(cell: Cell, name: str, retry: Sequence[str], before: int | None) -> bool:
+    """Return whether a run in a state is to be run."""
+    old = cell.path is not None and (before is None or record.stamp(cell.path) < before)
+    return name in (*UNDONE, "running") or (name in retry and old)
+
+
+def silent(cell: Cell) -> bool:
+    """Return whether somebody who has claimed a run has missed signs of life, but may not be taken for dead yet."""
+    assert cell.path is not None
+    path = claim.path_of(cell.path)
+    try:
+        return state(cell).name == "running" and time.time() - path.stat().st_mtime > 3 * claim.TOUCH
+    except FileNotFoundError:
+        return False

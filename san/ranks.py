@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from san.signals import end_with
+
 Value = TypeVar("Value")
 
 
@@ -31,6 +33,7 @@ def meet(device: torch.device) -> None:
     """Meet the other processes, once, where torchrun started this one; each has a device of its own."""
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         return
+    end_with(os.getppid())
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -47,6 +50,11 @@ def part_ways(seed: int) -> None:
     """Let each rank draw other random numbers from here on; rank 0 draws what a single process would."""
     if rank():
         torch.manual_seed(seed + 1_000_003 * rank())
+
+
+def bereft(error: Exception) -> bool:
+    """Return whether an error is that another rank does not answer any more: it has died, and knows why."""
+    return count() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))
 
 
 def total(value: Tensor) -> Tensor:

@@ -5,26 +5,26 @@ units share it by claims. They end with the driver, and save what they are at. O
 """
 
 import os
+import signal
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from san.errors import LaunchError
-from san.sweep import stopping
+from san.signals import stopping
 
 RESOURCES = ("num_gpus", "num_cpus", "memory", "resources")
-SAVING = 120.0  # seconds that units have for it
+SAVING = 120.0  # seconds that units which are told to stop have to save what they are at
 NAMES = {"num_gpus": "GPU", "num_cpus": "CPU", "memory": "memory"}  # in what Ray says that a cluster has
 
 
-def work(command: Sequence[str], jobs: int | None, profile: Mapping[str, Any]) -> list[int]:
-    """Run the command in `jobs` units (None: as many as there is room for) to their ends; return their exit statuses.
+def work(command: Sequence[str], jobs: int | None, profile: Mapping[str, Any]) -> bool:
+    """Run the command in `jobs` units (None: as many as there is room for) to their ends, or until told to stop.
 
     profile: `address` of a cluster (None: this machine), and what a unit asks for, by Ray's names.
-    Told to stop, it stops the units and returns 143.
+    Returns whether it was told to stop; the units have saved then what they were at.
     Raises LaunchError where Ray is not installed or reached, or has not what one unit asks for.
     """
     unknown = profile.keys() - {"address", *RESOURCES}
@@ -39,12 +39,16 @@ def work(command: Sequence[str], jobs: int | None, profile: Mapping[str, Any]) -
     ray: Any = untyped
     asks = {key: profile[key] for key in RESOURCES if profile.get(key) is not None}
     own = {} if profile.get("address") else {"include_dashboard": False}
+    address = profile.get("address") or "local"  # None would join whatever cluster was started here last
     try:
-        ray.init(address=profile.get("address"), logging_level="ERROR", **own)
+        ray.init(address=address, logging_level="ERROR", **own)
         room = units(asks, ray.cluster_resources())
         task = ray.remote(run).options(name="san", **asks)
         tasks = [task.remote(list(command), str(Path.cwd())) for _ in range(jobs or room)]
-        return [143] if stopped(ray, tasks) else list(ray.get(tasks))
+        told = stopped(ray, tasks)
+        if not told:
+            ray.get(tasks)  # raises what Ray says of a unit that it has lost
+        return told
     except ray.exceptions.RayError as error:
         raise LaunchError(f"Ray lost a unit, whose runs the same command goes on with: {error}") from error
     except (ConnectionError, ValueError) as error:
@@ -55,8 +59,7 @@ def work(command: Sequence[str], jobs: int | None, profile: Mapping[str, Any]) -
 
 def stopped(ray: Any, tasks: list[Any]) -> bool:
     """Wait for the tasks; on SIGTERM or Ctrl-C stop them, wait until they have saved themselves, and return True."""
-    stop = threading.Event()
-    with stopping(stop):
+    with stopping(signal.SIGTERM, signal.SIGINT) as stop:
         while ray.wait(tasks, num_returns=len(tasks), timeout=0.5)[1]:
             if stop.is_set():
                 for task in tasks:

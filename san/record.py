@@ -41,7 +41,8 @@ class Record:
 
     variant: the settings that depart from the recipe, as given, in words; runs of one row of a table share it.
     selected_on: where the epoch was chosen (`last` or a split); evaluated_on: the split behind `last` and `best`.
-    params: the method's counts. seconds: `build` (backbone, weights, method), `fit`, `step` (mean), `evaluate`.
+    params: the method's counts. seconds: `build` (backbone, weights, method), `fit`, `step` (mean), `evaluate`; of
+    a run that was interrupted, all of `fit` and what came last of the others.
     peak_bytes: of the process, or on the GPU; it and joules are None where unknown.
     """
 
@@ -129,6 +130,8 @@ def write(record: Record, path: Path) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise OSError in words unless a record can be written to `path`; better now than after an hour of training."""
+    if path.is_dir():
+        raise OSError(f"{path} is a folder; a record is to be there. Remove it, or give results=FOLDER.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
@@ -171,14 +174,17 @@ def stamp(path: Path) -> int:
     """Return when a record was written, in nanoseconds of its file system's clock; 0 where there is none."""
     try:
         return path.stat().st_mtime_ns
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 
-def finished(path: Path) -> Record | None:
-    """Return the record at `path` if that run is done, else None; a corrupt file counts as not done."""
+def finished(path: Path, adapter: bool = False) -> Record | None:
+    """Return the record at `path` if that run is done, else None; a corrupt file counts as not done.
+
+    adapter: what trained has to be beside it, too.
+    """
     try:
         record = read(path)
     except RecordError:
         return None
-    return record if record.status == "done" else None
+    return record if record.status == "done" and (not adapter or path.with_suffix(".safetensors").exists()) else None

@@ -3,12 +3,13 @@
 import contextlib
 import io
 import logging
-import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,12 +18,13 @@ from san import backbones, claim, ranks, record
 from san.adapter import Adapter, attach, restore
 from san.checkpoint import Checkpoint
 from san.data.batches import Batches
-from san.errors import Preempted
+from san.errors import NonFiniteLossError, Preempted
 from san.experiment import Experiment, from_config
 from san.loop import evaluate, fit
 from san.progress import Progress
 from san.provenance import Meter
 from san.record import Point
+from san.signals import stopping
 from san.tracker import NoTracker, Tracker, open_tracker
 
 log = logging.getLogger(__name__)
@@ -43,22 +45,26 @@ def run(config: dict[str, Any], overrides: Sequence[str], seen: int | None = Non
     if (accuracy := ranks.everyone(finished(experiment))[0]) is not None:
         return accuracy
     record.check_writable(path)
-    with claim.held(claim.path_of(path)) if ranks.rank() == 0 else contextlib.nullcontext(None) as report:
+    with stopping() as stop, held(path, stop) as report:
         if not ranks.everyone(report is not None)[0]:
             log.info("%s: another process is running it (%s)", experiment.title, claim.path_of(path))
             return None
         accuracy = ranks.everyone(finished(experiment))[0]  # between the first look and the claim
         if accuracy is not None or ranks.everyone(record.stamp(path) != seen)[0]:
             return accuracy
-        with stopped_by_sigterm() as stop:
-            return attempt(experiment, report or (lambda epoch, epochs: None), stop)
+        return attempt(experiment, report or (lambda epoch, epochs: None), stop)
+
+
+def held(path: Path, stop: threading.Event) -> AbstractContextManager[Callable[[int, int], None] | None]:
+    """Hold the claim of a run on rank 0; whoever loses it is to stop."""
+    return claim.held(claim.path_of(path), stop.set) if ranks.rank() == 0 else contextlib.nullcontext()
 
 
 def finished(experiment: Experiment) -> float | None:
     """Return the accuracy of a run that is done and need not be done again, else None."""
     path, config = experiment.record_path(), experiment.config
-    done = record.finished(path)
-    if done is None or config["force"] or (config["save_adapter"] and not path.with_suffix(".safetensors").exists()):
+    done = record.finished(path, config["save_adapter"])
+    if done is None or config["force"]:
         return None
     log.info("%s: %.2f %%, done already: %s (force=true runs it again)", experiment.title, done.accuracy, path)
     return done.accuracy
@@ -67,51 +73,47 @@ def finished(experiment: Experiment) -> float | None:
 def attempt(experiment: Experiment, report: Callable[[int, int], None], stop: threading.Event) -> float:
     """Build, train, evaluate and write the record, whatever comes of it."""
     path, config = experiment.record_path(), experiment.config
-    begin = time.perf_counter()
-    adapter, weights = build(experiment)
-    built = time.perf_counter() - begin
     logger = config["logger"]["name"] if ranks.rank() == 0 else "none"
     tracker = open_tracker(logger, config, experiment.identity, experiment.suite.name, experiment.method)
-    checkpoint = Checkpoint(path.with_suffix(".checkpoint"), adapter.trainable, stop)
+    checkpoint, weights = Checkpoint(path.with_suffix(".checkpoint"), stop), ""
     try:
+        begin = time.perf_counter()
+        adapter, weights = build(experiment)
+        built = time.perf_counter() - begin
         outcome = train(experiment, adapter, tracker, checkpoint, report)
         outcome["seconds"]["build"] = built
         result = experiment.record("done", weights, **outcome)
+        if ranks.rank() == 0:
+            if config["save_adapter"]:
+                adapter.save(path.with_suffix(".safetensors"))
+            record.write(result, path)
     except (KeyboardInterrupt, Preempted):
         tracker.finish({"status": "interrupted"}, failed=True)
         raise
     except Exception as error:
-        status = "oom" if isinstance(error, torch.OutOfMemoryError) else "failed"
-        # A run that fails does not take the place of one that did not.
-        if record.finished(path) is None and ranks.rank() == 0:
-            record.write(experiment.record(status, weights, error=traceback.format_exc()), path)
-        checkpoint.remove()
-        tracker.finish({"status": status}, failed=True)
-        log.error("%s: %s (%s)", experiment.title, status, str(error).partition("\n")[0])  # the rest of a sweep goes on
+        tracker.finish({"status": "failed"}, failed=True)
+        if ranks.bereft(error):
+            raise Preempted("another process of the run has died") from error
+        fail(experiment, weights, error, checkpoint)
         raise
-    if ranks.rank() > 0:
-        return result.accuracy
-    record.write(result, path)
     checkpoint.remove()
+    if config["logger"]["artifact"] and config["save_adapter"]:
+        tracker.keep(path.with_suffix(".safetensors"), experiment.identity)
     tracker.finish({"accuracy": result.accuracy, **result.params, **result.seconds})
     log.info("%s: %.2f %% in %.0f s: %s", experiment.title, result.accuracy, result.seconds["fit"], path)
-    if config["save_adapter"]:
-        adapter.save(path.with_suffix(".safetensors"))
     return result.accuracy
 
 
-@contextlib.contextmanager
-def stopped_by_sigterm() -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM (a scheduler's warning) sets; signals reach the main thread alone."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def fail(experiment: Experiment, weights: str, error: Exception, checkpoint: Checkpoint) -> None:
+    """Record why a run has failed. What it had saved stays, for another try, unless it would only lead there again."""
+    status = "oom" if isinstance(error, torch.OutOfMemoryError) else "failed"
+    log.error("%s: %s (%s)", experiment.title, status, str(error).partition("\n")[0])  # the rest of a sweep goes on
+    if isinstance(error, NonFiniteLossError):
+        checkpoint.remove()
+    path = experiment.record_path()
+    # A run that fails does not take the place of one that did not.
+    if record.finished(path) is None:  # whichever rank it is that knows why
+        record.write(experiment.record(status, weights, error=traceback.format_exc()), path)
 
 
 def build(experiment: Experiment) -> tuple[Adapter, str]:
@@ -169,7 +171,13 @@ def train(
         due = epoch == recipe.epochs or (every > 0 and epoch % every == 0)
         tracker.log({"train/loss": loss, **(score(epoch) if due else {})}, epoch)
 
-    meter = Meter(experiment.device)
+    def after_step(done: int, steps: int, loss: float, lr: float) -> None:
+        progress.step(done, steps, loss, lr)
+        if limit is not None and time.monotonic() - begun > 3600 * limit:
+            raise TimeoutError(f"{done} of {steps} steps are done after {limit} hours, which is max_hours.")
+
+    begun, limit = time.monotonic(), experiment.config["max_hours"]
+    meter, resumed = Meter(experiment.device), checkpoint.path.exists()
     try:
         if experiment.train is None:
             tracker.log(score(0), 0)
@@ -178,7 +186,7 @@ def train(
             mixing = experiment.augment, len(experiment.task.classes), experiment.workers
             training = Batches(experiment.train, recipe.batch_size, *shared, order, *mixing, share)
             ranks.part_ways(experiment.seed)
-            fitted = fit(model, training, recipe, adapter.trainable, progress.step, after_epoch, checkpoint)
+            fitted = fit(model, training, recipe, adapter.trainable, after_step, after_epoch, checkpoint)
             seconds |= {"fit": fitted, "step": fitted / (recipe.epochs * len(training))}
     finally:
         progress.close()
@@ -188,5 +196,5 @@ def train(
         "curve": curve,
         "params": asdict(adapter.counts),
         "seconds": seconds,
-        **meter.read(),
+        **(meter.read() | ({"joules": None} if resumed else {})),  # what an interrupted run spent is not known
     }

@@ -5,6 +5,7 @@ Only this module knows submitit.
 """
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -17,6 +18,9 @@ from typing import Any
 from san import claim
 from san.errors import LaunchError
 
+STOPPED = 143  # exit status of a sweep that was told to stop
+GRACE = 3600.0  # seconds that SLURM may leave a pre-empted job to end by itself
+log = logging.getLogger(__name__)
 REQUEUES = 1000  # times that a job may run out of time and be queued again; submitit's own limit is 3
 
 
@@ -27,13 +31,17 @@ class Unit:
         self.command = tuple(command)
         self.pid = 0
 
-    def __call__(self) -> int:
-        """Run it; polled, so that `checkpoint`, which a signal calls amid this, finds no lock taken."""
+    def __call__(self) -> None:
+        """Run it, and fail where it fails. Polled: `checkpoint`, which a signal calls amid this, must find no lock."""
         process = subprocess.Popen(self.command)  # noqa: S603  (our own program)
         self.pid = process.pid
         while process.poll() is None:
             time.sleep(0.2)
-        return process.returncode
+        if process.returncode == STOPPED:
+            # SLURM has stopped the sweep and ends the job, too: it queues again what it ends, not what has ended.
+            time.sleep(GRACE)
+        if process.returncode:
+            raise RuntimeError(f"not all runs are done (exit status {process.returncode}): see the log, or make status")
 
     def checkpoint(self) -> Any:
         """Stop the sweep, which saves what it is at, and return what submitit is to queue: the same command.
@@ -81,9 +89,15 @@ def submitted(folder: Path) -> list[str]:
     """Return the ids of all jobs that were submitted from a results folder."""
     try:
         lines = (folder / "submitted.jsonl").read_text().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return [job for line in lines for job in json.loads(line)["jobs"]]
+    ids = []
+    for line in lines:
+        try:
+            ids += [str(job) for job in json.loads(line)["jobs"]]
+        except (ValueError, KeyError, TypeError):  # the disk was full, or the machine crashed
+            log.warning("%s: a line that cannot be read is left out: %s", folder / "submitted.jsonl", line[:60])
+    return ids
 
 
 def queued(folder: Path) -> list[str]:
@@ -91,13 +105,23 @@ def queued(folder: Path) -> list[str]:
     ids = submitted(folder)
     if not ids or shutil.which("squeue") is None:
         return []
-    command = ["squeue", "--noheader", "--array", "--format=%i %T %R", f"--jobs={','.join(ids)}"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()  # noqa: S603
+    mine = ["--me", "--name=san"]  # a new SLURM counts from one again
+    command = ["squeue", "--noheader", "--array", *mine, "--format=%i %T %R", f"--jobs={','.join(ids)}"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if answer.returncode and "Invalid job id" not in answer.stderr:  # SLURM forgets jobs that are long over
+        return [f"squeue does not answer: {answer.stderr.strip()}"]
+    return answer.stdout.splitlines()
 
 
 def cancel(folder: Path) -> list[str]:
-    """Cancel those jobs that are still queued or running; return their lines."""
+    """Cancel those jobs that are still queued or running; return their lines.
+
+    Raises LaunchError with what SLURM says where it does not.
+    """
     lines = queued(folder)
     if lines:
-        subprocess.run(["scancel", *(line.split()[0] for line in lines)], check=False)  # noqa: S603, S607
+        command = ["scancel", *(line.split()[0] for line in lines)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if answer.returncode:
+            raise LaunchError(f"SLURM does not cancel: {answer.stderr.strip() or lines[0]}")
     return lines

@@ -7,54 +7,56 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
 import torch
+from tabulate import tabulate
 
 from san import backbones
 from san.adapter import attach
 from san.data.acquire import size
-from san.plan import STATES, Cell, State
+from san.plan import STATES, UNDONE, Cell, State
+from san.record import Record
 from san.tasks import load_suite
 
-LEFT = ("missing", "lost", "running")
+LEFT = (*UNDONE, "running", "blocked")
+Column = tuple[str, str]
 RECORD = 60_000  # bytes of a record with its tracker's files; measured: 3 to 6 kB and 50 kB
 SAVED = {"adamw": 3, "sgd": 2}  # float32 copies of what trains in a run's saved state
 
 
-def summary(cells: Sequence[Cell], states: Sequence[State]) -> str:
-    """Return one line: how many runs are in which state, and how long the rest will take."""
+def summary(cells: Sequence[Cell], states: Sequence[State], known: Sequence[Record] = ()) -> str:
+    """Return one line: how many runs are in which state, and how long the rest will take, by the runs in `known`."""
     counts = Counter(s.name for s in states)
     parts = [f"{counts[name]} {name}" for name in STATES if counts[name]]
-    left, unknown = seconds_left(cells, states)
+    left, unknown = seconds_left(cells, states, known)
     waiting = sum(counts[name] for name in LEFT)
-    kind = next((s.record.device["type"] for s in states if s.record is not None and "type" in s.record.device), "cpu")
+    kind = next((r.device["type"] for r in known if "type" in r.device), "cpu")
     device = {"cuda": "GPU"}.get(kind, kind.upper())
     time_left = f"; about {hours(left)} of one {device} left" if waiting > unknown else ""
     no_estimate = f"; {unknown} like none that is done, so of unknown time" if unknown else ""
     return f"{len(cells)} runs: {', '.join(parts)}{time_left}{no_estimate}"
 
 
-def seconds_left(cells: Sequence[Cell], states: Sequence[State]) -> tuple[float, int]:
-    """Estimate the seconds that are left from the runs that are done, and how many runs have no estimate.
+def seconds_left(cells: Sequence[Cell], states: Sequence[State], known: Sequence[Record]) -> tuple[float, int]:
+    """Estimate the seconds that are left from runs that are done, and count those that have no estimate.
 
     The median of the same method, backbone and task; else of method, backbone and suite; else of backbone and suite.
     """
-    known: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    for c, s in zip(cells, states, strict=True):
-        if s.record is not None and s.name == "done":
-            spent = sum(s.record.seconds.get(part, 0.0) for part in ("build", "fit", "evaluate"))
-            for key in keys(c):
-                known[key].append(spent)
+    spent: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for r in known:
+        if r.status == "done":
+            for key in keys(f"{r.suite}/{r.task}", (r.suite, r.backbone, r.method)):
+                spent[key].append(sum(r.seconds.get(part, 0.0) for part in ("build", "fit", "evaluate")))
     left, unknown = 0.0, 0
     for c, s in zip(cells, states, strict=True):
         if s.name in LEFT:
-            like = next((known[key] for key in keys(c) if key in known), None)
+            like = next((spent[key] for key in keys(c.task, c.key) if key in spent), None)
             share = 1 - s.holder.epoch / s.holder.epochs if s.name == "running" and s.holder and s.holder.epochs else 1
             left, unknown = (left + share * statistics.median(like), unknown) if like else (left, unknown + 1)
     return left, unknown
 
 
-def keys(cell: Cell) -> tuple[tuple[str, ...], ...]:
+def keys(task: str, key: tuple[str, str, str]) -> tuple[tuple[str, ...], ...]:
     """Return by what runs are alike, the most alike first."""
-    return (cell.task, *cell.key), cell.key, cell.key[:2]
+    return (task, *key), key, key[:2]
 
 
 def hours(seconds: float) -> str:
@@ -89,6 +91,17 @@ def blocked(cells: Sequence[Cell]) -> Iterator[str]:
     yield from (f"blocked  {n} runs: {reason}" for reason, n in others.items())
 
 
+def grid(cells: Sequence[Cell], states: Sequence[State]) -> str:
+    """Return a table of how many runs of each task and method there are, and how many of them are done."""
+    methods, count, done = list(dict.fromkeys(c.key[2] for c in cells)), Counter[Column](), Counter[Column]()
+    for c, s in zip(cells, states, strict=True):
+        count[c.task, c.key[2]] += 1
+        done[c.task, c.key[2]] += s.name == "done"
+    tasks = dict.fromkeys(c.task for c in cells)
+    rows = [[t, *(f"{done[t, m]} of {count[t, m]}" for m in methods)] for t in tasks]
+    return tabulate(rows, ["done", *methods])
+
+
 def disk(cells: Iterable[Cell], states: Iterable[State], jobs: int) -> str:
     """Return one line: the disk that the runs that are left take, beside what is there.
 
@@ -102,7 +115,9 @@ def disk(cells: Iterable[Cell], states: Iterable[State], jobs: int) -> str:
     parts = {
         "records": RECORD * len(left),
         "adapters": sum(adapters),
-        f"state of {jobs} in flight": jobs * max(flight, default=0),
+        f"state of {jobs} in flight": 2
+        * jobs
+        * max(flight, default=0),  # the new file is whole before the old one goes
         f"images of {len(data)} tasks to prepare": sum(data.values()),
     }
     said = [f"{size(value)} {name}" for name, value in parts.items() if value]

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from san.errors import Preempted
-from san.plan import Cell
+from san.plan import UNDONE, Cell, silent, state
 from san.record import stamp
+from san.signals import end_with, stopping
 
 Say = Callable[[str], None]
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-PARENT = 2.0  # seconds between looks at whether the sweep itself still lives
+LOOK = 2.0  # seconds between looks at runs that others are at
 
 
 @dataclass
@@ -46,32 +47,52 @@ class Outcome:
     stopped: bool = False
 
 
-def work(cells: Sequence[Cell], jobs: int, devices: Sequence[str], fail_fast: bool, say: Say) -> Outcome:
+def work(
+    cells: Sequence[Cell], jobs: int, devices: Sequence[str], say: Say, fail_fast: bool = False, wait: bool = True
+) -> Outcome:
     """Run cells in `jobs` processes, each on one of `devices` (CUDA's names, or none); return how they ended.
 
+    wait: for runs that others are at, to take up what they leave undone; else only for holders that are silent.
     SIGTERM, Ctrl-C and SIGUSR2 (SLURM's when time is nearly up) stop the processes, which save what they are at.
     """
-    waiting, outcome = list(cells), Outcome()
+    outcome = Outcome()
+    elsewhere: list[Cell] = []
+    waiting: list[Cell] = []
+    for cell in cells:
+        (elsewhere if state(cell).name == "running" else waiting).append(cell)
     stamps = {cell.path: stamp(cell.path) for cell in cells if cell.path is not None}
     workers: list[Worker] = []
-    stop = threading.Event()
-    with stopping(stop):
-        while (waiting and not stop.is_set()) or any(w.cell for w in workers):
-            while waiting and len(workers) < jobs and not stop.is_set():
-                workers.append(start(free_device(devices, workers)))
-            if not stop.is_set():
-                give(workers, waiting, stamps)
-            for w in ready(workers):
-                settle(w, stamps, outcome, say)
-                if w.gone:
-                    workers.remove(w)
-            if fail_fast and (outcome.failed or outcome.lost):
-                stop.set()
-            if stop.is_set():
-                terminate(workers)
-        terminate(workers)
+    with stopping(*STOPPING) as stop:
+        try:
+            while (waiting and not stop.is_set()) or any(w.cell for w in workers) or (elsewhere and not stop.is_set()):
+                while waiting and len(workers) < jobs and not stop.is_set():
+                    workers.append(start(free_device(devices, workers)))
+                if not stop.is_set():
+                    give(workers, waiting, stamps)
+                for w in ready(workers):
+                    settle(w, stamps, outcome, say, elsewhere)
+                workers[:] = [w for w in workers if not w.gone]
+                if fail_fast and (outcome.failed or outcome.lost):
+                    stop.set()
+                if stop.is_set():
+                    terminate(workers)
+                elif not waiting and not any(w.cell for w in workers):
+                    take_up(elsewhere, waiting, wait, say, stop)
+        finally:
+            terminate(workers)
     outcome.stopped = stop.is_set() and not (fail_fast and (outcome.failed or outcome.lost))
     return outcome
+
+
+def take_up(elsewhere: list[Cell], waiting: list[Cell], wait: bool, say: Say, stop: threading.Event) -> None:
+    """Look again at runs that others had: what they have left undone goes to `waiting`, what is done is forgotten."""
+    states = [(cell, state(cell).name) for cell in elsewhere]
+    waiting += [cell for cell, name in states if name in UNDONE]
+    held = [cell for cell, name in states if name == "running" and (wait or silent(cell))]
+    if held and len(held) != len(elsewhere):
+        say(f"{len(held)} runs are left that others are at; this waits for them. Ctrl-C leaves them alone.")
+    elsewhere[:] = held
+    stop.wait(LOOK if held or waiting else 0)
 
 
 def give(workers: Sequence[Worker], waiting: list[Cell], stamps: Mapping[Path, int]) -> None:
@@ -87,7 +108,7 @@ def give(workers: Sequence[Worker], waiting: list[Cell], stamps: Mapping[Path, i
                     w.pipe.send((dict(cell.config), list(cell.overrides), seen))
 
 
-def settle(w: Worker, stamps: Mapping[Path, int], outcome: Outcome, say: Say) -> None:
+def settle(w: Worker, stamps: Mapping[Path, int], outcome: Outcome, say: Say, elsewhere: list[Cell]) -> None:
     """Note how the run of a process that has answered or died has ended, and say what no record says."""
     verdict, text = answer(w)
     assert w.cell is not None and w.cell.path is not None
@@ -98,19 +119,10 @@ def settle(w: Worker, stamps: Mapping[Path, int], outcome: Outcome, say: Say) ->
     if verdict == "lost":
         outcome.lost.append(w.cell.title)
         say(f"{w.cell.title}: {text}")
-    w.gone = verdict in ("lost", "stopped")
+    if verdict in ("busy", "stopped"):
+        elsewhere.append(w.cell)
+    w.gone = verdict in ("failed", "lost", "stopped")
     w.cell = None
-
-
-@contextlib.contextmanager
-def stopping(stop: threading.Event) -> Any:
-    """Let each of STOPPING set `stop`."""
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in STOPPING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def free_device(devices: Sequence[str], workers: Sequence[Worker]) -> str | None:
@@ -173,12 +185,12 @@ def terminate(workers: list[Worker]) -> None:
 def serve(pipe: Connection, device: str | None, parent: int) -> None:
     """Run what comes through the pipe until it closes; end with the sweep, saving what is in flight."""
     if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # torch is imported, but has not looked for devices yet
     for number in (signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # the sweep passes them on as SIGTERM
-    threading.Thread(target=watch, args=(parent,), daemon=True).start()
+    end_with(parent)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from san.run import run  # noqa: PLC0415  (seconds, and after the device is chosen)
+    from san.run import run  # noqa: PLC0415  (seconds)
 
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -188,12 +200,6 @@ def serve(pipe: Connection, device: str | None, parent: int) -> None:
                 pipe.send(("busy" if accuracy is None else "done", ""))
             except Preempted:
                 raise SystemExit(143) from None
-            except Exception as error:  # it has been recorded, or said why it could not begin
+            except Exception as error:  # it has been recorded, or says why it could not begin
                 pipe.send(("failed", str(error)))
-
-
-def watch(parent: int) -> None:
-    """Tell this process to stop when its parent is gone."""
-    while os.getppid() == parent:
-        threading.Event().wait(PARENT)
-    os.kill(os.getpid(), signal.SIGTERM)
+                return  # a device that has failed once may fail all that comes

@@ -45,6 +45,14 @@ class Tracker:
         """Add values to the curves."""
         self.calls.put(lambda run: run.log(dict(values), step=step))
 
+    def keep(self, path: Path, key: str) -> None:
+        """Upload a file as an artifact, the adapter of the run whose identity is `key`."""
+        self.calls.put(lambda run: run.log_artifact(str(path), name=f"adapter-{key}", type="adapter"))
+
+    def tables(self, frames: Mapping[str, Any]) -> None:
+        """Log data frames as tables, by name."""
+        self.calls.put(lambda run: run.log({name: as_table(frame) for name, frame in frames.items()}))
+
     def finish(self, summary: Mapping[str, Any], failed: bool = False) -> None:
         """Write the summary and close; wait for it at most PATIENCE seconds."""
         self.calls.put(lambda run: run.summary.update(dict(summary)))
@@ -75,6 +83,12 @@ class NoTracker:
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Drop the values."""
 
+    def keep(self, path: Path, key: str) -> None:
+        """Leave the file where it is."""
+
+    def tables(self, frames: Mapping[str, Any]) -> None:
+        """Drop the tables."""
+
     def finish(self, summary: Mapping[str, Any], failed: bool = False) -> None:
         """Do nothing."""
 
@@ -85,6 +99,13 @@ def open_tracker(name: str, config: dict[str, Any], key: str, group: str, job: s
         return NoTracker()
     where = Path(config["results"])
     return Tracker(start_wandb, where, project="san", id=key, group=group, job_type=job, config=config, mode=mode())
+
+
+def as_table(frame: Any) -> Any:
+    """Return a data frame as W&B's table."""
+    import wandb  # noqa: PLC0415
+
+    return wandb.Table(dataframe=frame)
 
 
 def start_wandb(**run: Any) -> Any:

@@ -12,6 +12,8 @@ import argparse
 import os
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import yaml
 
 from san import border
 from san.errors import LaunchError
-from san.tasks import load_suite, suite_names
+from san.tasks import load_suite, lookup, suite_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,18 +35,28 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0", help="comma-separated")
     parser.add_argument("--backbone", help="default: the suite's own")
     parser.add_argument(
-        "--jobs", type=int, help="processes, SLURM jobs or Ray units at a time; default: one a visible GPU, or one"
+        "--jobs", type=positive, help="processes, SLURM jobs or Ray units at a time; default: one a visible GPU, or one"
     )
     parser.add_argument("--retry", default="", help="failed, oom, or both: run those again, too")
-    parser.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails")
+    parser.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails (here, or in a job)")
     parser.add_argument("--launcher", default="local", choices=("local", "slurm", "ray"), help="what starts processes")
     parser.add_argument("--profile", type=Path, help="what jobs ask for; default: configs/cluster/<launcher>.yaml")
     for name, what in (("plan", "what would be run"), ("status", "how far the runs are")):
         parser.add_argument(f"--{name}", action="store_true", help=f"say {what}, and stop")
-    parser.add_argument("--no-table", action="store_true", help="make no table at the end")
+    # What a job is told: when it was handed out, in nanoseconds. It retries what had failed by then, leaves runs that
+    # others are at alone, and makes no table.
+    parser.add_argument("--unit", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--cancel", action="store_true", help="cancel the SLURM jobs of this results folder")
     parser.add_argument("overrides", nargs="*", help="anything else that train.py takes, e.g. epochs=5")
     return parser.parse_intermixed_args()
+
+
+def positive(text: str) -> int:
+    """Return a number of processes; raise ValueError where there are none."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def devices() -> list[str]:
@@ -56,85 +68,111 @@ def devices() -> list[str]:
 
 
 def cells_of(args: argparse.Namespace) -> list[Any]:
-    """Return the runs that the arguments mean."""
+    """Return the runs that the arguments mean; raise LookupError or ValueError that says what is allowed."""
     from san import plan  # noqa: PLC0415  (torch takes seconds)
 
     suite = load_suite(args.suite)
-    tasks = [suite.task(name).name for name in args.tasks.split(",")] if args.tasks else list(suite.tasks)
-    methods = args.methods.split(",") if args.methods else list(suite.methods)
-    seeds = [int(seed) for seed in args.seeds.split(",")]
+    for name in filter(None, args.retry.split(",")):
+        lookup(name, ("failed", "oom"), "--retry")
+    if "force=true" in args.overrides:
+        raise ValueError(
+            "force=true would run everything again whenever the sweep goes on. Remove the records instead."
+        )
+    tasks = dict.fromkeys(suite.task(name).name for name in args.tasks.split(",")) if args.tasks else suite.tasks
+    methods = list(dict.fromkeys(args.methods.split(","))) if args.methods else list(suite.methods)
+    if not all(seed.isdecimal() for seed in args.seeds.split(",")):
+        raise ValueError(f"--seeds came as '{args.seeds}'; allowed: whole numbers joined by commas, e.g. 0,1,2.")
+    seeds = list(dict.fromkeys(int(seed) for seed in args.seeds.split(",")))
     overrides = [*args.overrides, *([f"backbone={args.backbone}"] if args.backbone else [])]
     found = border.sweep([f"{suite.name}/{task}" for task in tasks], methods, seeds, overrides)
     return plan.cells(found)
 
 
-def report(args: argparse.Namespace, cells: list[Any], folder: Path) -> None:
-    """Print how far the runs are, what is to be said of single ones and of jobs, and in a plan what they need."""
-    from san import plan, slurm, status  # noqa: PLC0415
+def report(args: argparse.Namespace, cells: list[Any], folder: Path) -> bool:
+    """Print how far the runs are, what is to be said of single ones and of jobs, and in a plan what they need.
+
+    Return whether none is left but those that others are at.
+    """
+    from san import plan, record, slurm, status  # noqa: PLC0415
 
     states = [plan.state(cell) for cell in cells]
-    print(status.summary(cells, states), *status.lines(cells, states), sep="\n")
+    known, _ = record.read_all(folder.parent / "records")
+    print(status.summary(cells, states, known), *status.lines(cells, states), sep="\n")
     for line in slurm.queued(folder):
         print(f"slurm    {line}")
     if args.plan:
-        print(status.disk(cells, states, args.jobs or max(1, len(devices()))))
+        jobs = max(1, len(devices())) if args.jobs is None else args.jobs
+        print(status.disk(cells, states, jobs), status.grid(cells, states), sep="\n\n")
+    sys.stdout.flush()
+    return all(s.name in ("done", "running") for s in states)
 
 
 def unit(args: argparse.Namespace) -> list[str]:
-    """Return the command of one job: the same sweep, in one process."""
+    """Return the command of one job: the same sweep on what it gets."""
     words = {"--methods": args.methods, "--tasks": args.tasks, "--seeds": args.seeds, "--backbone": args.backbone}
-    words |= {"--retry": args.retry or None, "--jobs": "1"}
+    words |= {"--retry": args.retry or None, "--unit": str(time.time_ns())}
     options = [f"{key}={value}" for key, value in words.items() if value is not None]
-    options += ["--fail-fast"] * args.fail_fast + ["--no-table"] * (args.launcher == "ray")  # which makes it at the end
+    options += ["--fail-fast"] * args.fail_fast
     return [sys.executable, str(ROOT / "scripts/reproduce.py"), args.suite, *options, *args.overrides]
 
 
-def work(args: argparse.Namespace, cells: list[Any]) -> int:
-    """Run what is to be done here or on Ray; return 1 if a run failed, 143 if told to stop, else 0."""
-    from san import plan, ray, sweep  # noqa: PLC0415
+def work(args: argparse.Namespace, todo: list[Any]) -> bool:
+    """Run what is to be done, here or on Ray; return whether it was told to stop."""
+    from san import ray, sweep  # noqa: PLC0415
 
-    todo = plan.todo(cells, args.retry.split(","))
+    if not todo:
+        return False
     if args.launcher == "ray":
-        return max(ray.work(unit(args), args.jobs, profile(args)), default=0) if todo else 0
+        return ray.work(unit(args), args.jobs, profile(args))
     gpus = devices()
-    outcome = sweep.work(todo, args.jobs or max(1, len(gpus)), gpus, args.fail_fast, print)
-    return 143 if outcome.stopped else int(bool(outcome.failed or outcome.lost))
+    jobs = max(1, len(gpus)) if args.jobs is None else args.jobs
+    return sweep.work(todo, jobs, gpus, partial(print, flush=True), args.fail_fast, args.unit is None).stopped
 
 
 def profile(args: argparse.Namespace) -> dict[str, Any]:
-    """Read what jobs ask for."""
+    """Read what jobs ask for; raise ValueError where the file holds no options."""
     path = args.profile or ROOT / f"configs/cluster/{args.launcher}.yaml"
-    found: dict[str, Any] = yaml.safe_load(path.read_text())
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"--profile {path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"--profile {path} holds no options. Write `name: value` lines, as in {ROOT / 'configs/cluster'}."
+        )
     return found
 
 
 def main() -> None:
-    """Plan, run what is to be done, print the table; exit with 1 if a run failed, 143 if told to stop."""
+    """Plan, run what is to be done, print the table; exit with 1 if a run is not done, 143 if told to stop."""
     args = arguments()
-    from san import slurm  # noqa: PLC0415
+    if args.profile and args.launcher == "local":
+        raise ValueError("--profile is for --launcher slurm or ray; nothing is asked for here.")
+    from san import plan, slurm  # noqa: PLC0415
 
-    results = next((o.removeprefix("results=") for o in args.overrides if o.startswith("results=")), "results")
+    cells = cells_of(args)
+    results = cells[0].config["results"]
     folder = Path(results).absolute() / "slurm"
     if args.cancel:
-        print(*(f"cancelled {line}" for line in slurm.cancel(folder)), sep="\n")
+        print("\n".join(f"cancelled {line}" for line in slurm.cancel(folder)) or "No jobs of this folder are queued.")
         return
-    cells = cells_of(args)
     report(args, cells, folder)
     if args.plan or args.status:
         return
+    todo = plan.todo(cells, args.retry.split(","), args.unit)
     if args.launcher == "slurm":
-        ids = slurm.submit(unit(args), args.jobs or 1, profile(args), folder)
+        ids = slurm.submit(unit(args), args.jobs or 1, profile(args), folder) if todo else []
         print(f"Submitted {len(ids)} jobs: {', '.join(ids)}. Logs: {folder}. make status shows how far they are.")
         return
-    code = work(args, cells)
-    if code == 143:
+    if work(args, todo):
         print("Stopped: what was in flight is saved, and the same command goes on.", file=sys.stderr)
         sys.exit(143)
-    if args.no_table:
-        sys.exit(code)
-    report(args, cells, folder)
-    table = [sys.executable, str(ROOT / "scripts/tables.py"), args.suite, "--results", results]
-    sys.exit(subprocess.run(table, check=False).returncode or code)  # noqa: S603
+    whole = report(args, cells, folder)
+    if args.unit is None:
+        table = [sys.executable, str(ROOT / "scripts/tables.py"), args.suite, "--results", results]
+        table += ["--wandb"] * (cells[0].config["logger"]["name"] == "wandb")
+        whole = subprocess.run(table, check=False).returncode == 0 and whole  # noqa: S603
+    sys.exit(not whole)
 
 
 if __name__ == "__main__":

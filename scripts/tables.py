@@ -1,34 +1,65 @@
-"""Print a suite's table from the local records, and write it as CSV, Markdown and LaTeX.
+"""Write the tables of all suites that have records, as CSV, Markdown and LaTeX with a figure, and print them.
 
-python scripts/tables.py demo
+python scripts/tables.py                        # every suite and backbone that something was run of
+python scripts/tables.py vtab                   # one, beside the published numbers, even before anything was run
+python scripts/tables.py --cell vtab san cifar  # where a number comes from, and the commands that repeat it
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from san import record, tables
+from san import figure, origin, record, render, tables
 from san.tasks import load_suite, suite_names
+from san.tracker import open_tracker
 
 
 def main() -> None:
     """Parse arguments, read records, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite", nargs="?", default="demo", choices=suite_names())
+    parser.add_argument("suite", nargs="*", help=f"default: all with records; of {', '.join(suite_names())}")
+    parser.add_argument("--cell", nargs=3, metavar=("SUITE", "METHOD", "TASK"), help="say where a number comes from")
+    parser.add_argument("--wandb", action="store_true", help="log them as one more W&B run of each suite, too")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where records/ and tables/ are")
     args = parser.parse_args()
     records, problems = record.read_all(args.results / "records")
     for problem in problems:
         print(f"Skipped: {problem}", file=sys.stderr)
-    table = tables.make(load_suite(args.suite), records)
-    if table.cells.empty:
+    if args.cell:
+        print(*origin.lines(*args.cell, records), sep="\n")
+        return
+    for name in args.suite:
+        load_suite(name)
+    pairs = {(r.suite, r.backbone) for r in records if r.suite in (args.suite or suite_names())}
+    pairs |= {(name, load_suite(name).backbone) for name in args.suite}
+    if not pairs:
         sys.exit(
-            f"Error: no test results of {args.suite} below {args.results / 'records'}. Run `make {args.suite}` first."
+            f"Error: no results of a suite below {args.results / 'records'}. Run `make demo` first, or name a suite."
         )
-    paths = tables.write(table, args.results / "tables", args.suite)
-    print(tables.markdown(table))
+    for suite, backbone in sorted(pairs):
+        table = write(suite, backbone, records, args.results)
+        if args.wandb:
+            run = open_tracker("wandb", {"results": str(args.results)}, f"tables-{suite}-{backbone}", suite, "tables")
+            run.tables({"cells": table.facts, "runs": table.runs})
+            run.finish({})
+
+
+def write(name: str, backbone: str, records: list[record.Record], results: Path) -> tables.Table:
+    """Write, print and return the table of a suite and a backbone."""
+    suite = load_suite(name)
+    table = tables.make(suite, records, backbone)
+    if table.ours.cells.empty and table.cited.cells.empty:
+        run = "make demo" if name == "demo" else f"make reproduce-{name}"
+        sys.exit(f"Error: no test results of {name} below {results / 'records'}. Run `{run}` first.")
+    file = name if backbone == suite.backbone else f"{name}_{backbone}"
+    paths = render.write(table, results / "tables", file) + figure.draw(table, results / "figures", file)
+    print(render.markdown(table))
     print("Written:", *paths)
+    return table
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LookupError as error:
+        sys.exit(f"Error: {error.args[0]}")

@@ -38,7 +38,7 @@ def trained(
     model = tiny_vit(3, drop_path_rate=0.3)
     torch.manual_seed(1)
     adapter = san.attach(model, method)
-    checkpoint, losses = Checkpoint(path, adapter.trainable), []
+    checkpoint, losses = Checkpoint(path), []
 
     def after_step(done: int, steps: int, loss: float, lr: float) -> None:
         losses.append(loss)
@@ -66,7 +66,7 @@ def test_resumed_equals_uninterrupted(
 ) -> None:
     whole, losses, curve = trained(tmp_path / "a", method, optimizer, augment, None)
     assert len(losses) == 9
-    with pytest.raises(Preempted, match="saved in"):
+    with pytest.raises(Preempted, match="what is saved is in"):
         trained(tmp_path / "b", method, optimizer, augment, stop_after)
     torch.manual_seed(99)
     resumed, rest, curve_again = trained(tmp_path / "b", method, optimizer, augment, None)

@@ -90,3 +90,36 @@ def test_of_many_that_try_at_once_one_gets_it(stale: bool, tmp_path: Path) -> No
     for process in processes:
         process.join()
     assert len(list(won.iterdir())) == 1
+
+
+def test_a_door_that_somebody_died_in_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.claim"
+    code = f"from san import claim; from pathlib import Path; claim.take(Path({str(path)!r}))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    left = claim.read(path)
+    assert left is not None
+    door = path.with_name(f".{path.name}-{left.token}.taken")
+    door.touch()
+    assert claim.take(path) is None
+    os.utime(door, (time.time() - 2 * claim.DOOR,) * 2)
+    assert claim.take(path) is not None
+    assert not door.exists()
+
+
+def test_who_is_taken_for_dead_and_lives_learns_of_it_and_leaves_the_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim, "TOUCH", 0.05)
+    path, robbed = tmp_path / "run.claim", []
+    with claim.held(path, lambda: robbed.append(True)) as report:
+        assert report is not None
+        mine = claim.read(path)
+        assert mine is not None
+        other = replace(mine, host="another", token="other")
+        claim.write(other, path)
+        report(3, 10)
+        deadline = time.monotonic() + 5
+        while len(robbed) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert len(robbed) == 2  # by its report, and by its signs of life
+    assert claim.read(path) == other

@@ -1,5 +1,6 @@
 """Two processes (torchrun, gloo) that share a run: the same as one with the same global batch, and only rank 0 writes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -52,7 +53,10 @@ def test_two_processes_equal_one(tmp_path: Path, data_root: Path) -> None:
 
 
 @pytest.mark.sweep
-def test_told_to_stop_they_save_once_and_go_on_with_the_same_bits(tmp_path: Path, data_root: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_told_to_stop_or_bereft_of_one_they_go_on_with_the_same_bits(
+    number: signal.Signals, tmp_path: Path, data_root: Path
+) -> None:
     words = ["method=san", "epochs=8", "+backbone.arguments.drop_path_rate=0.3"]  # which draws other numbers by rank
     whole = subprocess.run(command(tmp_path / "a", data_root, *words), cwd=ROOT, timeout=200, check=False)
     assert whole.returncode == 0
@@ -61,7 +65,11 @@ def test_told_to_stop_they_save_once_and_go_on_with_the_same_bits(tmp_path: Path
     while time.monotonic() < deadline and (found is None or found.epoch < 3):
         time.sleep(0.02)
         found = next((claim.read(p) for p in tmp_path.rglob("b/records/**/*.claim")), None)
-    stopped.send_signal(signal.SIGTERM)
+    if number == signal.SIGKILL:  # a rank dies; the other has saved itself after every epoch
+        found = subprocess.run(["pgrep", "-P", str(stopped.pid)], capture_output=True, text=True, check=True)
+        os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
+    else:
+        stopped.send_signal(signal.SIGTERM)
     assert stopped.wait(60) != 0
     assert len(list(tmp_path.rglob("b/**/*.checkpoint"))) == 1
     assert not list(tmp_path.rglob("b/records/**/*.json"))
@@ -69,6 +77,7 @@ def test_told_to_stop_they_save_once_and_go_on_with_the_same_bits(tmp_path: Path
     assert again.returncode == 0
     one, two = adapters(tmp_path / "a"), adapters(tmp_path / "b")
     assert one.keys() == two.keys()
+    assert len(one) == 1
     for name, tensors in one.items():
         assert all(torch.equal(two[name][key], value) for key, value in tensors.items())
     assert not list(tmp_path.rglob("*.checkpoint"))

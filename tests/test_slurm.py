@@ -11,7 +11,6 @@ import pytest
 from san import slurm
 from san.errors import LaunchError
 
-pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).parents[1]
 PROFILE = "slurm_partition: debug\ntimeout_min: 20\ncpus_per_task: 1\nslurm_signal_delay_s: 30\n"
 
@@ -55,6 +54,7 @@ def cluster(tmp_path: Path, data_root: Path) -> Cluster:
     return Cluster(tmp_path, data_root)
 
 
+@pytest.mark.slurm
 def test_jobs_share_a_sweep_to_its_end(cluster: Cluster) -> None:
     begin = time.monotonic()
     assert len(cluster.submit(2)) == 2
@@ -66,6 +66,7 @@ def test_jobs_share_a_sweep_to_its_end(cluster: Cluster) -> None:
     assert (cluster.results / "tables" / "demo.csv").is_file()
 
 
+@pytest.mark.slurm
 def test_a_pre_empted_job_saves_itself_and_goes_on(cluster: Cluster) -> None:
     (job,) = cluster.submit(1, epochs=30)
     cluster.wait("epoch ", 100, epochs=30)
@@ -77,9 +78,9 @@ def test_a_pre_empted_job_saves_itself_and_goes_on(cluster: Cluster) -> None:
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)  # not to wait for two minutes
     cluster.wait("running  demo/", 200, epochs=30)
     assert cluster("--cancel", epochs=30).stdout.count("cancelled") == 1
-    cluster.wait("4 runs: ", 10, epochs=30)
 
 
+@pytest.mark.slurm
 def test_a_job_that_is_out_of_time_saves_itself_and_is_queued_again(cluster: Cluster) -> None:
     # SLURM warns up to a minute early, so within a minute of a job of two.
     cluster.profile.write_text(PROFILE.replace("timeout_min: 20", "timeout_min: 2"))
@@ -94,6 +95,7 @@ def test_a_job_that_is_out_of_time_saves_itself_and_is_queued_again(cluster: Clu
     cluster("--cancel", epochs=60)
 
 
+@pytest.mark.slurm
 def test_hydras_own_launcher_keeps_the_rules(cluster: Cluster) -> None:
     chosen = ["method=linear,ssf", "data=demo/digits", "epochs=1", "logger=none", f"data_root={cluster.data}"]
     launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=debug", "hydra.launcher.cpus_per_task=1"]
@@ -108,6 +110,7 @@ def test_hydras_own_launcher_keeps_the_rules(cluster: Cluster) -> None:
     assert logs.count("done already") == 2
 
 
+@pytest.mark.slurm
 def test_cancelling_takes_the_jobs_back_and_leaves_the_records(cluster: Cluster) -> None:
     cluster.submit(2, epochs=40)
     cluster.wait("running  demo/", 100, epochs=40)
@@ -116,9 +119,11 @@ def test_cancelling_takes_the_jobs_back_and_leaves_the_records(cluster: Cluster)
     while slurm.queued(cluster.results / "slurm") and time.monotonic() < deadline:
         time.sleep(0.5)
     assert slurm.queued(cluster.results / "slurm") == []
-    assert cluster("--cancel").stdout.strip() == ""
+    again = cluster("--cancel")
+    assert (again.returncode, again.stdout.strip()) == (0, "No jobs of this folder are queued.")
 
 
+@pytest.mark.slurm
 def test_what_sbatch_says_is_shown(cluster: Cluster) -> None:
     cluster.profile.write_text(PROFILE.replace("debug", "nowhere"))
     refused = cluster("--launcher", "slurm", "--profile", str(cluster.profile))

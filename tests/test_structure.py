@@ -24,9 +24,9 @@ ORDER = [
     "san.lowrank", "san.bottleneck", "san.passing", "san.methods", "san.methods.adapter", "san.methods.adapter_plus",
     "san.methods.adaptformer", "san.methods.bitfit", "san.methods.dora", "san.methods.full", "san.methods.linear",
     "san.methods.lora", "san.methods.norm", "san.methods.partial", "san.methods.ssf", "san.methods.san",
-    "san.methods.san_lora", "san.methods.vpt", "san.adapter", "san.record", "san.claim", "san.ranks", "san.checkpoint", "san.loop", "san.provenance",
+    "san.methods.san_lora", "san.methods.vpt", "san.adapter", "san.record", "san.claim", "san.signals", "san.ranks", "san.checkpoint", "san.loop", "san.provenance",
     "san.experiment", "san.progress",
-    "san.tracker", "san.run", "san.plan", "san.status", "san.sweep", "san.slurm", "san.ray", "san.tables", "san.border",
+    "san.tracker", "san.run", "san.plan", "san.status", "san.sweep", "san.slurm", "san.ray", "san.published", "san.cells", "san.tables", "san.render", "san.figure", "san.origin", "san.border",
 ]  # fmt: skip
 ALONE = {  # who may import what nobody else does
     "timm": {"san.backbones.load", "san.backbones.sites", "san.data.augment"},
@@ -39,7 +39,8 @@ ALONE = {  # who may import what nobody else does
     "submitit": {"san.slurm"},
     "ray": {"san.ray"},
     "sklearn": {"san.data.demo"},
-    "pandas": {"san.tables"},
+    "pandas": {"san.tables", "san.render"},
+    "matplotlib": {"san.figure"},
 }
 
 

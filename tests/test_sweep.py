@@ -61,6 +61,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> st
     return whole.table()
 
 
+def running(sweep: Sweep) -> claim.Claim | None:
+    """The claim of a run that is in flight."""
+    for path in sweep.results.rglob("*.claim"):
+        held = claim.read(path)
+        if held is not None and held.alive(path):
+            return held
+    return None
+
+
 def test_runs_are_those_that_hydra_composes_one_by_one(data_root: Path) -> None:
     overrides = ["epochs=3", "logger=none", f"data_root={data_root}"]
     cells = border.sweep(["demo/count", "vtab/cifar"], methods.names(), [0, 2], overrides)
@@ -84,12 +93,14 @@ def test_a_second_sweep_finds_everything_done(sweep: Sweep, undisturbed: str) ->
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_sweep_goes_on(number: signal.Signals, sweep: Sweep, undisturbed: str) -> None:
-    for moment in (5.0, 7.5):
-        running = sweep.start()
+    for moment in (0.3, 1.5):
+        driver = sweep.start()
+        while running(sweep) is None:
+            time.sleep(0.05)
         time.sleep(moment)
-        running.send_signal(number)
-        running.communicate(timeout=60)
-        assert running.returncode in (-number, 143, 130, 0)
+        driver.send_signal(number)
+        driver.communicate(timeout=60)
+        assert driver.returncode in (-number, 143)
     time.sleep(4)  # what runs without its sweep saves itself and ends
     assert not [c for c in sweep.cells() if plan.state(c).name == "running"]
     done = sweep()
@@ -111,18 +122,16 @@ def workers_of(pid: int) -> list[int]:
 
 
 def test_a_killed_run_is_lost_and_the_rest_goes_on(sweep: Sweep, undisturbed: str) -> None:
-    running = sweep.start()
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not any(plan.state(c).name == "running" for c in sweep.cells()):
-        time.sleep(0.1)
-    (worker,) = workers_of(running.pid)
+    driver = sweep.start()
+    while running(sweep) is None:
+        time.sleep(0.05)
+    (worker,) = workers_of(driver.pid)
     os.kill(worker, signal.SIGKILL)
-    text, _ = running.communicate(timeout=200)
-    assert running.returncode == 1, text
+    text, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 1, text
     assert "its process died of signal 9 (SIGKILL)" in text
     assert "3 done, 1 lost" in text
-    status = sweep("--status")
-    assert "is gone; the same command runs it again" in status.stdout
+    assert "is gone; the same command runs it again" in sweep("--status").stdout
     assert sweep().returncode == 0
     assert sweep.table() == undisturbed
 
@@ -149,9 +158,45 @@ def test_a_run_that_fails_is_recorded_and_tried_again_on_request(sweep: Sweep) -
     stamps = {p: p.stat().st_mtime_ns for p in sweep.results.rglob("records/**/*.json")}
     again = sweep("--tasks", "digits")
     assert {p: p.stat().st_mtime_ns for p in sweep.results.rglob("records/**/*.json")} == stamps
-    assert "failed" in again.stdout
+    assert again.returncode == 1
+    assert "1 failed" in again.stdout or "2 failed" in again.stdout
     sweep("--tasks", "digits", "--retry", "failed")
     assert {p: p.stat().st_mtime_ns for p in sweep.results.rglob("records/**/*.json")} != stamps
+
+
+def test_a_run_that_is_stopped_alone_is_taken_up(sweep: Sweep, undisturbed: str) -> None:
+    first = sweep.start()
+    while running(sweep) is None:
+        time.sleep(0.05)
+    (worker,) = workers_of(first.pid)
+    os.kill(worker, signal.SIGTERM)  # somebody stops the run, not the sweep
+    text, _ = first.communicate(timeout=200)
+    assert first.returncode == 0, text
+    assert sweep.table() == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--jobs", "0"], "--jobs: invalid positive value: '0'"),
+        (["--seeds", "a"], "--seeds came as 'a'; allowed: whole numbers"),
+        (["--retry", "faild"], "Unknown --retry 'faild'. Did you mean failed"),
+        (["force=true"], "force=true would run everything again"),
+    ],
+)
+def test_bad_arguments_are_said(options: list[str], said: str, sweep: Sweep) -> None:
+    refused = sweep(*options)
+    assert refused.returncode in (1, 2)
+    assert said in refused.stderr
+    assert not sweep.results.exists()
+
+
+def test_a_run_that_takes_too_long_has_failed(sweep: Sweep) -> None:
+    sweep.overrides = ["epochs=50", "max_hours=0.0001", *sweep.overrides[1:]]
+    late = sweep("--methods", "linear", "--tasks", "digits")
+    assert late.returncode == 1
+    assert "TimeoutError" in late.stdout
+    assert "which is max_hours" in late.stdout
 
 
 def test_fail_fast_stops_at_the_first(sweep: Sweep) -> None:
@@ -161,7 +206,7 @@ def test_fail_fast_stops_at_the_first(sweep: Sweep) -> None:
         "lr=1e30",
     ]
     assert sweep("--fail-fast").returncode == 1
-    assert len(list(sweep.results.rglob("records/**/*.json"))) < 4
+    assert len(list(sweep.results.rglob("records/**/*.json"))) == 1
 
 
 def test_the_plan_runs_nothing_and_the_status_knows_who_runs(sweep: Sweep) -> None:
@@ -172,10 +217,10 @@ def test_the_plan_runs_nothing_and_the_status_knows_who_runs(sweep: Sweep) -> No
     with claim.held(claim.path_of(cell.path)) as report:
         assert report is not None
         report(1, 2)
-        status = sweep("--status").stdout
-        assert "4 runs: 1 running, 3 missing" in status
-        assert f"process {os.getpid()}, for" in status
-        assert "epoch 1 of 2" in status
+        text = sweep("--status").stdout
+        assert "4 runs: 1 running, 3 missing" in text
+        assert f"process {os.getpid()}, for" in text
+        assert "epoch 1 of 2" in text
     assert sweep("--methods", "sann").returncode == 1
 
 
@@ -188,9 +233,9 @@ def test_what_cannot_be_run_is_said_and_the_rest_is_planned(tmp_path: Path, data
         "blocked  1 runs: 1 tasks are not prepared. python scripts/prepare.py vtab/cifar"
     ]
     assert plan.todo(cells) == [cells[1]]
-    assert "(0 MB records, 0 MB state of 1 in flight, 34 MB images of 1 tasks to prepare)" in status.disk(
-        cells, states, 1
-    )
+    disk = status.disk(cells, states, 1)
+    assert "(120 kB records, 2 MB state of 1 in flight, 34 MB images of 1 tasks to prepare)" in disk
+    assert "2 like none that is done" in status.summary(cells, states)
 
 
 def test_the_disk_of_a_plan_is_that_of_its_records_adapters_and_saved_states(tmp_path: Path, data_root: Path) -> None:
@@ -198,7 +243,7 @@ def test_the_disk_of_a_plan_is_that_of_its_records_adapters_and_saved_states(tmp
     cells = plan.cells(border.sweep(["demo/count"], ["full", "san"], [0, 1], overrides))
     full, san = 1_216_896 + 129 * 6, 10_368 + 129 * 6  # and the head: six classes of 128 features
     assert [status.trainable(c) for c in cells] == [full, full, san, san]
-    adapters, flight = 2 * 4 * (full + san), 3 * 3 * 4 * full
+    adapters, flight = 2 * 4 * (full + san), 2 * 3 * 3 * 4 * full
     whole = (adapters + flight + 4 * status.RECORD) / 1e6
     states = [plan.state(c) for c in cells]
     assert status.disk(cells, states, 3).startswith(f"disk needed: at most {whole:.0f} MB")
@@ -215,18 +260,9 @@ def test_time_left_is_estimated_from_what_is_done(sweep: Sweep) -> None:
     one = made(800, task="digits", method="linear")
     record.write(one, path)
     states[0] = plan.state(cells[0])
-    left, unknown = status.seconds_left(cells, states)
+    left, unknown = status.seconds_left(cells, states, [one])
     assert (left, unknown) == (3 * one.seconds["fit"], 0)
     assert json.loads(path.read_text())["status"] == "done"
-
-
-def running(sweep: Sweep) -> claim.Claim | None:
-    """The claim of a run that is in flight."""
-    for path in sweep.results.rglob("*.claim"):
-        held = claim.read(path)
-        if held is not None and held.alive(path):
-            return held
-    return None
 
 
 def test_twenty_runs_killed_at_random_moments(sweep: Sweep, tmp_path: Path) -> None:
@@ -286,7 +322,7 @@ else:
         ("raise torch.OutOfMemoryError('simulated')", "oom", "OutOfMemoryError: simulated"),
         ("raise RuntimeError('an exception')", "failed", "RuntimeError: an exception"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "lost", "died of signal 9 (SIGKILL)"),
-        ("the disk is full", "missing", "no record could be written: [Errno 28] No space left on device"),
+        ("the disk is full", "failed", "[Errno 28] No space left on device"),
     ],
 )
 def test_one_failure_costs_one_run(
@@ -314,5 +350,4 @@ def test_what_another_sweep_has_tried_meanwhile_is_not_tried_again(sweep: Sweep)
     sweep.overrides = ["epochs=1", "warmup_epochs=0", "lr=1e30", *sweep.overrides[1:]]
     both = [sweep.start(), sweep.start()]
     texts = [p.communicate(timeout=280)[0] for p in both]
-    assert [text.count(": failed (The loss became") for text in texts] != [4, 4]
     assert sum(text.count(": failed (The loss became") for text in texts) == 4

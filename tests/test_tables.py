@@ -3,21 +3,29 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from conftest import a_record
 
-from san import record, tables
+from san import published, record, render, tables
 from san.record import Point
-from san.tasks import load_suite
+from san.tasks import Suite, load_suite
 
 GOLDEN = Path(__file__).parent / "golden"
-DEMO = load_suite("demo")
+DEMO, VTAB = load_suite("demo"), load_suite("vtab")
 
 
-def done(correct: int, **changes: object) -> record.Record:
-    return a_record(last=Point(5, correct, 1000), **changes)
+def named(**changes: Any) -> record.Record:
+    """A record with an id of its own, as records have."""
+    made = a_record(**changes)
+    facts = (made.suite, made.method, made.variant, made.protocol, made.task, made.seed, made.evaluated_on)
+    return replace(made, id=changes.get("id") or record.identity({"facts": facts}))
+
+
+def done(correct: int, **changes: Any) -> record.Record:
+    return named(last=Point(5, correct, 1000), **changes)
 
 
 def records() -> list[record.Record]:
@@ -30,10 +38,10 @@ def records() -> list[record.Record]:
     linear = [done(500, method="linear", task=task) for task in ("digits", "texture")]
     troubled = [
         done(700, method="ssf", task="digits"),
-        a_record(method="ssf", task="texture", status="failed"),
-        a_record(method="ssf", task="tissue", status="oom"),
+        named(method="ssf", task="texture", status="failed"),
+        named(method="ssf", task="tissue", status="oom"),
         done(710, method="ssf", task="count", seed=0),
-        a_record(method="ssf", task="count", seed=1, status="failed"),
+        named(method="ssf", task="count", seed=1, status="failed"),
     ]
     chosen = [
         done(600, best=Point(3, 990, 1000), task=task, selected_on="test", protocol="best_test") for task in DEMO.tasks
@@ -44,25 +52,61 @@ def records() -> list[record.Record]:
     ]
     left_out = [done(999, task="digits", evaluated_on="val", protocol="tune"), done(1, suite="another")]
     variant = [done(630, task="digits", variant="epochs=3")]
-    return complete + linear + troubled + chosen + conflict + left_out + variant
+    twins = [
+        done(n, task="digits", variant="epochs=4", id="cccccccccccc", created=f"2026-01-0{i}T00:00:00+00:00")
+        for i, n in ((1, 640), (2, 650), (3, 650))
+    ]
+    mixed = [done(700, method="lora", task=task, weights=task) for task in DEMO.tasks]
+    forced = [
+        done(
+            710,
+            method="bitfit",
+            task="digits",
+            data={"train": "a", "evaluate": "b", "forced": "ten images are missing"},
+        )
+    ]
+    return complete + linear + troubled + chosen + conflict + left_out + variant + twins + mixed + forced
 
 
-@pytest.mark.parametrize("file", ["demo.csv", "demo_runs.csv", "demo.md", "demo.tex"])
-def test_golden_files(file: str, tmp_path: Path) -> None:
+def vtab() -> list[record.Record]:
+    """SSF whole with three seeds, LoRA with one, SAN begun: beside what is published."""
+    made = {"suite": "vtab", "backbone": "vit_b16_augreg_in21k"}
+    ssf = [
+        done(700 + 5 * i + seed, method="ssf", task=task, seed=seed, id=f"ssf{i:02}{seed}", **made)
+        for i, task in enumerate(VTAB.tasks)
+        for seed in (0, 1, 2)
+    ]
+    lora = [done(690 + 5 * i, method="lora", task=task, id=f"lora{i:02}", **made) for i, task in enumerate(VTAB.tasks)]
+    san = [done(999, task="cifar", id="san", **made)]
+    swin = [done(999, task="cifar", id="swin", suite="vtab", backbone="swin_b_in22k")]
+    return ssf + lora + san + swin
+
+
+FILES = ["{}.csv", "{}_cells.csv", "{}_runs.csv", "{}.md", "{}.tex"]
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("suite", [DEMO, VTAB], ids=["demo", "vtab"])
+def test_golden_files(suite: Suite, file: str, tmp_path: Path) -> None:
     """UPDATE_GOLDEN=1 writes them anew; read the difference before committing it."""
-    paths = tables.write(tables.make(DEMO, records()), tmp_path, "demo")
-    assert [p.name for p in paths] == ["demo.csv", "demo_runs.csv", "demo.md", "demo.tex"]
-    made = (tmp_path / file).read_text()
+    given = records() if suite is DEMO else vtab()
+    paths = render.write(tables.make(suite, given), tmp_path, suite.name)
+    assert [p.name for p in paths] == [name.format(suite.name) for name in FILES]
+    name = file.format(suite.name)
+    if name == "vtab_cells.csv":
+        return  # all that is published, again; test_ours_stands_beside_the_published_value looks at it
+    made = (tmp_path / name).read_text()
     if os.environ.get("UPDATE_GOLDEN"):
-        (GOLDEN / file).write_text(made)
-    assert made == (GOLDEN / file).read_text()
+        (GOLDEN / name).write_text(made)
+    assert made == (GOLDEN / name).read_text()
+    assert [p for p in tmp_path.iterdir() if p not in paths] == []
 
 
 def test_numbers_by_hand() -> None:
     table = tables.make(DEMO, records())
-    full = table.numbers.loc["full [last_epoch]"]
+    full = table.ours.numbers.loc["full [last_epoch]"]
     assert full["natural", "Digits"] == pytest.approx(80.1)
-    assert table.cells.loc["full [last_epoch]", ("natural", "Digits")] == "80.10 ± 0.10"
+    assert table.ours.cells.loc["full [last_epoch]", ("natural", "Digits")] == "80.10 ± 0.10"
     assert full["mean of", "natural"] == pytest.approx((80.1 + 81.1) / 2)
     assert full["mean", "all"] == pytest.approx(82.6)
     assert full["mean", "groups"] == pytest.approx(82.6)
@@ -76,26 +120,28 @@ def test_the_two_means_differ_where_groups_do() -> None:
     tasks = {n: replace(DEMO.tasks[n], group="natural" if i < 3 else "structured") for i, n in enumerate(names)}
     suite = replace(DEMO, tasks=tasks)
     made = tables.make(suite, [done(0 if i == 3 else 1000, task=n) for i, n in enumerate(names)])
-    assert made.numbers.loc["san", ("mean", "all")] == 75
-    assert made.numbers.loc["san", ("mean", "groups")] == 50
+    assert made.ours.numbers.loc["san", ("mean", "all")] == 75
+    assert made.ours.numbers.loc["san", ("mean", "groups")] == 50
 
 
 def test_mixed_weights_or_precision_are_marked() -> None:
     pair = [done(900, task="digits"), done(900, task="count", weights="other")]
-    assert list(tables.make(DEMO, pair).cells.index) == ["san§"]
+    assert list(tables.make(DEMO, pair).ours.cells.index) == ["san§"]
     pair[1] = done(900, task="count", config={"precision": "bf16"})
     table = tables.make(DEMO, pair)
-    assert list(table.cells.index) == ["san§"]
-    assert table.notes == ("§ runs of this row differ in pre-trained weights, precision or the kind of data source.",)
+    assert list(table.ours.cells.index) == ["san§"]
+    assert table.notes == (
+        "§ runs of this row differ in pre-trained weights, preprocessing, precision or the kind of data source.",
+    )
 
 
 def test_best_on_test_is_marked_in_means_too() -> None:
-    row = tables.make(DEMO, records()).cells.loc["san [best_test]"]
+    row = tables.make(DEMO, records()).ours.cells.loc["san [best_test]‖"]
     assert row["mean", "all"] == "99.00†"
 
 
 def test_no_mean_over_an_incomplete_row() -> None:
-    row = tables.make(DEMO, records()).cells.loc["linear [last_epoch]"]
+    row = tables.make(DEMO, records()).ours.cells.loc["linear [last_epoch]‖"]
     assert row["natural", "Digits"] == "50.00"
     assert row["specialised", "Tissue"] == tables.MISSING
     assert row["mean of", "natural"] == "50.00"
@@ -104,13 +150,13 @@ def test_no_mean_over_an_incomplete_row() -> None:
 
 def test_trouble_is_shown() -> None:
     table = tables.make(DEMO, records())
-    ssf = table.cells.loc["ssf [last_epoch]"]
+    ssf = table.ours.cells.loc["ssf [last_epoch]‖"]
     assert ssf["natural", "Texture"] == "failed"
     assert ssf["specialised", "Tissue"] == "OOM"
     assert ssf["structured", "Count"] == "71.00 (failed)"
-    assert table.cells.loc["san [best_test]", ("natural", "Digits")] == "99.00†"
-    assert table.cells.loc["san [last_epoch]", ("natural", "Digits")] == "62.00‡"
-    assert table.cells.loc["san [epochs=3, last_epoch]", ("natural", "Digits")] == "63.00"
+    assert table.ours.cells.loc["san [best_test]‖", ("natural", "Digits")] == "99.00†"
+    assert table.ours.cells.loc["san [last_epoch]‖", ("natural", "Digits")] == "62.00‡"
+    assert table.ours.cells.loc["san [epochs=3, last_epoch]‖", ("natural", "Digits")] == "63.00"
     assert any("chosen on the test split" in note for note in table.notes)
     assert any("different settings" in note for note in table.notes)
     assert any("1 records" in note for note in table.notes)
@@ -118,16 +164,60 @@ def test_trouble_is_shown() -> None:
 
 def test_order_and_plain_names() -> None:
     table = tables.make(DEMO, [done(1, method=m) for m in ("san", "ssf", "linear", "full", "zebra")])
-    assert list(table.cells.index) == ["full", "linear", "ssf", "san", "zebra"]
+    assert list(table.ours.cells.index) == ["full", "linear", "ssf", "san", "zebra"]
     assert table.notes == ()
 
 
 def test_no_records_give_an_empty_table() -> None:
-    assert tables.make(DEMO, []).cells.empty
+    assert tables.make(DEMO, []).ours.cells.empty
 
 
 def test_runs_are_tidy(tmp_path: Path) -> None:
-    tables.write(tables.make(DEMO, records()), tmp_path, "demo")
+    render.write(tables.make(DEMO, records()), tmp_path, "demo")
     runs = pd.read_csv(tmp_path / "demo_runs.csv", keep_default_na=False)
-    assert len(runs) == len([r for r in records() if r.suite == "demo"])
+    assert len(runs) == len([r for r in records() if r.suite == "demo"]) - 1  # one is a copy of another
     assert set(runs.status) == {"done", "failed", "oom"}
+
+
+def test_ours_stands_beside_the_published_value() -> None:
+    table = tables.make(VTAB, vtab())
+    cifar = ("natural", "CIFAR-100")
+    ours = table.ours.numbers.loc["ssf", cifar]
+    assert ours == pytest.approx(70.6)  # (705 + 706 + 707) / 3 of 1000
+    assert table.cited.cells.loc["SSF†", cifar] == "69.0"
+    assert table.gaps.cells.loc["ssf", cifar] == "+1.60"
+    assert list(table.gaps.cells.index) == ["lora‖", "ssf"]
+    facts = table.facts.set_index(["kind", "row", "task"])
+    line = facts.loc["re-run", "ssf", "cifar"]
+    assert (line["n"], line["status"], line["published"], line["published_as"]) == (3, "done", 69.0, "SSF")
+    assert "SSF arXiv:2210.08823" in line["source"]
+    assert facts.loc["re-run", "san‖", "svhn"]["status"] == "missing"
+    assert len(facts.loc["cited"]) == len({(c.method, c.task) for c in published.cells("vtab", "vit_b16_augreg_in21k")})
+
+
+def test_a_backbone_has_a_table_of_its_own() -> None:
+    swin = tables.make(VTAB, vtab(), "swin_b_in22k")
+    assert swin.title == "VTAB-1k, swin_b_in22k"
+    assert list(swin.ours.cells.index) == ["san"]
+    assert swin.cited.cells.loc["VPT-Deep", ("mean of", "natural")] == "76.78*"
+    assert any("no values of its tasks are public" in note for note in swin.notes)
+
+
+def test_records_of_one_identity_with_different_results_are_reported() -> None:
+    table = tables.make(DEMO, records())
+    assert table.ours.cells.loc["san [epochs=4, last_epoch]‖", ("natural", "Digits")] == "65.00‡"
+    (note,) = (n for n in table.notes if "cccccccccccc" in n)
+    assert "2 records of one identity" in note
+    assert "640 of 1000, 650 of 1000" in note
+
+
+def test_forced_data_is_marked() -> None:
+    table = tables.make(DEMO, records())
+    assert table.ours.cells.loc["bitfit [last_epoch]‖", ("natural", "Digits")] == "71.00¶"
+    assert any("forced" in note for note in table.notes)
+
+
+def test_rows_of_other_preprocessing_are_mixed() -> None:
+    data = [{"config": {"data": {"resize": name, "normalise": "half"}}} for name in ("vtab", "bicubic")]
+    pair = [done(900, task=task, id=task, **more) for task, more in zip(("digits", "count"), data, strict=True)]
+    assert list(tables.make(DEMO, pair).ours.cells.index) == ["san§"]

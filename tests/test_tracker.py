@@ -1,10 +1,12 @@
 """The tracker never asks, never stalls a run and never fails one."""
 
 import logging
+import struct
 import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from conftest import composed
 
@@ -105,3 +107,57 @@ def test_an_offline_run_can_be_read_back(
     assert b"eval/accuracy" in log
     assert b"91.25" in log
     assert b"0123456789ab" in log
+
+
+def test_a_resumed_run_continues_its_own_and_keeps_adapter_and_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is read back out of the offline folders record by record."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = composed() | {"results": str(tmp_path)}
+    (tmp_path / "adapter.safetensors").write_bytes(b"adapter")
+    for step in (1, 2):
+        t = open_tracker("wandb", config, "0123456789ab", "demo", "san")
+        t.log({"train/loss": 1 / step}, step)
+        if step == 2:
+            t.keep(tmp_path / "adapter.safetensors", "0123456789ab")
+            t.tables({"cells": pd.DataFrame({"task": ["digits"], "mean": [91.25]})})
+        t.finish({"accuracy": 90.0 + step})
+        time.sleep(1.1)  # W&B names folders by seconds
+    runs = sorted((tmp_path / "wandb").glob("offline-run-*-0123456789ab"))
+    assert len(runs) == 2
+    told = [read_back(run / "run-0123456789ab.wandb") for run in runs]
+    for records in told:
+        (run,) = (r.run for r in records if r.WhichOneof("record_type") == "run")
+        assert (run.run_id, run.run_group, run.job_type) == ("0123456789ab", "demo", "san")
+        assert {item.key for item in run.config.update} >= {"method", "data", "epochs"}
+    history = [
+        {item.key or item.nested_key[0]: item.value_json for item in r.history.item}
+        for r in told[1]
+        if r.WhichOneof("record_type") == "history"
+    ]
+    assert any(line.get("train/loss") == "0.5" for line in history)
+    kept = [r.request.log_artifact.artifact for r in told[1] if r.request.HasField("log_artifact")]
+    kept += [r.artifact for r in told[1] if r.WhichOneof("record_type") == "artifact"]
+    assert "adapter-0123456789ab" in {artifact.name for artifact in kept}
+    assert any("cells" in line for line in history)
+
+
+def read_back(path: Path) -> list[Any]:
+    """Every record of an offline run: LevelDB's log format (blocks of 32 KiB; crc, length, kind) after a head of 7 bytes."""
+    from wandb.proto import wandb_internal_pb2
+
+    log, at, part, records = path.read_bytes(), 7, b"", []
+    while at + 7 <= len(log):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", log[at : at + 7])
+        part += log[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            found = wandb_internal_pb2.Record()
+            found.ParseFromString(part)
+            records.append(found)
+            part = b""
+    return records

@@ -135,6 +135,8 @@ def in_words(error: Exception) -> str:
 
 def size(count: int) -> str:
     """Return a number of bytes for people."""
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 

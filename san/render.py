@@ -1,0 +1,147 @@
+"""Tables as files: CSV in numbers, Markdown for people, LaTeX for papers."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from san.cells import MISSING, ON_TEST, SUMMARY, Column
+from san.tables import Block, Table
+
+COMMANDS = {
+    "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"\textbardbl{}",
+    "◦": r"\textopenbullet{}", "*": r"\textasteriskcentered{}", MISSING: "--",
+    "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#",
+}  # fmt: skip
+
+
+def markdown(table: Table) -> str:
+    """Return the table in Markdown, for a terminal too: what was run again, gaps and what is cited, methods across.
+
+    Of cited rows only the means are shown; the files have every cell.
+    """
+    parts = [f"**{table.title}**, top-1 accuracy in percent\n"]
+    if len(table.ours.cells):
+        parts.append(across(table.ours.cells))
+    if len(table.gaps.cells):
+        parts += ["\nOurs minus the published value\n", across(table.gaps.cells.drop(columns=SUMMARY))]
+    if len(table.cited.cells):
+        means = [c for c in columns_of(table.cited) if c[0] in ("mean of", "mean") or c == SUMMARY[0]]
+        down = table.cited.cells[means].set_axis([" ".join(c) for c in means], axis=1).rename_axis(index="cited")
+        align = ["left", *["right"] * len(means)]
+        parts += ["\nPublished, not run again\n", down.to_markdown(disable_numparse=True, colalign=align)]
+    return "\n".join([*parts, "", *table.notes]).rstrip() + "\n"
+
+
+def across(cells: pd.DataFrame) -> str:
+    """Return rows as columns: tasks down, methods across."""
+    turned = cells.T.rename_axis(index=["", "task"], columns=None).reset_index()
+    turned[""] = turned[""].mask(turned[""].duplicated(), "")
+    return str(
+        turned.to_markdown(index=False, disable_numparse=True, colalign=["left", "left", *["right"] * len(cells)])
+    )
+
+
+def latex(table: Table) -> str:
+    r"""Return the table for LaTeX, ready for `\input` in a `table*`: it is as wide as the line.
+
+    Needs booktabs, graphicx and textcomp. Of what was run again the best value of a column is bold and the second
+    underlined; rows whose epoch was chosen on the test split take no part.
+    """
+    columns = columns_of(table.ours)
+    blocks = {"Run again": ranked(table.ours), "Published": table.cited.cells, "Ours minus published": table.gaps.cells}
+    lines = [
+        r"\resizebox{\linewidth}{!}{%",
+        rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
+        r"\toprule",
+        *heads(columns),
+    ]
+    for title, cells in blocks.items():
+        if len(cells):
+            lines += [r"\midrule", rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\emph{{{title}}}}} \\"]
+            lines += [
+                " & ".join([plain(str(name)), *map(value, row)]) + r" \\"
+                for name, row in zip(cells.index, cells.to_numpy(), strict=True)
+            ]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
+    notes = (
+        [rf"\par\smallskip{{\footnotesize\raggedright {' '.join(map(plain, table.notes))}\par}}"] if table.notes else []
+    )
+    return "\n".join([*lines, *notes]) + "\n"
+
+
+def columns_of(block: Block) -> list[Column]:
+    """Return the columns of a block, (group, label)."""
+    columns: list[Column] = block.cells.columns.to_list()  # type: ignore[assignment]
+    return columns
+
+
+def heads(columns: Sequence[Column]) -> list[str]:
+    """Return the two lines of the head, with rules below the groups."""
+    groups = list(dict.fromkeys(group for group, _ in columns))
+    spans, rules, at = [], [], 2
+    for group in groups:
+        width = sum(g == group for g, _ in columns)
+        spans.append(rf"\multicolumn{{{width}}}{{c}}{{{plain(group)}}}")
+        rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
+        at += width
+    names = [rf"\rotatebox{{90}}{{{plain(name)}}}" for _, name in columns]
+    return [" & ".join(["", *spans]) + r" \\", "".join(rules), " & ".join(["", *names]) + r" \\"]
+
+
+def ranked(block: Block) -> pd.DataFrame:
+    """Return the texts of a block with the best of each column of accuracies in bold and the second underlined."""
+    texts, numbers = block.cells.to_numpy(dtype=object, copy=True), block.numbers.to_numpy(dtype=float)
+    fair = [not any(ON_TEST in text for text in row) for row in texts]
+    for at, column in enumerate(columns_of(block)):
+        values = {i: v for i, v in enumerate(numbers[:, at]) if fair[i] and not math.isnan(v)}
+        if column in SUMMARY or len(values) < 2:
+            continue
+        order = sorted(set(values.values()), reverse=True)
+        for command, best in zip((r"\textbf", r"\underline"), order, strict=False):
+            for i in (i for i, v in values.items() if v == best):
+                texts[i, at] = f"@{command}{{{value(texts[i, at])}}}"
+    return pd.DataFrame(texts, index=block.cells.index, columns=block.cells.columns)
+
+
+def value(text: str) -> str:
+    """Return a cell for LaTeX, its spread as an index; what begins with @ is LaTeX already."""
+    if text.startswith("@"):
+        return text[1:]
+    head, sign, rest = plain(text).partition(" ± ")
+    spread, _, tail = rest.partition("\\") if "\\" in rest else (rest, "", "")
+    number, space, words = spread.partition(" ")
+    return head + (rf"$_{{\pm{number}}}$" + (f"\\{tail}" if tail else "") + space + words if sign else "")
+
+
+def plain(text: str) -> str:
+    """Return text with what LaTeX would misread replaced."""
+    for character, command in COMMANDS.items():
+        text = text.replace(character, command)
+    return text
+
+
+def write(table: Table, folder: Path, name: str) -> list[Path]:
+    """Write `<name>.csv` (wide, numbers), `_cells.csv`, `_runs.csv` (tidy), `.md` and `.tex`; return their paths."""
+    kinds = {"re-run": table.ours, "cited": table.cited, "gap": table.gaps}
+    wide = pd.concat([b.numbers for b in kinds.values()], keys=list(kinds), names=["kind", "method"])
+    texts = {
+        f"{name}.csv": wide.set_axis([" ".join(filter(None, column)) for column in wide.columns], axis=1).to_csv(),
+        f"{name}_cells.csv": table.facts.to_csv(index=False),
+        f"{name}_runs.csv": table.runs.to_csv(index=False),
+        f"{name}.md": markdown(table),
+        f"{name}.tex": latex(table),
+    }
+    return write_all(texts, folder)
+
+
+def write_all(texts: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write files so that a reader sees the old one or the whole new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in texts.items():
+        new = folder / f".{file}-{os.getpid()}"
+        new.write_text(text)
+        new.replace(folder / file)
+    return [folder / file for file in texts]

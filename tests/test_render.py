@@ -1,0 +1,71 @@
+"""LaTeX: what is marked, what is bold, and that it compiles and fits a page."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_tables import DEMO, VTAB, done, records, vtab
+
+from san import figure, render, tables
+
+PAGE = r"""\documentclass{article}
+\usepackage[a4paper,landscape,margin=1cm]{geometry}
+\usepackage{booktabs,graphicx,textcomp}
+\pagestyle{empty}
+\begin{document}
+\begin{table*}[p]\caption{What was run and what is published.}
+\input{NAME.tex}
+\end{table*}
+\end{document}
+"""
+
+
+def test_the_best_is_bold_the_second_underlined_and_rows_chosen_on_test_take_no_part() -> None:
+    made = [done(n, method=m, task=t) for m, n in (("full", 800), ("ssf", 900), ("lora", 700)) for t in DEMO.tasks]
+    chosen = [
+        done(990, best=made[0].last, method="san", task=t, selected_on="test", protocol="best_test") for t in DEMO.tasks
+    ]
+    text = render.latex(tables.make(DEMO, made + chosen))
+    row = {line.split(" ")[0]: line for line in text.splitlines() if " & " in line}
+    assert row["ssf"].count(r"\textbf{90.00}") == len(DEMO.tasks) + 5
+    assert row["full"].count(r"\underline{80.00}") == len(DEMO.tasks) + 5
+    assert "textbf" not in row["lora"] + row["san"]
+    assert "underline" not in row["lora"] + row["san"]
+
+
+def test_spread_is_an_index_and_marks_stay_beside_it() -> None:
+    assert render.value("80.10 ± 0.12") == r"80.10$_{\pm0.12}$"
+    assert render.value("80.10 ± 0.12†") == r"80.10$_{\pm0.12}$\textdagger{}"
+    assert render.value("80.10 ± 0.12 (failed)") == r"80.10$_{\pm0.12}$ (failed)"
+    assert render.value("–") == "--"
+
+
+def test_a_figure_has_ours_and_the_published(tmp_path: Path) -> None:
+    table = tables.make(VTAB, vtab())
+    assert set(figure.points(table.ours)) == {"ssf", "lora‖"}
+    assert figure.points(table.ours)["ssf"] == (1000.0, pytest.approx(74.6))
+    assert figure.points(table.cited)["SSF†"] == (pytest.approx(0.24e6), pytest.approx(73.10, abs=0.005))
+    paths = figure.draw(table, tmp_path, "vtab")
+    assert [p.name for p in paths] == ["vtab.pdf", "vtab.png"]
+    assert paths[0].read_bytes().startswith(b"%PDF")
+    assert paths[1].read_bytes().startswith(b"\x89PNG")
+    assert figure.draw(tables.make(DEMO, []), tmp_path, "demo") == []
+
+
+@pytest.mark.latex
+@pytest.mark.parametrize(("suite", "given"), [(DEMO, records), (VTAB, vtab)], ids=["demo", "vtab"])
+def test_it_compiles_without_a_warning_and_fits_a_page(suite: tables.Suite, given: object, tmp_path: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.fail("no LaTeX: apt-get install texlive-latex-extra poppler-utils")
+    render.write(tables.make(suite, given()), tmp_path, suite.name)
+    (tmp_path / "page.tex").write_text(PAGE.replace("NAME", suite.name))
+    made = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "page"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stdout[-2000:]
+    assert "Overfull" not in made.stdout
+    assert "too large" not in made.stdout
+    assert "(1 page" in made.stdout
+    subprocess.run(["pdftoppm", "-r", "110", "-png", "page.pdf", "page"], cwd=tmp_path, check=True)
+    assert len(list(tmp_path.glob("page*.png"))) == 1
