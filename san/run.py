@@ -28,6 +28,7 @@ from san.signals import stopping
 from san.tracker import NoTracker, Tracker, open_tracker
 
 log = logging.getLogger(__name__)
+Step = Callable[[int, int, float, float], None]
 
 
 def run(config: dict[str, Any], overrides: Sequence[str], seen: int | None = None) -> float | None:
@@ -142,6 +143,18 @@ def build(experiment: Experiment) -> tuple[Adapter, str]:
     return adapter, weights
 
 
+def within(hours: float | None, after_step: Step) -> Step:
+    """Return what is called after a step, and raises TimeoutError after so many hours (None: never)."""
+    begin = time.monotonic()
+
+    def checked(done: int, steps: int, loss: float, lr: float) -> None:
+        after_step(done, steps, loss, lr)
+        if hours is not None and time.monotonic() - begin > 3600 * hours:
+            raise TimeoutError(f"{done} of {steps} steps are done after {hours} hours, which is max_hours.")
+
+    return checked
+
+
 def train(
     experiment: Experiment,
     adapter: Adapter,
@@ -171,12 +184,6 @@ def train(
         due = epoch == recipe.epochs or (every > 0 and epoch % every == 0)
         tracker.log({"train/loss": loss, **(score(epoch) if due else {})}, epoch)
 
-    def after_step(done: int, steps: int, loss: float, lr: float) -> None:
-        progress.step(done, steps, loss, lr)
-        if limit is not None and time.monotonic() - begun > 3600 * limit:
-            raise TimeoutError(f"{done} of {steps} steps are done after {limit} hours, which is max_hours.")
-
-    begun, limit = time.monotonic(), experiment.config["max_hours"]
     meter, resumed = Meter(experiment.device), checkpoint.path.exists()
     try:
         if experiment.train is None:
@@ -186,7 +193,8 @@ def train(
             mixing = experiment.augment, len(experiment.task.classes), experiment.workers
             training = Batches(experiment.train, recipe.batch_size, *shared, order, *mixing, share)
             ranks.part_ways(experiment.seed)
-            fitted = fit(model, training, recipe, adapter.trainable, after_step, after_epoch, checkpoint)
+            step = within(experiment.config["max_hours"], progress.step)
+            fitted = fit(model, training, recipe, adapter.trainable, step, after_epoch, checkpoint)
             seconds |= {"fit": fitted, "step": fitted / (recipe.epochs * len(training))}
     finally:
         progress.close()

@@ -32,8 +32,8 @@ def done(suite: str, task: str, method: str, backbone: str, seed: int) -> Record
     """Return a record as a run leaves it, of a score that nothing has made."""
     point, names = Point(100, 7000 + seed, 10000), ("method", "norm", "head", "trainable", "total")
     return Record(
-        id=record.identity({"of": [suite, task, method, seed]}),
-        suite=suite, task=task, method=method, backbone=backbone, protocol="last_epoch", variant="", seed=seed, selected_on="last", evaluated_on="test", status="done",
+        id=record.identity({"of": [suite, task, method, seed]}), suite=suite, task=task, method=method, seed=seed,
+        backbone=backbone, protocol="last_epoch", variant="", selected_on="last", evaluated_on="test", status="done",
         config={"precision": "bf16", "data": {"resize": "vtab", "normalise": "half"}}, weights="w",
         data={"train": "a", "evaluate": "b", "kind": "tfds"}, code={}, versions={}, device={"type": "cuda"},
         created="2026-01-01T00:00:00+00:00", last=point, best=point, curve=[point] * 10,
