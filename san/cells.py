@@ -9,7 +9,8 @@ from san.record import Record
 from san.tasks import Suite
 
 MISSING = "–"
-MEANS = {"mean of all tasks": "all", "mean of groups": "groups"}
+MEANS = {"mean of all tasks": "all", "mean of groups": "groups", "mean corruption error": "mCE"}
+LOWER = [("mean", "mCE")]  # where less is better
 SUMMARY = [("trainable", "without head"), ("trainable", "with head"), ("runs", "seeds")]
 ON_TEST, CONFLICT, MIXED, FORCED, FEWER, WEIGHTS, STATED = "†", "‡", "§", "¶", "‖", "◦", "*"
 LEGEND = {
@@ -79,9 +80,14 @@ def shown(value: float, form: str, mark: str = "") -> str:
 
 
 def means(suite: Suite, tasks: Mapping[str, float], stated: Mapping[str, float]) -> dict[Column, float]:
-    """Return group means and their mean, and the mean of all tasks; NaN where a value is missing and none is stated."""
+    """Return group means and their mean, and the mean of all tasks; NaN where a value is missing and none is stated.
+
+    The mean corruption error (Hendrycks and Dietterich 2019) is 100 for AlexNet.
+    """
     by_group = {g: mean([v for t, v in tasks.items() if suite.tasks[t].group == g]) for g in suite.groups}
     by_group |= dict(stated)
     overall = {"all": mean(list(tasks.values())), "groups": mean(list(by_group.values()))}
+    errors = {t: suite.tasks[t].facts["alexnet"] for t in tasks if "alexnet" in suite.tasks[t].facts}
+    overall["mCE"] = mean([(100 - tasks[t]) / alexnet for t, alexnet in errors.items()])
     found = {("mean of", group): value for group, value in by_group.items()}
     return found | {("mean", MEANS[name]): overall[MEANS[name]] for name in suite.means}

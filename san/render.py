@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from san.cells import MISSING, ON_TEST, SUMMARY, Column
+from san.cells import LOWER, MISSING, ON_TEST, SUMMARY, Column
 from san.tables import Block, Table
 
 COMMANDS = {
@@ -99,7 +99,7 @@ def ranked(block: Block) -> pd.DataFrame:
         values = {i: v for i, v in enumerate(numbers[:, at]) if fair[i] and not math.isnan(v)}
         if column in SUMMARY or len(values) < 2:
             continue
-        order = sorted(set(values.values()), reverse=True)
+        order = sorted(set(values.values()), reverse=column not in LOWER)
         for command, best in zip((r"\textbf", r"\underline"), order, strict=False):
             for i in (i for i, v in values.items() if v == best):
                 texts[i, at] = f"@{command}{{{value(texts[i, at])}}}"

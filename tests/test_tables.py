@@ -211,6 +211,25 @@ def test_records_of_one_identity_with_different_results_are_reported() -> None:
     assert "640 of 1000, 650 of 1000" in note
 
 
+def test_the_mean_corruption_error_is_alexnets_at_100() -> None:
+    suite = load_suite("robustness")
+    errors = {t.name: t.facts["alexnet"] for t in suite.tasks.values() if "alexnet" in t.facts}
+    assert len(errors) == 15
+    made = {"suite": "robustness", "backbone": suite.backbone}
+    alexnet = [
+        named(task=t, last=Point(0, round(1e6 * (1 - e)), 10**6), method="linear", **made) for t, e in errors.items()
+    ]
+    perfect = [named(task=t, last=Point(0, 10**6, 10**6), method="san", **made) for t in errors]
+    table = tables.make(suite, alexnet + perfect[1:])
+    assert table.ours.numbers.loc["linear", ("mean", "mCE")] == pytest.approx(100)
+    assert table.ours.cells.loc["san", ("mean", "mCE")] == tables.MISSING
+    whole = tables.make(suite, alexnet + perfect)
+    assert whole.ours.numbers.loc["san", ("mean", "mCE")] == 0
+    row = {line.split(" ")[0]: line for line in render.latex(whole).splitlines() if " & " in line}
+    assert r"\textbf{0.00}" in row["san"]
+    assert r"\underline{100.00}" in row["linear"]
+
+
 def test_forced_data_is_marked() -> None:
     table = tables.make(DEMO, records())
     assert table.ours.cells.loc["bitfit [last_epoch]‖", ("natural", "Digits")] == "71.00¶"
