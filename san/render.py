@@ -10,10 +10,11 @@ import pandas as pd
 from san.cells import LOWER, MISSING, ON_TEST, SUMMARY, Column
 from san.tables import Block, Table
 
-COMMANDS = {
+COMMANDS: dict[str, str | int] = {
     "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"\textbardbl{}",
     "◦": r"\textopenbullet{}", "*": r"\textasteriskcentered{}", MISSING: "--",
-    "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#",
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    "$": r"\$", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#",
 }  # fmt: skip
 
 
@@ -118,9 +119,7 @@ def value(text: str) -> str:
 
 def plain(text: str) -> str:
     """Return text with what LaTeX would misread replaced."""
-    for character, command in COMMANDS.items():
-        text = text.replace(character, command)
-    return text
+    return text.translate(str.maketrans(COMMANDS))
 
 
 def write(table: Table, folder: Path, name: str) -> list[Path]:

@@ -40,17 +40,22 @@ def seconds_left(cells: Sequence[Cell], states: Sequence[State], known: Sequence
 
     The median of the same method, backbone and task; else of method, backbone and suite; else of backbone and suite.
     """
-    spent: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    spent: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)  # an epoch's, and what is once
     for r in known:
         if r.status == "done":
             for key in keys(f"{r.suite}/{r.task}", (r.suite, r.backbone, r.method)):
-                spent[key].append(sum(r.seconds.get(part, 0.0) for part in ("build", "fit", "evaluate")))
+                once = r.seconds.get("build", 0.0) + r.seconds.get("evaluate", 0.0)
+                spent[key].append((r.seconds["fit"] / r.config["epochs"], once))
     left, unknown = 0.0, 0
     for c, s in zip(cells, states, strict=True):
         if s.name in LEFT:
             like = next((spent[key] for key in keys(c.task, c.key) if key in spent), None)
-            share = 1 - s.holder.epoch / s.holder.epochs if s.name == "running" and s.holder and s.holder.epochs else 1
-            left, unknown = (left + share * statistics.median(like), unknown) if like else (left, unknown + 1)
+            if like is None:
+                unknown += 1
+                continue
+            epoch, once = (statistics.median(part) for part in zip(*like, strict=True))
+            gone = s.holder.epoch if s.name == "running" and s.holder else 0
+            left += (c.config["epochs"] - gone) * epoch + once
     return left, unknown
 
 

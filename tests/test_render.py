@@ -39,6 +39,9 @@ def test_spread_is_an_index_and_marks_stay_beside_it() -> None:
     assert render.value("80.10 ± 0.12†") == r"80.10$_{\pm0.12}$\textdagger{}"
     assert render.value("80.10 ± 0.12 (failed)") == r"80.10$_{\pm0.12}$ (failed)"
     assert render.value("–") == "--"
+    assert render.plain(r"a_b 5% x^2 ~\{}$ #&") == (
+        r"a\_b 5\% x\textasciicircum{}2 \textasciitilde{}\textbackslash{}\{\}\$ \#\&"
+    )
 
 
 def test_a_figure_has_ours_and_the_published(tmp_path: Path) -> None:

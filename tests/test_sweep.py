@@ -257,11 +257,13 @@ def test_time_left_is_estimated_from_what_is_done(sweep: Sweep) -> None:
     assert "4 like none that is done" in status.summary(cells, states)
     from test_tables import done as made
 
-    one = made(800, task="digits", method="linear")
+    one = made(
+        800, task="digits", method="linear", config={"epochs": 4}, seconds={"fit": 8.0, "build": 1.0, "evaluate": 2.0}
+    )
     record.write(one, path)
     states[0] = plan.state(cells[0])
     left, unknown = status.seconds_left(cells, states, [one])
-    assert (left, unknown) == (3 * one.seconds["fit"], 0)
+    assert (left, unknown) == (3 * (2 * 2.0 + 3.0), 0)  # three runs of two epochs
     assert json.loads(path.read_text())["status"] == "done"
 
 
