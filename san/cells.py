@@ -12,15 +12,16 @@ MISSING = "–"
 MEANS = {"mean of all tasks": "all", "mean of groups": "groups", "mean corruption error": "mCE"}
 LOWER = [("mean", "mCE")]  # where less is better
 SUMMARY = [("trainable", "without head"), ("trainable", "with head"), ("runs", "seeds")]
-ON_TEST, CONFLICT, MIXED, FORCED, FEWER, WEIGHTS, STATED = "†", "‡", "§", "¶", "‖", "◦", "*"
+ON_TEST, CONFLICT, MIXED, FORCED, FEWER, WEIGHTS, STATED, UNKNOWN = "†", "‡", "§", "¶", "‖", "◦", "*", "?"
 LEGEND = {
     ON_TEST: "the epoch was chosen on the test split",
     MIXED: "runs of this row differ in pre-trained weights, preprocessing, precision or the kind of data source",
     FORCED: "the data failed its check against the benchmark, and was forced (force_data=true)",
     CONFLICT: "a cell has records of different settings or results for one seed; the newest is shown",
-    FEWER: "fewer seeds than other rows",
+    FEWER: "fewer seeds than other rows, or seeds that failed",
     WEIGHTS: "from other pre-trained weights than this table's",
-    STATED: "from group means as stated; no values of its tasks are public",
+    STATED: "from means as stated; not all values of its tasks are public",
+    UNKNOWN: "its weights, or where its epoch was chosen, are not known",
 }
 Column = tuple[str, str]
 
@@ -29,7 +30,8 @@ Column = tuple[str, str]
 class Cell:
     """Our side of a cell: mean and sample standard deviation over n seeds in percent, NaN where there is none.
 
-    status: `done`, `missing`, or how its seeds failed. marks: of LEGEND.
+    status: `done`, `missing`, or how its seeds failed. marks: of LEGEND. params: means of what trains, (without, with)
+    the head.
     """
 
     mean: float
@@ -37,6 +39,7 @@ class Cell:
     n: int
     status: str
     marks: str = ""
+    params: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def text(self) -> str:
@@ -50,23 +53,26 @@ class Cell:
 def header(suite: Suite) -> list[Column]:
     """Return the columns: tasks under their groups, then the summary."""
     tasks = [(group, t.label) for group in suite.groups for t in suite.tasks.values() if t.group == group]
-    groups = [("mean of", group) for group in suite.groups]
+    groups = [("mean of", group) for group in suite.groups if len(suite.groups) > 1]
     return [*tasks, *groups, *(("mean", MEANS[name]) for name in suite.means), *SUMMARY]
 
 
 def cell(runs: Sequence[Record]) -> Cell:
-    """Return our side of a cell from its runs; of several for one seed the newest that is done."""
+    """Return our side of a cell from its runs, without copies; of several for one seed the newest that is done."""
     newest = {r.seed: r for r in sorted(runs, key=lambda r: (r.status == "done", r.created))}
-    done = [r.accuracy for r in newest.values() if r.status == "done"]
+    done = [r for r in newest.values() if r.status == "done"]
     lost = sorted({"OOM" if r.status == "oom" else r.status for r in newest.values() if r.status != "done"})
-    finished = [r for r in runs if r.status == "done"]
     marks = ON_TEST if any(r.selected_on != "last" for r in newest.values()) else ""
-    marks += FORCED if any(r.data.get("forced") for r in finished) else ""
-    marks += CONFLICT if len(finished) > len({r.seed for r in finished}) else ""
+    marks += FORCED if any(r.data.get("forced") for r in done) else ""
+    marks += CONFLICT if len(runs) > len(newest) else ""
+    scores = [r.accuracy for r in done]
+    spread = statistics.stdev(scores) if len(scores) > 1 else math.nan
     status = ", ".join(lost) if lost else "done" if done else "missing"
-    return Cell(
-        mean(done), statistics.stdev(done) if len(done) > 1 else math.nan, len(done), status, marks if done else ""
+    params = (
+        mean([r.params["trainable"] - r.params["head"] for r in done]),
+        mean([r.params["trainable"] for r in done]),
     )
+    return Cell(mean(scores), spread, len(done), status, marks, params)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -85,9 +91,13 @@ def means(suite: Suite, tasks: Mapping[str, float], stated: Mapping[str, float])
     The mean corruption error (Hendrycks and Dietterich 2019) is 100 for AlexNet.
     """
     by_group = {g: mean([v for t, v in tasks.items() if suite.tasks[t].group == g]) for g in suite.groups}
-    by_group |= dict(stated)
-    overall = {"all": mean(list(tasks.values())), "groups": mean(list(by_group.values()))}
+    by_group = {g: stated.get(g, value) if math.isnan(value) else value for g, value in by_group.items()}
+    everything = mean(list(tasks.values())) if len(suite.groups) > 1 else mean(list(by_group.values()))
     errors = {t: suite.tasks[t].facts["alexnet"] for t in tasks if "alexnet" in suite.tasks[t].facts}
-    overall["mCE"] = mean([(100 - tasks[t]) / alexnet for t, alexnet in errors.items()])
-    found = {("mean of", group): value for group, value in by_group.items()}
+    overall = {
+        "all": everything,
+        "groups": mean(list(by_group.values())),
+        "mCE": mean([(100 - tasks[t]) / alexnet for t, alexnet in errors.items()]),
+    }
+    found = {key: by_group[key[1]] for key in header(suite) if key[0] == "mean of"}
     return found | {("mean", MEANS[name]): overall[MEANS[name]] for name in suite.means}

@@ -1,6 +1,7 @@
 """An experiment: everything that defines one run, checked and typed, with its identity."""
 
 import datetime
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -135,7 +136,7 @@ def departures(overrides: Sequence[str], recipe: Recipe, config: Mapping[str, An
     usual["lr"] = usual["lr"].get(config["method"]["name"], usual["lr"]["other"])
     same = {key for key, value in usual.items() if getattr(recipe, key, None) == value}
     words = ["restored" if o.startswith("restore=") else o for o in overrides]  # which file, the identity knows
-    return " ".join(sorted(o for o in words if o.lstrip("+~").split("=")[0] not in same))
+    return shlex.join(sorted(o for o in words if o.lstrip("+~").split("=")[0] not in same))
 
 
 def normalisation(wanted: str, backbone: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from san.cells import LEGEND, SUMMARY
+from san.cells import SUMMARY
 from san.tables import Block, Table
 
 COLUMN = ("mean", "all")
@@ -15,16 +15,17 @@ PLACES = [(5, 3), (5, -8), (-5, 3), (-5, -8), (5, 11), (5, -16), (-5, 11), (-5, 
 def points(block: Block) -> dict[str, Point]:
     """Return (trained parameters without the head, mean accuracy over all tasks) of each row that has both.
 
-    A row that trains nothing but the head is drawn at the left edge, which a logarithmic axis calls 1000.
+    A row that trains nothing but the head is drawn at 1000, as a logarithmic axis has no zero.
     """
+    if COLUMN not in block.numbers:
+        return {}
     both = block.numbers[[SUMMARY[0], COLUMN]].dropna()
-    return {str(name): (max(float(p), 1e3), float(a)) for name, (p, a) in zip(both.index, both.to_numpy(), strict=True)}
+    return {str(name): (float(p) or 1e3, float(a)) for name, (p, a) in zip(both.index, both.to_numpy(), strict=True)}
 
 
 def draw(table: Table, folder: Path, name: str) -> list[Path]:
     """Write `<name>.pdf` and `.png`; return their paths: none where no row is complete or there is no matplotlib."""
     cited, ours = points(table.cited), points(table.ours)
-    again = {text: place for text, place in cited.items() if "(" in text}  # other runs and quotations of a row
     if not ours and not cited:
         return []
     try:
@@ -35,20 +36,14 @@ def draw(table: Table, folder: Path, name: str) -> list[Path]:
     axes = figure.add_subplot()
     axes.set(xscale="log", title=f"{table.title}: mean accuracy of all tasks, percent")
     axes.set_xlabel("trainable parameters without the head")
-    first = {text: place for text, place in cited.items() if text not in again}
-    kinds = (
-        ("published", first, "0.55", "o"),
-        ("published by others", again, "0.8", "."),
-        ("run again", ours, "C3", "D"),
-    )
-    for label, found, color, marker in kinds:
+    for label, found, color, marker in (("published", cited, "0.55", "o"), ("run again", ours, "C3", "D")):
         if found:
             params, accuracies = zip(*found.values(), strict=True)
-            axes.scatter(params, accuracies, label=label, color=color, marker=marker)
+            axes.scatter(params, accuracies, s=16, label=label, color=color, marker=marker)
     axes.margins(0.1)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
-    annotate(axes, ours | first, ours)
+    annotate(axes, ours | cited, ours)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
     for path in paths:
@@ -63,9 +58,7 @@ def annotate(axes: Any, places: Mapping[str, Point], ours: Mapping[str, Point]) 
     for name, place in places.items():
         for x, y in PLACES:
             style = {"fontsize": 7, "color": "C3" if name in ours else "0.3", "ha": "left" if x > 0 else "right"}
-            text = axes.annotate(
-                name.rstrip("".join(LEGEND)), place, xytext=(x, y), textcoords="offset points", **style
-            )
+            text = axes.annotate(name, place, xytext=(x, y), textcoords="offset points", parse_math=False, **style)
             box = text.get_window_extent()
             if not any(box.overlaps(other) for other in taken):
                 taken.append(box)

@@ -9,9 +9,8 @@ from typing import Any
 
 import yaml
 
-from san.tasks import BENCHMARKS
+from san.tasks import BENCHMARKS, Suite
 
-STATED = ("natural", "specialised", "structured")
 FOLDER = BENCHMARKS / "published"
 
 
@@ -31,18 +30,20 @@ class Cell:
 class Cited:
     """A row as papers print it.
 
-    ours: the method that is compared with it, or nothing. tasks, stated: percent by task, and by group where only means
-    are known. params_m: millions that train without the head, as printed, the mean over tasks. weights (of ViT-B/16),
-    selected_on: of its family, None where not known. claim: what is said in place of numbers.
+    ours: the method that is compared with it, or nothing. tasks, stated: percent by task, and by group where a source
+    states its mean. params_m: millions that train, as printed, the mean over tasks; head: whether the head is among
+    them. weights (of ViT-B/16), selected_on: of its family. None where it is not known. claim: what is said in place of
+    numbers.
     """
 
     method: str
     ours: str
     tasks: Mapping[str, float]
     stated: Mapping[str, float]
-    params_m: float | None
-    weights: str | None
-    selected_on: str | None
+    params_m: float | None = None
+    head: bool | None = None
+    weights: str | None = None
+    selected_on: str | None = None
     claim: str = ""
 
 
@@ -70,30 +71,57 @@ def cells(suite: str, backbone: str) -> tuple[Cell, ...]:
     )  # fmt: skip
 
 
-def rows(suite: str, backbone: str, tasks: Sequence[str]) -> list[Cited]:
-    """Return the published rows of a suite: those that one of our methods is compared with first, in our order.
+def rows(suite: Suite, backbone: str) -> tuple[list[Cited], list[str]]:
+    """Return the published rows of a suite, and the names of those that are left out.
 
-    Of the others, a row is left out that has neither a cell for every task nor a mean for every group; `cells` has it.
+    Those that one of our methods is compared with come first, in our order. Of the others, a row is left out that lacks
+    a group's mean: neither are all its tasks there, nor is it stated. `cells` has its numbers.
     """
     by_method: dict[str, list[Cell]] = {}
-    for found in cells(suite, backbone):
+    for found in cells(suite.name, backbone):
         by_method.setdefault(found.method, []).append(found)
-    ours = {label: name for name, label in reading()["ours"].items()}
-    made = [row(method, ours.get(method, ""), found, tasks, "vit" in backbone) for method, found in by_method.items()]
-    whole = [r for r in made if r.ours or len(r.tasks) == len(tasks) or (r.stated and not r.tasks)]
-    claims = [Cited(m, ours.get(m, ""), {}, {}, None, None, None, text) for m, text in reading()["claims"].items()]
+    for method in reading()["claims"] if by_method else ():
+        by_method.setdefault(method, [])
+    made = [row(suite, method, found, backbone) for method, found in by_method.items()]
+    shown = [r for r in made if r.ours or all(known(suite, r, group) for group in suite.groups)]
     order = list(reading()["ours"])
-    return sorted([*whole, *(claims if by_method else [])], key=lambda r: order.index(r.ours) if r.ours else len(order))
+    shown.sort(key=lambda r: order.index(r.ours) if r.ours else len(order))
+    return shown, [r.method for r in made if r not in shown]
 
 
-def row(method: str, ours: str, found: Sequence[Cell], tasks: Sequence[str], vit: bool) -> Cited:
-    """Return one row from its numbers; where a cell stands twice, the first."""
-    by_task = {c.task: c.accuracy for c in reversed(found) if c.task in tasks}
-    stated = {c.task: c.accuracy for c in reversed(found) if c.task in STATED} if not by_task else {}
+def known(suite: Suite, r: Cited, group: str) -> bool:
+    """Return whether a row has a mean of a group: from its tasks, or as stated."""
+    return group in r.stated or all(t in r.tasks for t, task in suite.tasks.items() if task.group == group)
+
+
+def row(suite: Suite, method: str, found: Sequence[Cell], backbone: str) -> Cited:
+    """Return one row from its numbers; where one stands twice, the first. Raises KeyError on an unknown family."""
+    means = {c.task: c.accuracy for c in reversed(found)}
+    stated = {group: means[group] for group in suite.groups if group in means}
+    if len(suite.groups) == 1 and "mean" in means:
+        stated[suite.groups[0]] = means["mean"]
+    by_task = {task: means[task] for task in suite.tasks if task in means}
     printed = [c.params_m for c in found if c.params_m is not None and (c.task in by_task or not by_task)]
     tags = [tag[1] for c in found if (tag := re.match(r"\[([^]]+)\]", c.note))]
-    family = reading()["families"].get(tags[0] if tags else "", {})
-    params = sum(printed) / len(printed) if printed else None
+    family = reading()["families"][tags[0]] if tags else {}
+    vit = reading()["backbones"][backbone] == "ViT-B/16"
     return Cited(
-        method, ours, by_task, stated, params, family.get("weights") if vit else None, family.get("selected_on")
+        method,
+        next((name for name, label in reading()["ours"].items() if label == method), ""),
+        by_task,
+        stated,
+        sum(printed) / len(printed) if printed else None,
+        head(suite.name, method),
+        family.get("weights") if vit else None,
+        family.get("selected_on"),
+        reading()["claims"].get(method, ""),
     )
+
+
+def head(suite: str, method: str) -> bool | None:
+    """Return whether the printed parameters of a row count the head; None where it is not known."""
+    said = reading()["head"].get(suite, {})
+    if method in said.get("with", ()):
+        return True
+    without = said.get("without", ())
+    return False if without == "others" or method in without else None

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -12,6 +13,20 @@ from typing import Any
 from san.errors import RecordError
 
 SCHEMA = 1
+NAME = re.compile(r"[\w.-]+")
+TEXTS = (
+    "id",
+    "suite",
+    "task",
+    "method",
+    "backbone",
+    "protocol",
+    "variant",
+    "selected_on",
+    "evaluated_on",
+    "weights",
+    "created",
+)
 STATUSES = ("done", "failed", "oom")
 
 
@@ -77,11 +92,22 @@ class Record:
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"status is '{self.status}'; allowed: {', '.join(STATUSES)}.")
-        for name in ("id", "suite", "task", "method", "backbone", "protocol", "variant", "selected_on", "created"):
+        for name in TEXTS:
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; text is allowed.")
-        if type(self.seed) is not int:
+        for name in ("config", "data", "code", "versions", "device", "params", "seconds"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; names with values are allowed.")
+        if not all(isinstance(value, str) for value in self.data.values()):
+            raise ValueError(f"data is {self.data!r}; texts are allowed.")
+        if not NAME.fullmatch(self.backbone):  # files are named by it
+            raise ValueError(
+                f"backbone is {self.backbone!r}; letters, digits, dots, dashes and underscores are allowed."
+            )
+        if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"seed is {self.seed!r}; a whole number is allowed.")
+        if self.error is not None and not isinstance(self.error, str):
+            raise ValueError(f"error is {self.error!r}; text is allowed.")
         if self.status != "done":
             return
         if self.last is None or self.best is None:
@@ -143,7 +169,7 @@ def read(path: Path) -> Record:
     """Read one record; raise RecordError that names the file where it is corrupt or of another schema."""
     try:
         raw = json.loads(path.read_text())
-        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA or raw["schema"] is True:
             version = raw.get("schema") if isinstance(raw, dict) else None
             raise RecordError(f"{path} has schema {version}; {SCHEMA} is allowed. Delete it and run again.")
         unknown = raw.keys() - {f.name for f in fields(Record)}

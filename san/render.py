@@ -1,4 +1,4 @@
-"""Tables as files: CSV in numbers, Markdown for people, LaTeX for papers."""
+"""Tables as files: CSV for programs, Markdown for people, LaTeX for papers."""
 
 import math
 import os
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from san.cells import LOWER, MISSING, ON_TEST, SUMMARY, Column
+from san.cells import CONFLICT, FEWER, FORCED, LOWER, MISSING, ON_TEST, SUMMARY, Column
 from san.tables import Block, Table
 
-COMMANDS: dict[str, str | int] = {
+UNFAIR = (ON_TEST, FORCED, CONFLICT, FEWER, "(")  # in a cell that takes no part in the ranking
+COMMANDS: dict[str, str | int | None] = {
     "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"\textbardbl{}",
     "◦": r"\textopenbullet{}", "*": r"\textasteriskcentered{}", MISSING: "--",
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
@@ -29,7 +30,7 @@ def markdown(table: Table) -> str:
     if len(table.gaps.cells):
         parts += ["\nOurs minus the published value\n", across(table.gaps.cells.drop(columns=SUMMARY))]
     if len(table.cited.cells):
-        means = [c for c in columns_of(table.cited) if c[0] in ("mean of", "mean") or c == SUMMARY[0]]
+        means = [c for c in columns_of(table.cited) if c[0] in ("mean of", "mean", "trainable")]
         down = table.cited.cells[means].set_axis([" ".join(c) for c in means], axis=1).rename_axis(index="cited")
         align = ["left", *["right"] * len(means)]
         parts += ["\nPublished, not run again\n", down.to_markdown(disable_numparse=True, colalign=align)]
@@ -38,7 +39,11 @@ def markdown(table: Table) -> str:
 
 def across(cells: pd.DataFrame) -> str:
     """Return rows as columns: tasks down, methods across."""
-    turned = cells.T.rename_axis(index=["", "task"], columns=None).reset_index()
+    turned = (
+        cells.rename(index=lambda name: str(name).replace("|", "\\|"))
+        .T.rename_axis(index=["", "task"], columns=None)
+        .reset_index()
+    )
     turned[""] = turned[""].mask(turned[""].duplicated(), "")
     return str(
         turned.to_markdown(index=False, disable_numparse=True, colalign=["left", "left", *["right"] * len(cells)])
@@ -49,12 +54,12 @@ def latex(table: Table) -> str:
     r"""Return the table for LaTeX, ready for `\input` in a `table*`: it is as wide as the line.
 
     Needs booktabs, graphicx and textcomp. Of what was run again the best value of a column is bold and the second
-    underlined; rows whose epoch was chosen on the test split take no part.
+    underlined; cells that were chosen on the test split, forced, in conflict or not whole take no part.
     """
     columns = columns_of(table.ours)
     blocks = {"Run again": ranked(table.ours), "Published": table.cited.cells, "Ours minus published": table.gaps.cells}
     lines = [
-        r"\resizebox{\linewidth}{!}{%",
+        r"\resizebox{\linewidth}{!}{\setlength{\tabcolsep}{3pt}%",
         rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
         r"\toprule",
         *heads(columns),
@@ -95,9 +100,9 @@ def heads(columns: Sequence[Column]) -> list[str]:
 def ranked(block: Block) -> pd.DataFrame:
     """Return the texts of a block with the best of each column of accuracies in bold and the second underlined."""
     texts, numbers = block.cells.to_numpy(dtype=object, copy=True), block.numbers.to_numpy(dtype=float)
-    fair = [not any(ON_TEST in text for text in row) for row in texts]
     for at, column in enumerate(columns_of(block)):
-        values = {i: v for i, v in enumerate(numbers[:, at]) if fair[i] and not math.isnan(v)}
+        named = enumerate(zip(numbers[:, at], texts[:, at], strict=True))
+        values = {i: round(v, 2) for i, (v, text) in named if not math.isnan(v) and not any(m in text for m in UNFAIR)}
         if column in SUMMARY or len(values) < 2:
             continue
         order = sorted(set(values.values()), reverse=column not in LOWER)
@@ -111,6 +116,8 @@ def value(text: str) -> str:
     """Return a cell for LaTeX, its spread as an index; what begins with @ is LaTeX already."""
     if text.startswith("@"):
         return text[1:]
+    if text[:1] == "-" and text[1:2].isdigit():
+        return "$-$" + plain(text[1:])
     head, sign, rest = plain(text).partition(" ± ")
     spread, _, tail = rest.partition("\\") if "\\" in rest else (rest, "", "")
     number, space, words = spread.partition(" ")
@@ -123,9 +130,9 @@ def plain(text: str) -> str:
 
 
 def write(table: Table, folder: Path, name: str) -> list[Path]:
-    """Write `<name>.csv` (wide, numbers), `_cells.csv`, `_runs.csv` (tidy), `.md` and `.tex`; return their paths."""
+    """Write `<name>.csv` (wide, as printed), `_cells.csv`, `_runs.csv` (tidy), `.md` and `.tex`; return paths."""
     kinds = {"re-run": table.ours, "cited": table.cited, "gap": table.gaps}
-    wide = pd.concat([b.numbers for b in kinds.values()], keys=list(kinds), names=["kind", "method"])
+    wide = pd.concat([b.cells for b in kinds.values()], keys=list(kinds), names=["kind", "method"])
     texts = {
         f"{name}.csv": wide.set_axis([" ".join(filter(None, column)) for column in wide.columns], axis=1).to_csv(),
         f"{name}_cells.csv": table.facts.to_csv(index=False),

@@ -92,10 +92,11 @@ def attempt(experiment: Experiment, report: Callable[[int, int], None], stop: th
         tracker.finish({"status": "interrupted"}, failed=True)
         raise
     except Exception as error:
+        if not ranks.bereft(error):
+            fail(experiment, weights, error, checkpoint)
         tracker.finish({"status": "failed"}, failed=True)
         if ranks.bereft(error):
             raise Preempted("another process of the run has died") from error
-        fail(experiment, weights, error, checkpoint)
         raise
     checkpoint.remove()
     if config["logger"]["artifact"] and config["save_adapter"]:

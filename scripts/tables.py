@@ -7,6 +7,7 @@ python scripts/tables.py --cell vtab san cifar  # where a number comes from, and
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from san import figure, origin, record, render, tables
@@ -36,26 +37,33 @@ def main() -> None:
         sys.exit(
             f"Error: no results of a suite below {args.results / 'records'}. Run `make demo` first, or name a suite."
         )
-    for suite, backbone in sorted(pairs):
-        table = write(suite, backbone, records, args.results)
-        if args.wandb:
-            run = open_tracker("wandb", {"results": str(args.results)}, f"tables-{suite}-{backbone}", suite, "tables")
-            run.tables({"cells": table.facts, "runs": table.runs})
-            run.finish({})
+    others = sorted({r.suite for r in records} - set(suite_names()))
+    if others:
+        print(f"No tables of {', '.join(others)}: no suites of benchmarks/.", file=sys.stderr)
+    made = [write(suite, backbone, records, len(problems), args) for suite, backbone in sorted(pairs)]
+    sys.exit(not any(made))
 
 
-def write(name: str, backbone: str, records: list[record.Record], results: Path) -> tables.Table:
-    """Write, print and return the table of a suite and a backbone."""
+def write(name: str, backbone: str, records: list[record.Record], problems: int, args: argparse.Namespace) -> bool:
+    """Write and print the table of a suite and a backbone; return whether there is something to write."""
     suite = load_suite(name)
     table = tables.make(suite, records, backbone)
+    if problems:
+        note = f"{problems} files are no records of this version and are left out; python scripts/tables.py names them."
+        table = replace(table, notes=(*table.notes, note))
     if table.ours.cells.empty and table.cited.cells.empty:
-        run = "make demo" if name == "demo" else f"make reproduce-{name}"
-        sys.exit(f"Error: no test results of {name} below {results / 'records'}. Run `{run}` first.")
+        run = "make demo" if name == "demo" else f"python scripts/reproduce.py {name}"
+        print(f"Error: no test results of {name} below {args.results / 'records'}. Run `{run}` first.", file=sys.stderr)
+        return False
     file = name if backbone == suite.backbone else f"{name}_{backbone}"
-    paths = render.write(table, results / "tables", file) + figure.draw(table, results / "figures", file)
+    paths = render.write(table, args.results / "tables", file) + figure.draw(table, args.results / "figures", file)
     print(render.markdown(table))
     print("Written:", *paths)
-    return table
+    if args.wandb:
+        run = open_tracker("wandb", {"results": str(args.results)}, f"tables-{name}-{backbone}", name, "tables")
+        run.tables({"cells": table.facts, "runs": table.runs})
+        run.finish({})
+    return True
 
 
 if __name__ == "__main__":

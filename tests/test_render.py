@@ -39,6 +39,7 @@ def test_spread_is_an_index_and_marks_stay_beside_it() -> None:
     assert render.value("80.10 ± 0.12†") == r"80.10$_{\pm0.12}$\textdagger{}"
     assert render.value("80.10 ± 0.12 (failed)") == r"80.10$_{\pm0.12}$ (failed)"
     assert render.value("–") == "--"
+    assert render.value("-3.10†") == r"$-$3.10\textdagger{}"
     assert render.plain(r"a_b 5% x^2 ~\{}$ #&") == (
         r"a\_b 5\% x\textasciicircum{}2 \textasciitilde{}\textbackslash{}\{\}\$ \#\&"
     )
@@ -47,8 +48,9 @@ def test_spread_is_an_index_and_marks_stay_beside_it() -> None:
 def test_a_figure_has_ours_and_the_published(tmp_path: Path) -> None:
     table = tables.make(VTAB, vtab())
     assert set(figure.points(table.ours)) == {"ssf", "lora‖"}
-    assert figure.points(table.ours)["ssf"] == (1000.0, pytest.approx(74.6))
-    assert figure.points(table.cited)["SSF†"] == (pytest.approx(0.24e6), pytest.approx(73.10, abs=0.005))
+    assert figure.points(table.ours)["ssf"] == (100.0, pytest.approx(74.6))
+    assert figure.points(table.cited)["LoRA†◦"] == (pytest.approx(0.29e6), pytest.approx(72.25, abs=0.005))
+    assert "SSF†" not in figure.points(table.cited)  # its printed parameters count the head
     paths = figure.draw(table, tmp_path, "vtab")
     assert [p.name for p in paths] == ["vtab.pdf", "vtab.png"]
     assert paths[0].read_bytes().startswith(b"%PDF")
