@@ -173,7 +173,7 @@ def gap_line(ours: Line, cited: Line) -> Line:
 
 def preprocessing(r: Record) -> tuple[str | None, str | None]:
     """Return the resize and the normalisation of a run, as far as its record says."""
-    chosen = r.config.get("data", {})
+    chosen = r.config.get("data") or {}
     return chosen.get("resize"), chosen.get("normalise")
 
 
