@@ -80,6 +80,7 @@ def units(asks: Mapping[str, Any], has: Mapping[str, float]) -> int:
 
 def run(command: list[str], folder: str) -> int:
     """Run the command of a unit; Ray has set which devices it sees. Cancelled, it waits until the sweep has saved."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ray cancels by it; what began with nohup ignores it
     process = subprocess.Popen(command, cwd=folder)  # noqa: S603  (our own program)
     try:
         while process.poll() is None:
