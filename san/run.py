@@ -170,7 +170,6 @@ def train(
     held_out = Batches(experiment.evaluate, 256, *shared, share=share)
     restrict = "restrict" in experiment.task.facts
     progress, curve = Progress(experiment.title, None if ranks.rank() == 0 else io.StringIO()), checkpoint.curve
-
     seconds = {"fit": 0.0, "evaluate": 0.0, "step": 0.0}
 
     def score(epoch: int) -> dict[str, float]:
