@@ -77,7 +77,7 @@ $(VENV)/installed-figures: pyproject.toml $(VENV)/installed
 	@touch $@
 
 tables: $(VENV)/installed-figures  ## Write tables and figures of all local records, beside the published numbers; or of SUITE=vtab
-	$(BIN)/python scripts/tables.py $(SUITE)
+	$(BIN)/python scripts/tables.py $(SUITE) $(if $(BACKBONE),--backbone $(BACKBONE))
 
 test: $(VENV)/installed-dev  ## Run the tests (no GPU, no data)
 	$(BIN)/python -m pytest

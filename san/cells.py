@@ -43,10 +43,10 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """What is printed: the mean, its spread, marks, and what failed."""
+        """What is printed: mean ± standard deviation (seeds), marks, and what failed."""
         if not self.n:
             return MISSING if self.status == "missing" else self.status
-        spread = f" ± {self.std:.2f}" if self.n > 1 else ""
+        spread = f" ± {self.std:.2f} ({self.n})" if self.n > 1 else ""
         return f"{self.mean:.2f}{spread}{self.marks}" + (f" ({self.status})" if self.status != "done" else "")
 
 

@@ -148,7 +148,7 @@ class Checkpoint:
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
         """Save and raise Preempted if the run, or another rank of it, was told to stop."""
-        if any(ranks.everyone(self.stop.is_set())):
+        if ranks.some(self.stop.is_set()):
             self.save(model, optimizer, order, at)
             raise Preempted(f"stopped in epoch {at.epoch}; what is saved is in {self.path}")
 

@@ -66,7 +66,7 @@ def read(path: Path) -> Claim | None:
     except OSError:
         return None
     except (ValueError, TypeError):
-        return Claim("unknown", 0, "", time.time(), "unreadable")
+        return Claim("unknown", 0, "", 0.0, "unreadable")
 
 
 def write(claim: Claim, path: Path) -> None:

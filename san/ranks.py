@@ -64,8 +64,16 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def some(flag: bool) -> bool:
+    """Return whether the flag of any rank is set; for every step, as it sends one number."""
+    if count() == 1:
+        return flag
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    return bool(total(torch.tensor(float(flag), device=device)))
+
+
 def everyone(value: Value) -> list[Value]:
-    """Return the values of all ranks, by rank."""
+    """Return the values of all ranks, by rank; pickled, so for now and then."""
     values = [value] * count()
     if count() > 1:
         dist.all_gather_object(values, value)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pandas as pd
 from san.cells import CONFLICT, FEWER, FORCED, LOWER, MISSING, ON_TEST, SUMMARY, Column
 from san.tables import Block, Table
 
-UNFAIR = (ON_TEST, FORCED, CONFLICT, FEWER, "(")  # in a cell that takes no part in the ranking
+UNFAIR = (ON_TEST, FORCED, CONFLICT, FEWER, "failed", "OOM")  # in a cell that takes no part in the ranking
+SPREAD = re.compile(r"([\d.]+) ± ([\d.]+) \((\d+)\)(.*)")
 COMMANDS: dict[str, str | int | None] = {
     "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"\textbardbl{}",
     "◦": r"\textopenbullet{}", "*": r"\textasteriskcentered{}", MISSING: "--",
@@ -27,8 +29,14 @@ def markdown(table: Table) -> str:
     parts = [f"**{table.title}**, top-1 accuracy in percent\n"]
     if len(table.ours.cells):
         parts.append(across(table.ours.cells))
-    if len(table.gaps.cells):
-        parts += ["\nOurs minus the published value\n", across(table.gaps.cells.drop(columns=SUMMARY))]
+    if table.pairs:
+        rows = [
+            (name, frame.loc[name])
+            for gap, printed in table.pairs.items()
+            for name, frame in ((printed, table.cited.cells), (gap, table.gaps.cells))
+        ]
+        beside = pd.DataFrame([row for _, row in rows], index=pd.Index([name for name, _ in rows], dtype=object))
+        parts += ["\nThe published value, and ours minus it\n", across(beside.drop(columns=SUMMARY))]
     if len(table.cited.cells):
         means = [c for c in columns_of(table.cited) if c[0] in ("mean of", "mean", "trainable")]
         down = table.cited.cells[means].set_axis([" ".join(c) for c in means], axis=1).rename_axis(index="cited")
@@ -118,10 +126,8 @@ def value(text: str) -> str:
         return text[1:]
     if text[:1] == "-" and text[1:2].isdigit():
         return "$-$" + plain(text[1:])
-    head, sign, rest = plain(text).partition(" ± ")
-    spread, _, tail = rest.partition("\\") if "\\" in rest else (rest, "", "")
-    number, space, words = spread.partition(" ")
-    return head + (rf"$_{{\pm{number}}}$" + (f"\\{tail}" if tail else "") + space + words if sign else "")
+    spread = SPREAD.fullmatch(text)
+    return f"{spread[1]}$_{{\\pm{spread[2]}}}^{{{spread[3]}}}${plain(spread[4])}" if spread else plain(text)
 
 
 def plain(text: str) -> str:

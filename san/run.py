@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from san import backbones, claim, ranks, record
 from san.adapter import Adapter, attach, restore
@@ -149,11 +150,31 @@ def within(hours: float | None, after_step: Step) -> Step:
     begin = time.monotonic()
 
     def checked(done: int, steps: int, loss: float, lr: float) -> None:
+        """Look at the clock after the step."""
         after_step(done, steps, loss, lr)
         if hours is not None and time.monotonic() - begin > 3600 * hours:
             raise TimeoutError(f"{done} of {steps} steps are done after {hours} hours, which is max_hours.")
 
     return checked
+
+
+def scorer(
+    experiment: Experiment, model: nn.Module, curve: list[Point], seconds: dict[str, float]
+) -> Callable[[int], dict[str, float]]:
+    """Return what evaluates the model after an epoch, adds to the curve and the seconds, and returns what is logged."""
+    shared = experiment.preprocess, experiment.side, experiment.device
+    held_out = Batches(experiment.evaluate, 256, *shared, share=(ranks.rank(), ranks.count()))
+    restrict = "restrict" in experiment.task.facts
+
+    def score(epoch: int) -> dict[str, float]:
+        """Score the evaluated split once."""
+        begin = time.perf_counter()
+        found = evaluate(model, held_out, experiment.recipe.precision, restrict)
+        seconds["evaluate"] += time.perf_counter() - begin
+        curve.append(Point(epoch, found.correct, found.total))
+        return {"eval/accuracy": found.accuracy, "eval/loss": found.loss}
+
+    return score
 
 
 def train(
@@ -165,21 +186,12 @@ def train(
 ) -> dict[str, Any]:
     """Fit and evaluate; return the outcome's fields of the record."""
     model, recipe, every = adapter.model.to(experiment.device), experiment.recipe, experiment.protocol.every
-    shared = experiment.preprocess, experiment.side, experiment.device
-    share = ranks.rank(), ranks.count()
-    held_out = Batches(experiment.evaluate, 256, *shared, share=share)
-    restrict = "restrict" in experiment.task.facts
     progress, curve = Progress(experiment.title, None if ranks.rank() == 0 else io.StringIO()), checkpoint.curve
     seconds = {"fit": 0.0, "evaluate": 0.0, "step": 0.0}
-
-    def score(epoch: int) -> dict[str, float]:
-        begin = time.perf_counter()
-        found = evaluate(model, held_out, recipe.precision, restrict)
-        seconds["evaluate"] += time.perf_counter() - begin
-        curve.append(Point(epoch, found.correct, found.total))
-        return {"eval/accuracy": found.accuracy, "eval/loss": found.loss}
+    score = scorer(experiment, model, curve, seconds)
 
     def after_epoch(epoch: int, loss: float) -> None:
+        """Say how far the run is, and evaluate where it is due."""
         report(epoch, recipe.epochs)
         due = epoch == recipe.epochs or (every > 0 and epoch % every == 0)
         tracker.log({"train/loss": loss, **(score(epoch) if due else {})}, epoch)
@@ -191,7 +203,9 @@ def train(
         else:
             order = torch.Generator().manual_seed(experiment.seed)
             mixing = experiment.augment, len(experiment.task.classes), experiment.workers
-            training = Batches(experiment.train, recipe.batch_size, *shared, order, *mixing, share)
+            shared = experiment.preprocess, experiment.side, experiment.device, order
+            share = ranks.rank(), ranks.count()
+            training = Batches(experiment.train, recipe.batch_size, *shared, *mixing, share)
             ranks.part_ways(experiment.seed)
             step = within(experiment.config["max_hours"], progress.step)
             fitted = fit(model, training, recipe, adapter.trainable, step, after_epoch, checkpoint)

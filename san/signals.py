@@ -32,6 +32,7 @@ def end_with(parent: int) -> None:
     """Tell this process to stop when its parent is gone; a thread looks."""
 
     def watch() -> None:
+        """Look now and then."""
         while os.getppid() == parent:
             time.sleep(PARENT)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -19,6 +19,7 @@ from san.tasks import load_suite
 LEFT = (*UNDONE, "running", "blocked")
 Column = tuple[str, str]
 RECORD = 60_000  # bytes of a record with its tracker's files; measured: 3 to 6 kB and 50 kB
+FILES = 2  # a saved state is whole before the one before it goes
 SAVED = {"adamw": 3, "sgd": 2}  # float32 copies of what trains in a run's saved state
 
 
@@ -120,9 +121,7 @@ def disk(cells: Iterable[Cell], states: Iterable[State], jobs: int) -> str:
     parts = {
         "records": RECORD * len(left),
         "adapters": sum(adapters),
-        f"state of {jobs} in flight": 2
-        * jobs
-        * max(flight, default=0),  # the new file is whole before the old one goes
+        f"state of {jobs} in flight": FILES * jobs * max(flight, default=0),
         f"images of {len(data)} tasks to prepare": sum(data.values()),
     }
     said = [f"{size(value)} {name}" for name, value in parts.items() if value]

@@ -9,7 +9,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -55,7 +54,7 @@ def work(
     wait: for runs that others are at, to take up what they leave undone; else only for holders that are silent.
     SIGTERM, Ctrl-C and SIGUSR2 (SLURM's when time is nearly up) stop the processes, which save what they are at.
     """
-    outcome = Outcome()
+    outcome, gave_up, told = Outcome(), False, 0
     elsewhere: list[Cell] = []
     waiting: list[Cell] = []
     for cell in cells:
@@ -64,35 +63,49 @@ def work(
     workers: list[Worker] = []
     with stopping(*STOPPING) as stop:
         try:
-            while (waiting and not stop.is_set()) or any(w.cell for w in workers) or (elsewhere and not stop.is_set()):
+            while any(w.cell for w in workers) or ((waiting or elsewhere) and not stop.is_set()):
                 while waiting and len(workers) < jobs and not stop.is_set():
                     workers.append(start(free_device(devices, workers)))
+                if fail_fast and not stop.is_set() and failed(outcome, workers, waiting, stamps):
+                    gave_up = True
+                    stop.set()
                 if not stop.is_set():
                     give(workers, waiting, stamps)
                 for w in ready(workers):
                     settle(w, stamps, outcome, say, elsewhere)
                 workers[:] = [w for w in workers if not w.gone]
-                if fail_fast and (outcome.failed or outcome.lost):
-                    stop.set()
                 if stop.is_set():
                     terminate(workers)
                 elif not waiting and not any(w.cell for w in workers):
-                    take_up(elsewhere, waiting, wait, say, stop)
+                    told = take_up(elsewhere, waiting, wait, say, told)
+                    stop.wait(LOOK if elsewhere or waiting else 0)
         finally:
             terminate(workers)
-    outcome.stopped = stop.is_set() and not (fail_fast and (outcome.failed or outcome.lost))
+    outcome.stopped = stop.is_set() and not gave_up
     return outcome
 
 
-def take_up(elsewhere: list[Cell], waiting: list[Cell], wait: bool, say: Say, stop: threading.Event) -> None:
-    """Look again at runs that others had: what they have left undone goes to `waiting`, what is done is forgotten."""
+def failed(outcome: Outcome, workers: Sequence[Worker], waiting: Sequence[Cell], stamps: Mapping[Path, int]) -> bool:
+    """Return whether a run has failed, here or, looked up before another one is begun, in another sweep meanwhile."""
+    if outcome.failed or outcome.lost:
+        return True
+    if all(w.cell for w in workers):
+        return False
+    changed = [cell for cell in waiting if cell.path is not None and stamp(cell.path) != stamps[cell.path]]
+    return any(state(cell).name in ("failed", "oom") for cell in changed)
+
+
+def take_up(elsewhere: list[Cell], waiting: list[Cell], wait: bool, say: Say, told: int) -> int:
+    """Look again at runs that others have: what they leave undone goes to `waiting`, what is done is forgotten.
+
+    told: how many were said to be waited for; return how many there are.
+    """
     states = [(cell, state(cell).name) for cell in elsewhere]
     waiting += [cell for cell, name in states if name in UNDONE]
-    held = [cell for cell, name in states if name == "running" and (wait or silent(cell))]
-    if held and len(held) != len(elsewhere):
-        say(f"{len(held)} runs are left that others are at; this waits for them. Ctrl-C leaves them alone.")
-    elsewhere[:] = held
-    stop.wait(LOOK if held or waiting else 0)
+    elsewhere[:] = [cell for cell, name in states if name == "running" and (wait or silent(cell))]
+    if elsewhere and len(elsewhere) != told:
+        say(f"Waiting for {len(elsewhere)} runs that others are at; Ctrl-C leaves them alone.")
+    return len(elsewhere)
 
 
 def give(workers: Sequence[Worker], waiting: list[Cell], stamps: Mapping[Path, int]) -> None:

@@ -56,7 +56,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
-    """ours, cited, gaps: blocks of rows with the same columns. runs: a line per run; facts: a line per cell.
+    """ours, cited, gaps: blocks of rows with the same columns. pairs: of each gap the cited row.
+
+    runs: a line per run; facts: a line per cell.
 
     notes: the legend of the marks that occur, and what was left out and why.
     """
@@ -65,6 +67,7 @@ class Table:
     ours: Block
     cited: Block
     gaps: Block
+    pairs: Mapping[str, str]
     runs: pd.DataFrame
     facts: pd.DataFrame
     notes: tuple[str, ...]
@@ -88,16 +91,18 @@ def make(suite: Suite, records: Sequence[Record], backbone: str | None = None) -
     pairs = {row: r for row in order for r in rows if r.ours == row.method and (r.tasks or r.stated)}
     ours = block({names[row]: found for row, found in own.items()}, suite)
     cited = block({labels[r]: found for r, found in printed.items()}, suite)
-    gaps = block({f"{names[row]} - {labels[r]}": gap_line(own[row], printed[r]) for row, r in pairs.items()}, suite)
+    named = {row: f"{names[row]} - {labels[r]}" for row, r in pairs.items()}
+    gaps = block({named[row]: gap_line(own[row], printed[r]) for row, r in pairs.items()}, suite)
     lines = facts(suite, {names[row]: (row, cells[row]) for row in order}, backbone)
-    notes += [f"{len(mine) - len(fitting)} records evaluated on another split or task are not in the table."] * (
-        len(fitting) < len(mine)
-    )
+    if len(fitting) < len(mine):
+        notes.append(f"{len(mine) - len(fitting)} records evaluated on another split or task are not in the table.")
     notes += legend(ours, cited) + [f"{r.method}: {r.claim}." for r in rows if r.claim and not r.tasks]
-    notes += [f"Published, but incomplete, and in _cells.csv alone: {', '.join(omitted)}."] * bool(omitted)
+    if omitted:
+        notes.append(f"Published, but incomplete, and in _cells.csv alone: {', '.join(omitted)}.")
     runs = pd.DataFrame([run_line(r) for r in mine]) if mine else pd.DataFrame(columns=RUNS)
     title = suite.title if backbone == suite.backbone else f"{suite.title}, {backbone}"
-    return Table(title, ours, cited, gaps, runs, lines, tuple(notes))
+    beside = {named[row]: labels[r] for row, r in pairs.items()}
+    return Table(title, ours, cited, gaps, beside, runs, lines, tuple(notes))
 
 
 def distinct(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
@@ -203,7 +208,8 @@ def legend(ours: Block, cited: Block) -> list[str]:
     names = [str(name) for b in (ours, cited) for name in b.cells.index]
     ends = [name[len(name.rstrip("".join(LEGEND))) :] for name in names]  # a variant may have such characters in it
     text = "".join([*ends, *(str(part) for b in (ours, cited) for part in b.cells.to_numpy().flat)])
-    return [f"{mark} {meaning}." for mark, meaning in LEGEND.items() if mark in text]
+    seeds = ["± standard deviation over seeds, and their number."] if "±" in text else []
+    return seeds + [f"{mark} {meaning}." for mark, meaning in LEGEND.items() if mark in text]
 
 
 def label(row: Row, rows: Sequence[Row]) -> str:

@@ -38,7 +38,7 @@ def arguments() -> argparse.Namespace:
         "--jobs", type=positive, help="processes, SLURM jobs or Ray units at a time; default: one a visible GPU, or one"
     )
     parser.add_argument("--retry", default="", help="failed, oom, or both: run those again, too")
-    parser.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails (here, or in a job)")
+    parser.add_argument("--fail-fast", action="store_true", help="begin no more runs after the first that fails")
     parser.add_argument("--launcher", default="local", choices=("local", "slurm", "ray"), help="what starts processes")
     parser.add_argument("--profile", type=Path, help="what jobs ask for; default: configs/cluster/<launcher>.yaml")
     for name, what in (("plan", "what would be run"), ("status", "how far the runs are")):
@@ -65,6 +65,11 @@ def devices() -> list[str]:
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+
+
+def processes(args: argparse.Namespace) -> int:
+    """Return how many processes work at a time: as many as asked for, or one for each GPU, or one."""
+    return max(1, len(devices())) if args.jobs is None else int(args.jobs)
 
 
 def cells_of(args: argparse.Namespace) -> list[Any]:
@@ -101,8 +106,7 @@ def report(args: argparse.Namespace, cells: list[Any], folder: Path) -> bool:
     for line in slurm.queued(folder):
         print(f"slurm    {line}")
     if args.plan:
-        jobs = max(1, len(devices())) if args.jobs is None else args.jobs
-        print(status.disk(cells, states, jobs), status.grid(cells, states), sep="\n\n")
+        print(status.disk(cells, states, processes(args)), status.grid(cells, states), sep="\n\n")
     sys.stdout.flush()
     return all(s.name in ("done", "running") for s in states)
 
@@ -124,9 +128,9 @@ def work(args: argparse.Namespace, todo: list[Any]) -> bool:
         return False
     if args.launcher == "ray":
         return ray.work(unit(args), args.jobs, profile(args))
-    gpus = devices()
-    jobs = max(1, len(gpus)) if args.jobs is None else args.jobs
-    return sweep.work(todo, jobs, gpus, partial(print, flush=True), args.fail_fast, args.unit is None).stopped
+    return sweep.work(
+        todo, processes(args), devices(), partial(print, flush=True), args.fail_fast, args.unit is None
+    ).stopped
 
 
 def profile(args: argparse.Namespace) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 python scripts/tables.py                        # every suite and backbone that something was run of
 python scripts/tables.py vtab                   # one, beside the published numbers, even before anything was run
+python scripts/tables.py vtab --backbone swin_b_in22k
 python scripts/tables.py --cell vtab san cifar  # where a number comes from, and the commands that repeat it
 """
 
@@ -19,6 +20,7 @@ def main() -> None:
     """Parse arguments, read records, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", nargs="*", help=f"default: all with records; of {', '.join(suite_names())}")
+    parser.add_argument("--backbone", help="of the suites that are named, also one that nothing was run with yet")
     parser.add_argument("--cell", nargs=3, metavar=("SUITE", "METHOD", "TASK"), help="say where a number comes from")
     parser.add_argument("--wandb", action="store_true", help="log them as one more W&B run of each suite, too")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where records/ and tables/ are")
@@ -32,7 +34,9 @@ def main() -> None:
     for name in args.suite:
         load_suite(name)
     pairs = {(r.suite, r.backbone) for r in records if r.suite in (args.suite or suite_names())}
-    pairs |= {(name, load_suite(name).backbone) for name in args.suite}
+    pairs |= {(name, args.backbone or load_suite(name).backbone) for name in args.suite}
+    if args.backbone:
+        pairs = {pair for pair in pairs if pair[1] == args.backbone}
     if not pairs:
         sys.exit(
             f"Error: no results of a suite below {args.results / 'records'}. Run `make demo` first, or name a suite."

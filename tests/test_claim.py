@@ -106,6 +106,17 @@ def test_a_door_that_somebody_died_in_opens_again(tmp_path: Path, monkeypatch: p
     assert not door.exists()
 
 
+@pytest.mark.parametrize("text", ["", "{", '{"host": 1}'])
+def test_a_claim_that_a_crashed_machine_left_unreadable_is_taken_over_in_time(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.claim"
+    path.write_text(text)
+    assert claim.take(path) is None
+    os.utime(path, (time.time() - 2 * claim.SILENT,) * 2)
+    with claim.held(path) as report:
+        assert report is not None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_who_is_taken_for_dead_and_lives_learns_of_it_and_leaves_the_claim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,9 +35,9 @@ def test_the_best_is_bold_the_second_underlined_and_rows_chosen_on_test_take_no_
 
 
 def test_spread_is_an_index_and_marks_stay_beside_it() -> None:
-    assert render.value("80.10 ± 0.12") == r"80.10$_{\pm0.12}$"
-    assert render.value("80.10 ± 0.12†") == r"80.10$_{\pm0.12}$\textdagger{}"
-    assert render.value("80.10 ± 0.12 (failed)") == r"80.10$_{\pm0.12}$ (failed)"
+    assert render.value("80.10 ± 0.12 (3)") == r"80.10$_{\pm0.12}^{3}$"
+    assert render.value("80.10 ± 0.12 (3)†") == r"80.10$_{\pm0.12}^{3}$\textdagger{}"
+    assert render.value("80.10 ± 0.12 (2) (failed)") == r"80.10$_{\pm0.12}^{2}$ (failed)"
     assert render.value("–") == "--"
     assert render.value("-3.10†") == r"$-$3.10\textdagger{}"
     assert render.plain(r"a_b 5% x^2 ~\{}$ #&") == (

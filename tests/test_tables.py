@@ -106,7 +106,7 @@ def test_numbers_by_hand() -> None:
     table = tables.make(DEMO, records())
     full = table.ours.numbers.loc["full [last_epoch]"]
     assert full["natural", "Digits"] == pytest.approx(80.1)
-    assert table.ours.cells.loc["full [last_epoch]", ("natural", "Digits")] == "80.10 ± 0.10"
+    assert table.ours.cells.loc["full [last_epoch]", ("natural", "Digits")] == "80.10 ± 0.10 (3)"
     assert full["mean of", "natural"] == pytest.approx((80.1 + 81.1) / 2)
     assert full["mean", "all"] == pytest.approx(82.6)
     assert full["mean", "groups"] == pytest.approx(82.6)
