@@ -62,12 +62,12 @@ def submit(command: Sequence[str], jobs: int, profile: Mapping[str, Any], folder
 
     Raises LaunchError with what sbatch says, or where there is no SLURM or no submitit.
     """
+    if shutil.which("sbatch") is None:
+        raise LaunchError("There is no sbatch here. Submit from a machine of the cluster, or run with LAUNCHER=local.")
     try:
         import submitit  # noqa: PLC0415
     except ImportError as error:
         raise LaunchError("LAUNCHER=slurm needs submitit: pip install -e '.[slurm]'.") from error
-    if shutil.which("sbatch") is None:
-        raise LaunchError("There is no sbatch here. Submit from a machine of the cluster, or run with LAUNCHER=local.")
     executor = submitit.AutoExecutor(str(folder / "%j"), cluster="slurm", slurm_max_num_timeout=REQUEUES)
     try:
         executor.update_parameters(

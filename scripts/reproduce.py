@@ -176,7 +176,7 @@ def main() -> None:
         table = [sys.executable, str(ROOT / "scripts/tables.py"), args.suite, "--results", results]
         table += ["--wandb"] * (cells[0].config["logger"]["name"] == "wandb")
         whole = subprocess.run(table, check=False).returncode == 0 and whole  # noqa: S603
-    sys.exit(not whole)
+    sys.exit(0 if whole else 1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ python scripts/tables.py --cell vtab san cifar  # where a number comes from, and
 """
 
 import argparse
+import importlib.util
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,7 @@ def main() -> None:
     if others:
         print(f"No tables of {', '.join(others)}: no suites of benchmarks/.", file=sys.stderr)
     made = [write(suite, backbone, records, len(problems), args) for suite, backbone in sorted(pairs)]
-    sys.exit(not any(made))
+    sys.exit(0 if any(made) else 1)  # no bool: wandb hands it on, and wants a number
 
 
 def write(name: str, backbone: str, records: list[record.Record], problems: int, args: argparse.Namespace) -> bool:
@@ -63,6 +64,8 @@ def write(name: str, backbone: str, records: list[record.Record], problems: int,
     paths = render.write(table, args.results / "tables", file) + figure.draw(table, args.results / "figures", file)
     print(render.markdown(table))
     print("Written:", *paths)
+    if importlib.util.find_spec("matplotlib") is None:
+        print("No figure without matplotlib: `make tables` installs it and draws.")
     if args.wandb:
         run = open_tracker("wandb", {"results": str(args.results)}, f"tables-{name}-{backbone}", name, "tables")
         run.tables({"cells": table.facts, "runs": table.runs})
