@@ -120,12 +120,21 @@ def unit(args: argparse.Namespace) -> list[str]:
     return [sys.executable, str(ROOT / "scripts/reproduce.py"), args.suite, *options, *args.overrides]
 
 
+def submit(args: argparse.Namespace, todo: list[Any], folder: Path) -> None:
+    """Hand the sweep to SLURM, if there is something to run."""
+    from san import slurm  # noqa: PLC0415
+
+    if not todo:
+        print("Nothing to submit.")
+        return
+    ids = slurm.submit(unit(args), args.jobs or 1, profile(args), folder)
+    print(f"Submitted {len(ids)} jobs: {', '.join(ids)}. Logs: {folder}. make status shows how far they are.")
+
+
 def work(args: argparse.Namespace, todo: list[Any]) -> bool:
     """Run what is to be done, here or on Ray; return whether it was told to stop."""
     from san import ray, sweep  # noqa: PLC0415
 
-    if not todo:
-        return False
     if args.launcher == "ray":
         return ray.work(unit(args), args.jobs, profile(args))
     return sweep.work(
@@ -160,21 +169,21 @@ def main() -> None:
     if args.cancel:
         print("\n".join(f"cancelled {line}" for line in slurm.cancel(folder)) or "No jobs of this folder are queued.")
         return
-    report(args, cells, folder)
+    whole = report(args, cells, folder)
     if args.plan or args.status:
         return
     todo = plan.todo(cells, args.retry.split(","), args.unit)
     if args.launcher == "slurm":
-        ids = slurm.submit(unit(args), args.jobs or 1, profile(args), folder) if todo else []
-        print(f"Submitted {len(ids)} jobs: {', '.join(ids)}. Logs: {folder}. make status shows how far they are.")
+        submit(args, todo, folder)
         return
-    if work(args, todo):
+    if todo and work(args, todo):
         print("Stopped: what was in flight is saved, and the same command goes on.", file=sys.stderr)
         sys.exit(143)
-    whole = report(args, cells, folder)
+    if todo:
+        whole = report(args, cells, folder)
     if args.unit is None:
         table = [sys.executable, str(ROOT / "scripts/tables.py"), args.suite, "--results", results]
-        table += ["--wandb"] * (cells[0].config["logger"]["name"] == "wandb")
+        table += ["--wandb"] * (bool(todo) and cells[0].config["logger"]["name"] == "wandb")
         whole = subprocess.run(table, check=False).returncode == 0 and whole  # noqa: S603
     sys.exit(0 if whole else 1)
 

@@ -8,6 +8,7 @@ python scripts/tables.py --cell vtab san cifar  # where a number comes from, and
 
 import argparse
 import importlib.util
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ def main() -> None:
     parser.add_argument("--wandb", action="store_true", help="log them as one more W&B run of each suite, too")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where records/ and tables/ are")
     args = parser.parse_args()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("san").setLevel(logging.INFO)
     records, problems = record.read_all(args.results / "records")
     for problem in problems:
         print(f"Skipped: {problem}", file=sys.stderr)
