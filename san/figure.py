@@ -1,5 +1,6 @@
 """Accuracy against trainable parameters, ours and published. Only this module knows matplotlib."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,12 @@ def draw(table: Table, folder: Path, name: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
     for path in paths:
-        figure.savefig(path, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+        new = path.with_name(f".{os.getpid()}-{path.name}")
+        try:
+            figure.savefig(new, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
     return paths
 
 

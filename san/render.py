@@ -150,10 +150,15 @@ def write(table: Table, folder: Path, name: str) -> list[Path]:
 
 
 def write_all(texts: Mapping[str, str], folder: Path) -> list[Path]:
-    """Write files so that a reader sees the old one or the whole new one."""
+    """Write files so that a reader sees the old ones or the whole new ones; none is replaced where one cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file, text in texts.items():
-        new = folder / f".{file}-{os.getpid()}"
-        new.write_text(text)
-        new.replace(folder / file)
-    return [folder / file for file in texts]
+    new = {folder / file: folder / f".{os.getpid()}-{file}" for file in texts}
+    try:
+        for text, place in zip(texts.values(), new.values(), strict=True):
+            place.write_text(text)
+        for path, place in new.items():
+            place.replace(path)
+    finally:
+        for place in new.values():
+            place.unlink(missing_ok=True)
+    return list(new)

@@ -172,6 +172,8 @@ def main() -> None:
     whole = report(args, cells, folder)
     if args.plan or args.status:
         return
+    if all(cell.path is None for cell in cells):
+        sys.exit("Error: none of these runs can begin; what is blocked says why.")
     todo = plan.todo(cells, args.retry.split(","), args.unit)
     if args.launcher == "slurm":
         submit(args, todo, folder)

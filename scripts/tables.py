@@ -81,3 +81,5 @@ if __name__ == "__main__":
         main()
     except LookupError as error:
         sys.exit(f"Error: {error.args[0]}")
+    except OSError as error:
+        sys.exit(f"Error: the tables cannot be written: {error}. Those that were there are as they were.")

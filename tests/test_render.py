@@ -45,6 +45,24 @@ def test_spread_is_an_index_and_marks_stay_beside_it() -> None:
     )
 
 
+def test_where_one_file_cannot_be_written_all_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render.write(tables.make(DEMO, records()), tmp_path, "demo")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    write_text = Path.write_text
+
+    def full(path: Path, text: str) -> int:
+        if path.name.endswith("demo.md"):
+            raise OSError(28, "No space left on device")
+        return write_text(path, text)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        render.write(tables.make(DEMO, records()[:3]), tmp_path, "demo")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
 def test_a_figure_has_ours_and_the_published(tmp_path: Path) -> None:
     table = tables.make(VTAB, vtab())
     assert set(figure.points(table.ours)) == {"ssf", "lora‖"}
