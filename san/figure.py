@@ -36,7 +36,7 @@ def draw(table: Table, folder: Path, name: str) -> list[Path]:
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xscale="log", title=f"{table.title}: mean accuracy of all tasks, percent")
-    axes.set_xlabel("trainable parameters without the head")
+    axes.set_xlabel("trainable parameters without the head (none: drawn at 1000)")
     for label, found, color, marker in (("published", cited, "0.55", "o"), ("run again", ours, "C3", "D")):
         if found:
             params, accuracies = zip(*found.values(), strict=True)

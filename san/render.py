@@ -150,7 +150,7 @@ def write(table: Table, folder: Path, name: str) -> list[Path]:
 
 
 def write_all(texts: Mapping[str, str], folder: Path) -> list[Path]:
-    """Write files so that a reader sees the old ones or the whole new ones; none is replaced where one cannot be written."""
+    """Write files so that a reader sees the old ones or the new; none is replaced where one cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
     new = {folder / file: folder / f".{os.getpid()}-{file}" for file in texts}
     try:
