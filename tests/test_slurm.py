@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from san import slurm
+from san import record, slurm
 from san.errors import LaunchError
 
 ROOT = Path(__file__).parents[1]
@@ -30,8 +30,9 @@ class Cluster:
         command += [f"epochs={epochs}", "logger=none", f"results={self.results}", f"data_root={self.data}"]
         return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
 
-    def submit(self, jobs: int, epochs: int = 2) -> list[str]:
-        done = self("--launcher", "slurm", "--profile", str(self.profile), "--jobs", str(jobs), epochs=epochs)
+    def submit(self, jobs: int, *options: str, epochs: int = 2) -> list[str]:
+        launcher = ("--launcher", "slurm", "--profile", str(self.profile), "--jobs", str(jobs))
+        done = self(*launcher, *options, epochs=epochs)
         assert done.returncode == 0, done.stderr
         assert f"Submitted {jobs} jobs" in done.stdout
         return slurm.submitted(self.results / "slurm")
@@ -67,17 +68,25 @@ def test_jobs_share_a_sweep_to_its_end(cluster: Cluster) -> None:
 
 
 @pytest.mark.slurm
-def test_a_pre_empted_job_saves_itself_and_goes_on(cluster: Cluster) -> None:
-    (job,) = cluster.submit(1, epochs=30)
-    cluster.wait("epoch ", 100, epochs=30)
+def test_a_pre_empted_job_saves_itself_and_goes_on_to_the_same_end(
+    cluster: Cluster, tmp_path: Path, data_root: Path
+) -> None:
+    one = ("--methods", "linear", "--tasks", "digits")
+    (job,) = cluster.submit(1, *one, epochs=60)
+    cluster.wait("epoch ", 100, epochs=60)
     subprocess.run(["sbatch", "-p", "urgent", "-n", "2", "--wrap", "sleep 1", "-o", "/dev/null"], check=True)
-    cluster.wait("PENDING", 60, epochs=30)
-    saved = list(cluster.results.rglob("*.checkpoint"))
-    assert len(saved) == 1
+    cluster.wait("PENDING", 60, epochs=60)
+    assert len(list(cluster.results.rglob("*.checkpoint"))) == 1
     assert not list(cluster.results.rglob("*.claim"))
+    assert not list(cluster.results.rglob("records/**/*.json"))
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)  # not to wait for two minutes
-    cluster.wait("running  demo/", 200, epochs=30)
-    assert cluster("--cancel", epochs=30).stdout.count("cancelled") == 1
+    cluster.wait("1 done", 200, epochs=60)
+    assert not list(cluster.results.rglob("*.checkpoint"))
+    (tmp_path / "whole").mkdir()
+    whole = Cluster(tmp_path / "whole", data_root)
+    assert whole(*one, epochs=60).returncode == 0
+    (resumed,), (undisturbed,) = (record.read_all(c.results / "records")[0] for c in (cluster, whole))
+    assert (resumed.id, resumed.last) == (undisturbed.id, undisturbed.last)
 
 
 @pytest.mark.slurm

@@ -306,48 +306,35 @@ def test_twenty_runs_killed_at_random_moments(sweep: Sweep, tmp_path: Path) -> N
 FAILING = """
 import errno, os, signal, torch
 
-def once():
+def failing(*args, **options):
     try:
         os.close(os.open(os.environ["ONCE"], os.O_CREAT | os.O_EXCL))
     except FileExistsError:
-        return False
-    return True
+        return original(*args, **options)
+    {failure}
 
-def backward(*args, **options):
-    if once():
-        {fails}
-    return original(*args, **options)
-
-def fsync(file):
-    if once():
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return original(file)
-
-if "{fails}" == "the disk is full":
-    original, os.fsync = os.fsync, fsync
-else:
-    original, torch.autograd.backward = torch.autograd.backward, backward
+original = {function}
+{function} = failing
 """
 
 
 @pytest.mark.parametrize(
-    ("fails", "state", "said"),
+    ("function", "failure", "state", "said"),
     [
-        ("raise torch.OutOfMemoryError('simulated')", "oom", "OutOfMemoryError: simulated"),
-        ("raise RuntimeError('an exception')", "failed", "RuntimeError: an exception"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "lost", "died of signal 9 (SIGKILL)"),
-        ("the disk is full", "failed", "[Errno 28] No space left on device"),
+        ("torch.autograd.backward", "raise torch.OutOfMemoryError('simulated')", "oom", "OutOfMemoryError: simulated"),
+        ("torch.autograd.backward", "raise RuntimeError('an exception')", "failed", "RuntimeError: an exception"),
+        ("torch.autograd.backward", "os.kill(os.getpid(), signal.SIGKILL)", "lost", "died of signal 9 (SIGKILL)"),
+        ("os.fsync", "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))", "failed", "[Errno 28] No space left"),
     ],
+    ids=["out of memory", "exception", "kill -9", "disk full"],
 )
 def test_one_failure_costs_one_run(
-    fails: str, state: str, said: str, sweep: Sweep, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    function: str, failure: str, state: str, said: str, sweep: Sweep, undisturbed: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """The first step (or the first record) of the sweep fails, in whatever process it is."""
-    (tmp_path / "sitecustomize.py").write_text(FAILING.replace("{fails}", fails))
-    if fails == "the disk is full":
-        (tmp_path / "sitecustomize.py").write_text(
-            FAILING.replace("        {fails}\n", "        pass\n").replace("{fails}", fails)
-        )
+    text = FAILING.replace("{function}", function).replace("{failure}", failure)
+    (tmp_path / "sitecustomize.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("ONCE", str(tmp_path / "once"))
     first = sweep()
