@@ -72,19 +72,19 @@ def test_a_pre_empted_job_saves_itself_and_goes_on_to_the_same_end(
     cluster: Cluster, tmp_path: Path, data_root: Path
 ) -> None:
     one = ("--methods", "linear", "--tasks", "digits")
-    (job,) = cluster.submit(1, *one, epochs=60)
-    cluster.wait("epoch ", 100, epochs=60)
+    (job,) = cluster.submit(1, *one, epochs=24)
+    cluster.wait("epoch ", 100, epochs=24)
     subprocess.run(["sbatch", "-p", "urgent", "-n", "2", "--wrap", "sleep 1", "-o", "/dev/null"], check=True)
-    cluster.wait("PENDING", 60, epochs=60)
+    cluster.wait("PENDING", 60, epochs=24)
     assert len(list(cluster.results.rglob("*.checkpoint"))) == 1
     assert not list(cluster.results.rglob("*.claim"))
     assert not list(cluster.results.rglob("records/**/*.json"))
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)  # not to wait for two minutes
-    cluster.wait("1 done", 200, epochs=60)
+    cluster.wait("1 done", 200, epochs=24)
     assert not list(cluster.results.rglob("*.checkpoint"))
     (tmp_path / "whole").mkdir()
     whole = Cluster(tmp_path / "whole", data_root)
-    assert whole(*one, epochs=60).returncode == 0
+    assert whole(*one, epochs=24).returncode == 0
     (resumed,), (undisturbed,) = (record.read_all(c.results / "records")[0] for c in (cluster, whole))
     assert (resumed.id, resumed.last) == (undisturbed.id, undisturbed.last)
 
