@@ -8,9 +8,9 @@ python train.py -m method=linear,san seed=0,1,2     # several
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from san import border
+from san import compose
 
-border.register_tasks()
+compose.register_tasks()
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
@@ -18,8 +18,8 @@ def main(cfg: DictConfig) -> float | None:
     """Compose the configuration and run it; return the accuracy in percent."""
     from san.run import run  # noqa: PLC0415  (torch takes seconds that --help and completion do without)
 
-    return run(OmegaConf.to_container(cfg, resolve=True), border.settings())  # type: ignore[arg-type]
+    return run(OmegaConf.to_container(cfg, resolve=True), compose.settings())  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
-    border.run(main)
+    compose.run(main)

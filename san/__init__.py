@@ -6,11 +6,12 @@ adapter = san.attach(model, "ssf")     # a timm ViT, Swin or ConvNeXt, in place
 
 from typing import TYPE_CHECKING, Any
 
+from san.version import __version__
+
 if TYPE_CHECKING:
     from san.adapter import Adapter, attach, restore
 
-__version__ = "0.1.0"
-__all__ = ["Adapter", "attach", "restore"]
+__all__ = ["Adapter", "__version__", "attach", "restore"]
 
 
 def __getattr__(name: str) -> Any:

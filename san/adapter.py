@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from san import __version__
 from san.backbones import as_bytes, backbone_tag, family, head_name, input_size, sites
 from san.errors import AdapterFileError
 from san.methods import check_options, check_pair, module_of, norm_parameters
+from san.version import __version__
 
 FORMAT = "san-adapter-1"
 

@@ -10,14 +10,16 @@ from typing import Any
 
 import torch
 
-from san import backbones, data, provenance, record
+from san import backbones, record
+from san.data import task_data
 from san.data.augment import Augment
 from san.data.batches import NORMALISE, Preprocess
 from san.data.split import Split
-from san.loop import REVISION, Recipe
 from san.methods import check_options, check_pair
 from san.record import Record
+from san.runtime import environment
 from san.tasks import Suite, Task, load_suite, lookup
+from san.training.loop import REVISION, Recipe
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,9 @@ class Experiment:
                 "kind": "; ".join(dict.fromkeys(s.kind for s in self.splits)),
                 "forced": "; ".join(dict.fromkeys(problem for s in self.splits for problem in s.problems)),
             },
-            code=provenance.code(),
-            versions=provenance.versions(),
-            device=provenance.describe(self.device),
+            code=environment.code(),
+            versions=environment.versions(),
+            device=environment.describe(self.device),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **outcome,
         )
@@ -163,7 +165,9 @@ def saved_adapter(path: str | None, task: Task) -> Path | None:
     return None if path is None else Path(path)
 
 
-def from_config(config: dict[str, Any], overrides: Sequence[str], load: Callable[..., Split] = data.load) -> Experiment:
+def from_config(
+    config: dict[str, Any], overrides: Sequence[str], load: Callable[..., Split] = task_data.load
+) -> Experiment:
     """Check a resolved configuration (plain dicts) and read the data that it names.
 
     overrides: the settings given by hand, as `key=value`, that may make this a variant of its method. load: data.load,
@@ -179,12 +183,12 @@ def from_config(config: dict[str, Any], overrides: Sequence[str], load: Callable
     name = method.pop("name")
     options, backbone = check_options(name, method), config["backbone"]
     check_pair(name, options, backbones.family_of_name(backbone["timm"]))
-    device = provenance.pick_device(config["device"])
+    device = environment.pick_device(config["device"])
     precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(config["precision"], config["precision"])
     recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)} | {"precision": precision})
     protocol = Protocol(**config["protocol"])
     chosen = config["data"]
-    suite = load_suite(chosen["suite"]) if chosen["suite"] != data.OWN else data.own_suite(chosen["root"])
+    suite = load_suite(chosen["suite"]) if chosen["suite"] != task_data.OWN else task_data.own_suite(chosen["root"])
     task = suite.task(chosen["task"] or next(iter(suite.tasks)))
     preprocess = Preprocess(config["data"]["resize"], normalisation(config["data"]["normalise"], backbone["timm"]))
     side = backbones.input_size_of_name(backbone["timm"], backbone["arguments"])

@@ -15,18 +15,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from san import backbones, claim, ranks, record
+from san import backbones, record
 from san.adapter import Adapter, attach, restore
-from san.checkpoint import Checkpoint
 from san.data.batches import Batches
 from san.errors import NonFiniteLossError, Preempted
 from san.experiment import Experiment, from_config
-from san.loop import evaluate, fit
-from san.progress import Progress
-from san.provenance import Meter
 from san.record import Point
-from san.signals import stopping
-from san.tracker import NoTracker, Tracker, open_tracker
+from san.runtime import distributed, lease
+from san.runtime.environment import Meter
+from san.runtime.progress import Progress
+from san.runtime.signals import stopping
+from san.runtime.wandb_logger import NoTracker, Tracker, open_tracker
+from san.training.checkpoint import Checkpoint
+from san.training.loop import evaluate, fit
 
 log = logging.getLogger(__name__)
 Step = Callable[[int, int, float, float], None]
@@ -43,23 +44,23 @@ def run(config: dict[str, Any], overrides: Sequence[str], seen: int | None = Non
     experiment = from_config(config, overrides)
     path = experiment.record_path()
     seen = record.stamp(path) if seen is None else seen
-    ranks.meet(experiment.device)
-    if (accuracy := ranks.everyone(finished(experiment))[0]) is not None:
+    distributed.meet(experiment.device)
+    if (accuracy := distributed.everyone(finished(experiment))[0]) is not None:
         return accuracy
     record.check_writable(path)
     with stopping() as stop, held(path, stop) as report:
-        if not ranks.everyone(report is not None)[0]:
-            log.info("%s: another process is running it (%s)", experiment.title, claim.path_of(path))
+        if not distributed.everyone(report is not None)[0]:
+            log.info("%s: another process is running it (%s)", experiment.title, lease.path_of(path))
             return None
-        accuracy = ranks.everyone(finished(experiment))[0]  # between the first look and the claim
-        if accuracy is not None or ranks.everyone(record.stamp(path) != seen)[0]:
+        accuracy = distributed.everyone(finished(experiment))[0]  # between the first look and the claim
+        if accuracy is not None or distributed.everyone(record.stamp(path) != seen)[0]:
             return accuracy
         return attempt(experiment, report or (lambda epoch, epochs: None), stop)
 
 
 def held(path: Path, stop: threading.Event) -> AbstractContextManager[Callable[[int, int], None] | None]:
     """Hold the claim of a run on rank 0; whoever loses it is to stop."""
-    return claim.held(claim.path_of(path), stop.set) if ranks.rank() == 0 else contextlib.nullcontext()
+    return lease.held(lease.path_of(path), stop.set) if distributed.rank() == 0 else contextlib.nullcontext()
 
 
 def finished(experiment: Experiment) -> float | None:
@@ -75,7 +76,7 @@ def finished(experiment: Experiment) -> float | None:
 def attempt(experiment: Experiment, report: Callable[[int, int], None], stop: threading.Event) -> float:
     """Build, train, evaluate and write the record, whatever comes of it."""
     path, config = experiment.record_path(), experiment.config
-    logger = config["logger"]["name"] if ranks.rank() == 0 else "none"
+    logger = config["logger"]["name"] if distributed.rank() == 0 else "none"
     tracker = open_tracker(logger, config, experiment.identity, experiment.suite.name, experiment.method)
     checkpoint, weights = Checkpoint(path.with_suffix(".checkpoint"), stop), ""
     try:
@@ -85,7 +86,7 @@ def attempt(experiment: Experiment, report: Callable[[int, int], None], stop: th
         outcome = train(experiment, adapter, tracker, checkpoint, report)
         outcome["seconds"]["build"] = built
         result = experiment.record("done", weights, **outcome)
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             if config["save_adapter"]:
                 adapter.save(path.with_suffix(".safetensors"))
             record.write(result, path)
@@ -93,10 +94,10 @@ def attempt(experiment: Experiment, report: Callable[[int, int], None], stop: th
         tracker.finish({"status": "interrupted"}, failed=True)
         raise
     except Exception as error:
-        if not ranks.bereft(error):
+        if not distributed.bereft(error):
             fail(experiment, weights, error, checkpoint)
         tracker.finish({"status": "failed"}, failed=True)
-        if ranks.bereft(error):
+        if distributed.bereft(error):
             raise Preempted("another process of the run has died") from error
         raise
     checkpoint.remove()
@@ -163,7 +164,7 @@ def scorer(
 ) -> Callable[[int], dict[str, float]]:
     """Return what evaluates the model after an epoch, adds to the curve and the seconds, and returns what is logged."""
     shared = experiment.preprocess, experiment.side, experiment.device
-    held_out = Batches(experiment.evaluate, 256, *shared, share=(ranks.rank(), ranks.count()))
+    held_out = Batches(experiment.evaluate, 256, *shared, share=(distributed.rank(), distributed.count()))
     restrict = "restrict" in experiment.task.facts
 
     def score(epoch: int) -> dict[str, float]:
@@ -186,7 +187,7 @@ def train(
 ) -> dict[str, Any]:
     """Fit and evaluate; return the outcome's fields of the record."""
     model, recipe, every = adapter.model.to(experiment.device), experiment.recipe, experiment.protocol.every
-    progress, curve = Progress(experiment.title, None if ranks.rank() == 0 else io.StringIO()), checkpoint.curve
+    progress, curve = Progress(experiment.title, None if distributed.rank() == 0 else io.StringIO()), checkpoint.curve
     seconds = {"fit": 0.0, "evaluate": 0.0, "step": 0.0}
     score = scorer(experiment, model, curve, seconds)
 
@@ -204,9 +205,9 @@ def train(
             order = torch.Generator().manual_seed(experiment.seed)
             mixing = experiment.augment, len(experiment.task.classes), experiment.workers
             shared = experiment.preprocess, experiment.side, experiment.device, order
-            share = ranks.rank(), ranks.count()
+            share = distributed.rank(), distributed.count()
             training = Batches(experiment.train, recipe.batch_size, *shared, *mixing, share)
-            ranks.part_ways(experiment.seed)
+            distributed.part_ways(experiment.seed)
             step = within(experiment.config["max_hours"], progress.step)
             fitted = fit(model, training, recipe, adapter.trainable, step, after_epoch, checkpoint)
             seconds |= {"fit": fitted, "step": fitted / (recipe.epochs * len(training))}

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from san.data import acquire
 from san.data.pack import Example
+from san.data.prepare import download
+from san.data.prepare.sources import LAYOUTS
 from san.data.resize import RESIZE
-from san.data.sources import LAYOUTS
 from san.tasks import chosen, suite_names
 
 
@@ -56,17 +56,19 @@ def main() -> None:
     """Plan, check the disk, build, pack; say what failed and exit with 1 if anything did."""
     args = arguments()
     pairs = chosen(args.tasks)
-    places = acquire.Places(args.root, args.tfds or args.root / "tfds", args.manual or args.root / "manual", args.given)
-    steps = acquire.plan(pairs, places, args.resize, args.side)
+    places = download.Places(
+        args.root, args.tfds or args.root / "tfds", args.manual or args.root / "manual", args.given
+    )
+    steps = download.plan(pairs, places, args.resize, args.side)
     for step in steps:
         print(f"{step.action:6} {step.name}: {step.note}")
-    line, room = acquire.check_disk(steps, places, args.side)
+    line, room = download.check_disk(steps, places, args.side)
     print(line, flush=True)
     if args.plan:
         return
     if not room:
         raise OSError(f"Not enough disk: {line}. Prepare fewer tasks at a time, or choose --root and --tfds.")
-    errors = acquire.prepare_all(steps, places, args.side, args.force, args.jobs, progress, print)
+    errors = download.prepare_all(steps, places, args.side, args.force, args.jobs, progress, print)
     for error in errors:
         print(f"\nError: {error}", file=sys.stderr)
     if errors:

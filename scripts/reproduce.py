@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from san import border
+from san import compose
 from san.errors import LaunchError
 from san.tasks import load_suite, lookup, suite_names
 
@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--retry", default="", help="failed, oom, or both: run those again, too")
     parser.add_argument("--fail-fast", action="store_true", help="begin no more runs after the first that fails")
     parser.add_argument("--launcher", default="local", choices=("local", "slurm", "ray"), help="what starts processes")
-    parser.add_argument("--profile", type=Path, help="what jobs ask for; default: configs/cluster/<launcher>.yaml")
+    parser.add_argument("--profile", type=Path, help="what jobs ask for; default: clusters/<launcher>.yaml")
     for name, what in (("plan", "what would be run"), ("status", "how far the runs are")):
         parser.add_argument(f"--{name}", action="store_true", help=f"say {what}, and stop")
     # What a job is told: when it was handed out, in nanoseconds. It retries what had failed by then, leaves runs that
@@ -74,7 +74,7 @@ def processes(args: argparse.Namespace) -> int:
 
 def cells_of(args: argparse.Namespace) -> list[Any]:
     """Return the runs that the arguments mean; raise LookupError or ValueError that says what is allowed."""
-    from san import plan  # noqa: PLC0415  (torch takes seconds)
+    from san.sweep import plan  # noqa: PLC0415  (torch takes seconds)
 
     suite = load_suite(args.suite)
     for name in filter(None, args.retry.split(",")):
@@ -89,7 +89,7 @@ def cells_of(args: argparse.Namespace) -> list[Any]:
         raise ValueError(f"--seeds came as '{args.seeds}'; allowed: whole numbers joined by commas, e.g. 0,1,2.")
     seeds = list(dict.fromkeys(int(seed) for seed in args.seeds.split(",")))
     overrides = [*args.overrides, *([f"backbone={args.backbone}"] if args.backbone else [])]
-    found = border.sweep([f"{suite.name}/{task}" for task in tasks], methods, seeds, overrides)
+    found = compose.sweep([f"{suite.name}/{task}" for task in tasks], methods, seeds, overrides)
     return plan.cells(found)
 
 
@@ -98,7 +98,8 @@ def report(args: argparse.Namespace, cells: list[Any], folder: Path) -> bool:
 
     Return whether none is left but those that others are at.
     """
-    from san import plan, record, slurm, status  # noqa: PLC0415
+    from san import record  # noqa: PLC0415
+    from san.sweep import plan, slurm, status  # noqa: PLC0415
 
     states = [plan.state(cell) for cell in cells]
     known, _ = record.read_all(folder.parent / "records")
@@ -122,7 +123,7 @@ def unit(args: argparse.Namespace) -> list[str]:
 
 def submit(args: argparse.Namespace, todo: list[Any], folder: Path) -> None:
     """Hand the sweep to SLURM, if there is something to run."""
-    from san import slurm  # noqa: PLC0415
+    from san.sweep import slurm  # noqa: PLC0415
 
     if not todo:
         print("Nothing to submit.")
@@ -133,26 +134,24 @@ def submit(args: argparse.Namespace, todo: list[Any], folder: Path) -> None:
 
 def work(args: argparse.Namespace, todo: list[Any]) -> bool:
     """Run what is to be done, here or on Ray; return whether it was told to stop."""
-    from san import ray, sweep  # noqa: PLC0415
+    from san.sweep import pool, ray_pool  # noqa: PLC0415
 
     if args.launcher == "ray":
-        return ray.work(unit(args), args.jobs, profile(args))
-    return sweep.work(
+        return ray_pool.work(unit(args), args.jobs, profile(args))
+    return pool.work(
         todo, processes(args), devices(), partial(print, flush=True), args.fail_fast, args.unit is None
     ).stopped
 
 
 def profile(args: argparse.Namespace) -> dict[str, Any]:
     """Read what jobs ask for; raise ValueError where the file holds no options."""
-    path = args.profile or ROOT / f"configs/cluster/{args.launcher}.yaml"
+    path = args.profile or ROOT / f"clusters/{args.launcher}.yaml"
     try:
         found = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"--profile {path} cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(
-            f"--profile {path} holds no options. Write `name: value` lines, as in {ROOT / 'configs/cluster'}."
-        )
+        raise ValueError(f"--profile {path} holds no options. Write `name: value` lines, as in {ROOT / 'clusters'}.")
     return found
 
 
@@ -161,7 +160,7 @@ def main() -> None:
     args = arguments()
     if args.profile and args.launcher == "local":
         raise ValueError("--profile is for --launcher slurm or ray; nothing is asked for here.")
-    from san import plan, slurm  # noqa: PLC0415
+    from san.sweep import plan, slurm  # noqa: PLC0415
 
     cells = cells_of(args)
     results = cells[0].config["results"]
@@ -193,8 +192,8 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except border.COMPOSITION as error:
-        sys.exit(f"Error: {border.explain(error)}")
+    except compose.COMPOSITION as error:
+        sys.exit(f"Error: {compose.explain(error)}")
     except (LookupError, ValueError, OSError, LaunchError) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:

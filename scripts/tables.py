@@ -13,9 +13,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from san import figure, origin, record, render, tables
+from san import record
+from san.report import explain, figure, render
+from san.report.table import make_table
+from san.runtime.wandb_logger import open_tracker
 from san.tasks import load_suite, suite_names
-from san.tracker import open_tracker
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def main() -> None:
     for problem in problems:
         print(f"Skipped: {problem}", file=sys.stderr)
     if args.cell:
-        print(*origin.lines(*args.cell, records), sep="\n")
+        print(*explain.lines(*args.cell, records), sep="\n")
         return
     for name in args.suite:
         load_suite(name)
@@ -55,7 +57,7 @@ def main() -> None:
 def write(name: str, backbone: str, records: list[record.Record], problems: int, args: argparse.Namespace) -> bool:
     """Write and print the table of a suite and a backbone; return whether there is something to write."""
     suite = load_suite(name)
-    table = tables.make(suite, records, backbone)
+    table = make_table(suite, records, backbone)
     if problems:
         note = f"{problems} files are no records of this version and are left out; python scripts/tables.py names them."
         table = replace(table, notes=(*table.notes, note))

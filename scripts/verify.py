@@ -9,9 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from san.data import prove
-from san.data.card import card, named
-from san.data.sheet import draw
+from san.data import verify
+from san.data.prepare.card import card, named
+from san.data.prepare.contact_sheet import draw
 from san.tasks import Task, chosen, suite_names
 
 MARK = {True: "ok   ", False: "WRONG", None: "?    "}
@@ -43,7 +43,7 @@ def main() -> None:
         if not found:
             print(f"{task.suite}/{task.name}: not packed")
         for home in found:
-            findings = prove.verify(task, home)
+            findings = verify.verify(task, home)
             wrong = any(f.good is False for f in findings)
             bad += wrong
             proved += not wrong and any(f.good and f.text.startswith("the ids of") for f in findings)
@@ -54,7 +54,7 @@ def main() -> None:
                 print("  no contact sheet of data that is wrong")
             elif args.sheets:
                 path = args.results / "figures" / "data" / f"{task.name}.png"
-                split = prove.load_part(task, home, prove.parts_of(task, home, "+".join(task.splits))[0])
+                split = verify.load_part(task, home, verify.parts_of(task, home, "+".join(task.splits))[0])
                 draw(task, named(task, home), split, path)
                 print(f"  {path}")
     if not args.card:

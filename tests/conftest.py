@@ -5,16 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from timm.layers import SwiGLUPacked
 from timm.models import ConvNeXt, SwinTransformer, VisionTransformer
 
-from san import border
+from san import compose
 from san.record import Point, Record
 
-border.register_tasks()
+compose.register_tasks()
 
 
 def tiny_vit(classes: int = 10, **options: Any) -> VisionTransformer:
@@ -50,8 +51,8 @@ def tiny_convnext(classes: int = 10, **options: Any) -> ConvNeXt:
 def composed(*overrides: str) -> dict[str, Any]:
     """Compose the real configuration, resolved, as plain dicts."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(border.CONFIGS), version_base="1.3"):
-        return OmegaConf.to_container(compose("train", overrides=list(overrides)), resolve=True)
+    with initialize_config_dir(str(compose.CONFIGS), version_base="1.3"):
+        return OmegaConf.to_container(hydra_compose("train", overrides=list(overrides)), resolve=True)
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from conftest import composed
 
+from san.data.layout import home_of
 from san.data.pack import write
-from san.data.place import home_of
 from san.experiment import from_config
 from san.tasks import load_suite
 

@@ -15,7 +15,7 @@ from test_contract import NOT_MERGED
 
 import san
 from san import methods
-from san.data import drawing
+from san.data.prepare import demo_images
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -63,10 +63,12 @@ def test_the_example_method_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_example_task_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     files = added("Add a task")
     row = yaml.safe_load(files["benchmarks/demo.yaml"])["size"]
-    code, _, entry = files["san/data/drawing.py"].rpartition('    "size"')
-    exec(code, drawing.__dict__)
-    monkeypatch.setitem(drawing.DRAW, "size", eval(entry.strip().removeprefix(":").rstrip(","), drawing.__dict__))
-    images, labels = drawing.draw("size", len(row["classes"]), 6, seed=0)
+    code, _, entry = files["san/data/prepare/demo_images.py"].rpartition('    "size"')
+    exec(code, demo_images.__dict__)
+    monkeypatch.setitem(
+        demo_images.DRAW, "size", eval(entry.strip().removeprefix(":").rstrip(","), demo_images.__dict__)
+    )
+    images, labels = demo_images.draw("size", len(row["classes"]), 6, seed=0)
     assert images.shape == (6, 32, 32, 3)
     assert labels.tolist() == [0, 1, 2, 0, 1, 2]
 

@@ -11,7 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from san import border, methods, plan, record
+from san import compose, methods, record
+from san.sweep import plan
 from san.tasks import load_suite
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ def planning(runs: int, data: Path) -> str:
     tasks, names = [f"demo/{task}" for task in load_suite("demo").tasks], methods.names()
     seeds = range(-(-runs // (len(tasks) * len(names))))
     begin = time.perf_counter()
-    cells = plan.cells(border.sweep(tasks, names, seeds, [f"data_root={data}", "logger=none"]))
+    cells = plan.cells(compose.sweep(tasks, names, seeds, [f"data_root={data}", "logger=none"]))
     planned = time.perf_counter()
     for cell in cells:
         plan.state(cell)

@@ -9,8 +9,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from san import figure, methods, record, render, tables
+from san import methods, record
 from san.record import Point, Record
+from san.report import figure, render
+from san.report.table import make_table
 from san.tasks import load_suite
 
 SUITES = ("vtab", "fgvc", "gic")
@@ -53,7 +55,7 @@ def main() -> None:
         records, _ = record.read_all(folder / "records")
         assert len(records) == made
         for name in SUITES:
-            table = tables.make(load_suite(name), records)
+            table = make_table(load_suite(name), records)
             render.write(table, folder / "tables", name)
             figure.draw(table, folder / "figures", name)
         seconds = time.perf_counter() - begin

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from san.backbones import Site, branches
-from san.bottleneck import Bottleneck
+from san.layers.bottleneck import Bottleneck
 from san.tasks import lookup
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from san.backbones import Site, branches
-from san.bottleneck import Bottleneck
+from san.layers.bottleneck import Bottleneck
 
 
 class PostAdapter(Bottleneck):

@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from san.backbones import Site, branches
-from san.bottleneck import Bottleneck
-from san.passing import Passing
+from san.layers.bottleneck import Bottleneck
+from san.layers.hook_slot import Passing
 
 
 class SideBranch(Bottleneck):

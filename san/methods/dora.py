@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.lowrank import LowRank, LowRankLinear, factor, find_targets, refuses
+from san.layers.low_rank import LowRank, LowRankLinear, factor, find_targets, refuses
 
 __all__ = ["attach", "refuses"]
 

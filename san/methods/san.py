@@ -6,8 +6,8 @@
 The authors' arms (daviddaiiiii/SAN-PEFT at 8856ecb, train_code/): `san` is their SAN_base, with s after the patch
 embedding, qkv, proj, fc1 and fc2, and p tied to the patch embedding's s on every qkv, proj's on fc1, fc1's on fc2;
 `san_neurons` is SAN_nt_only in its mode nt (p = 1); `san_recalibrated` is SAN_resize_smooth (p = r * s, r trained, and
-proj fed from qkv's s, interpolated). Norm layers train. Their code is for ViT; `san.propagation` has the wiring of all
-backbones.
+proj fed from qkv's s, interpolated). Norm layers train. Their code is for ViT; `san.layers.propagation` has the
+wiring of all backbones.
 
 Trainable on ViT-B/16 without the head: san and san_neurons 83,712 scales and 38,400 of the norms, san_recalibrated
 64,512 more. All start at the pre-trained function and merge exactly. The authors' count of 177,408 for the first two
@@ -19,9 +19,9 @@ from collections.abc import Iterable
 from torch import nn
 
 from san.backbones import Site
+from san.layers.propagation import check_anteriors, propagate
+from san.layers.scaled import Scaled, scaled
 from san.methods import norm_parameters
-from san.propagation import check_anteriors, propagate
-from san.scaled import Scaled, scaled
 from san.tasks import lookup
 
 PRESETS = {

@@ -20,10 +20,10 @@ from typing import cast
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.lowrank import LowRank, LowRankLinear, factor, find_targets, refuses
+from san.layers.low_rank import LowRank, LowRankLinear, factor, find_targets, refuses
+from san.layers.propagation import Propagated, check_anteriors, propagate
+from san.layers.scaled import Scaled, fill, fold, folded_bias, scaled
 from san.methods import norm_parameters
-from san.propagation import Propagated, check_anteriors, propagate
-from san.scaled import Scaled, fill, fold, folded_bias, scaled
 
 PRESETS = {"san_lora": {}, "san_dora": {"directional": True}}
 __all__ = ["attach", "refuses"]

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from san.backbones import Site
-from san.scaled import Scaled, ScaledStream, scaled
+from san.layers.scaled import Scaled, ScaledStream, scaled
 
 
 def attach(model: nn.Module, sites: tuple[Site, ...], *, std: float = 0.02) -> Iterable[str]:

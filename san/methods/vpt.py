@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site, branches, family
-from san.passing import Passing
+from san.layers.hook_slot import Passing
 from san.tasks import lookup
 
 PRESETS = {"vpt_shallow": {"deep": False}, "vpt_deep": {}}

@@ -39,7 +39,7 @@ def serve(monkeypatch, folder):
     """Let TFDS find `folder` wherever it would go to the network."""
     import tensorflow_datasets as tfds
 
-    from san.data.sources import tfds as ours
+    from san.data.prepare.sources import tfds as ours
 
     monkeypatch.setattr(ours, "check_network", lambda *_: None)
     manager = tfds.download.DownloadManager

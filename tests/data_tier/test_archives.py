@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from data_tier import archives, downloads
-from san.data import acquire, labels, pack, prove
-from san.data.place import other_names
-from san.data.prepare import prepare
+from san.data import pack, verify
+from san.data.layout import other_names
+from san.data.prepare import download, labels
+from san.data.prepare.pack_task import prepare
+from san.data.prepare.sources import find, tfds
 from san.data.resize import resize
-from san.data.sources import find, tfds
 from san.tasks import load_suite
 
 pytestmark = pytest.mark.data
@@ -75,12 +76,12 @@ def test_every_split_of_every_task(name, packed, copies):
     assert home.name == ("native" if "native" in task.facts else f"vtab-{SIDE}")
     sizes = {}
     for split in ("train", "val", "train+val", "test"):
-        parts = [prove.load_part(task, home, part) for part in prove.parts_of(task, home, split)]
+        parts = [verify.load_part(task, home, part) for part in verify.parts_of(task, home, split)]
         sizes[split] = sum(len(part) for part in parts)
         assert all(part.labels.min() >= 0 and part.labels.max() < len(task.classes) for part in parts)
     assert (sizes["train"], sizes["val"], sizes["train+val"]) == (800, 200, 1000)
     assert sizes["test"] >= 50
-    held = np.bincount(prove.load_part(task, home, "train").labels, minlength=len(task.classes))
+    held = np.bincount(verify.load_part(task, home, "train").labels, minlength=len(task.classes))
     assert np.count_nonzero(held) > 0.9 * min(len(held), 800 / 3)
 
 
@@ -90,7 +91,7 @@ def test_pixels_and_labels_are_those_that_tensorflow_datasets_reads(name, packed
     task = VTAB.task(name)
     source = find(task, copies)
     split, _, rows = source.stored("val")
-    ours = prove.load_part(task, home_of(packed, task), "val")
+    ours = verify.load_part(task, home_of(packed, task), "val")
     theirs = source.builder.as_data_source(split=split)
     for i in (0, 1, 199):
         example = theirs[rows[i]]
@@ -236,10 +237,10 @@ def test_names_of_classes_and_sizes_of_downloads_are_those_of_tfds():
 
 
 def test_a_build_without_network_says_what_was_tried(tmp_path):
-    places = acquire.Places(tmp_path, tmp_path / "tfds", tmp_path / "manual")
-    steps = acquire.plan([(VTAB, VTAB.task("cifar"))], places, None, 224)
+    places = download.Places(tmp_path, tmp_path / "tfds", tmp_path / "manual")
+    steps = download.plan([(VTAB, VTAB.task("cifar"))], places, None, 224)
     assert [s.action for s in steps] == ["build"]
-    errors = acquire.prepare_all(steps, places, 224, False, 1, quiet, print)
+    errors = download.prepare_all(steps, places, 224, False, 1, quiet, print)
     assert len(errors) == 1
     assert "cifar-100-binary.tar.gz" in errors[0]
     assert str(tmp_path / "manual" / "cifar100") in errors[0]

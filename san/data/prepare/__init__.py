@@ -1,0 +1,1 @@
+"""What happens once: images of a source, found or fetched, verified and packed."""

@@ -1,0 +1,57 @@
+"""Where images come from. Each module reads one layout; `find` says which of them a path is."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from san.data.prepare.sources import fgvc, folders, tfds, vtab_lists
+from san.data.prepare.sources.files import Root, open_root
+from san.tasks import Task
+
+
+class Source(Protocol):
+    """One task's images in one place."""
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """The splits that it has (`train`, `val`, `test`)."""
+
+    @property
+    def times(self) -> int:
+        """What pixels are multiplied with."""
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """Class names in label order, where it states them."""
+
+    def describe(self, part: str) -> dict[str, Any]:
+        """Say what it is, for the manifest; equal for equal data."""
+
+    def count(self, part: str) -> int:
+        """Return how many images a split has."""
+
+    def examples(self, part: str) -> Iterator[tuple[str, int, bytes]]:
+        """Yield id, label and the bytes of the image file; raise ValueError that names what is wrong."""
+
+
+LAYOUTS = {
+    "a vtab-1k folder (train800.txt ...)": vtab_lists.open_task,
+    "VPT's train.json, val.json, test.json beside the images": fgvc.open_json,
+    "images.txt, image_class_labels.txt, train_test_split.txt (CUB-200-2011, NABirds)": fgvc.open_birds,
+    "a TFDS data folder (BUILDER/VERSION/dataset_info.json)": tfds.open_task,
+    "folders of images, train/CLASS/ and val/CLASS/ or test/CLASS/": folders.open_task,
+}
+
+
+def find(task: Task, path: Path) -> Source:
+    """Return the source of a task at `path`, a folder or a zip file.
+
+    Raises FileNotFoundError that lists the layouts that were looked for.
+    """
+    root: Root = open_root(path)
+    for open_layout in LAYOUTS.values():
+        source: Source | None = open_layout(task, root)
+        if source is not None:
+            return source
+    looked = "".join(f"\n    {layout}" for layout in LAYOUTS)
+    raise FileNotFoundError(f"Nothing of {task.suite}/{task.name} is at {path}. Looked for:{looked}")

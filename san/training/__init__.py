@@ -1,0 +1,1 @@
+"""Training: recipe, loop, checkpoint. Knows neither method, nor data set, nor Hydra."""

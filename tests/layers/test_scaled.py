@@ -1,0 +1,187 @@
+"""The scaled layers: gradients against autograd, zeros, mixed precision, merging."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.layers import LayerNorm2d
+from torch import nn
+
+from san.layers.scaled import Conv, ScaledConv2d, ScaledFunction, ScaledLinear, scaled, scaled_op
+
+DOUBLE = torch.float64
+
+
+class Given(nn.Module):
+    """An input scale that is its own."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(value)
+
+    def forward(self) -> torch.Tensor:
+        return self.scale
+
+
+def plain(x, weight, bias, scale, shift, pre):
+    y = F.linear(x if pre is None else x * pre, weight, bias)
+    y = y if scale is None else y * scale
+    return y if shift is None else y + shift
+
+
+def plain_conv(x, weight, bias, scale, shift, pre, conv):
+    y = F.conv2d(x if pre is None else x * pre[:, None, None], weight, bias, *conv)
+    y = y if scale is None else y * scale[:, None, None]
+    return y if shift is None else y + shift[:, None, None]
+
+
+def draw(*shape: int, grad: bool = True) -> torch.Tensor:
+    return torch.randn(*shape, dtype=DOUBLE).requires_grad_(grad)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize("shift", [True, False])
+@pytest.mark.parametrize("pre", [True, False])
+def test_gradients_equal_autograd(bias: bool, scale: bool, shift: bool, pre: bool) -> None:
+    torch.manual_seed(0)
+    x, weight = draw(2, 5, 4), draw(3, 4, grad=False)
+    arguments = (
+        draw(3, grad=False) if bias else None, draw(3) if scale else None, draw(3) if shift else None,
+        draw(4) if pre else None,
+    )  # fmt: skip
+    assert torch.autograd.gradcheck(ScaledFunction.apply, (x, weight, *arguments, None, None, None))
+    assert torch.allclose(scaled_op(x, weight, *arguments), plain(x, weight, *arguments), atol=1e-14)
+
+
+@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize("pre", [True, False])
+def test_gradients_of_updates_equal_autograd(scale: bool, pre: bool) -> None:
+    torch.manual_seed(0)
+    x, weight, bias, down, up = draw(2, 5, 4), draw(3, 4, grad=False), draw(3, grad=False), draw(2, 4), draw(3, 2)
+    arguments = (draw(3) if scale else None, draw(3), draw(4) if pre else None)
+    assert torch.autograd.gradcheck(ScaledFunction.apply, (x, weight, bias, *arguments, down, up, None))
+    ours = scaled_op(x, weight, bias, *arguments, down, up)
+    assert torch.allclose(ours, plain(x, weight + up @ down, bias, *arguments), atol=1e-14)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("pre", [True, False])
+def test_gradients_of_convolutions_equal_autograd(groups: int, stride: int, pre: bool) -> None:
+    torch.manual_seed(0)
+    conv = Conv((stride, stride), (1, 1), (1, 1), groups)
+
+    def function(*tensors):
+        return ScaledFunction.apply(*tensors, None, None, conv)
+
+    x, weight = draw(2, 4, 5, 6), draw(8, 4 // groups, 3, 3, grad=False)
+    arguments = (draw(8, grad=False), draw(8), draw(8), draw(4) if pre else None)
+    assert torch.autograd.gradcheck(function, (x, weight, *arguments))
+    ours = function(x, weight, *arguments)
+    assert torch.allclose(ours, plain_conv(x, weight, *arguments, conv), atol=1e-13)
+
+
+def test_a_scale_of_zero_still_learns() -> None:
+    torch.manual_seed(0)
+    layer = ScaledLinear(nn.Linear(4, 3).double(), shift=True, pre=Given(torch.ones(4, dtype=DOUBLE)))
+    with torch.no_grad():
+        layer.scale[1] = 0
+        layer.pre.scale[2] = 0
+    x = torch.randn(6, 4, dtype=DOUBLE)
+    arguments = (layer.weight, layer.bias, layer.scale, layer.shift, layer.pre.scale)
+    ours = torch.autograd.grad(layer(x).square().sum(), [layer.scale, layer.pre.scale])
+    theirs = torch.autograd.grad(plain(x, *arguments).square().sum(), [layer.scale, layer.pre.scale])
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_the_weight_never_gets_a_gradient() -> None:
+    layer = ScaledLinear(nn.Linear(4, 3))
+    layer(torch.randn(2, 4)).sum().backward()
+    assert layer.scale.grad is not None
+    assert layer.weight.grad is None
+
+
+def test_a_second_derivative_is_refused() -> None:
+    """The backward pass uses what the forward pass computed, as constants."""
+    layer = ScaledLinear(nn.Linear(4, 3))
+    (first,) = torch.autograd.grad(layer(torch.randn(2, 4)).square().sum(), [layer.scale], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_beside_a_shift_in_lower_precision(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer, x = ScaledLinear(nn.Linear(64, 48), shift=True, pre=Given(torch.rand(64) + 0.5)), torch.randn(200, 64)
+    with torch.no_grad():
+        layer.shift.normal_()
+    wanted = torch.randn(200, 48)
+    parameters = [layer.scale, layer.shift, layer.pre.scale]
+    tensors = [t.detach().double().requires_grad_() for t in parameters]
+    exact = plain(x.double(), layer.weight.double(), layer.bias.double(), *tensors)
+    theirs = torch.autograd.grad((exact * wanted).sum(), tensors)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        y = layer(x)
+    ours = torch.autograd.grad((y.float() * wanted).sum(), parameters)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).abs().max() < {torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype] * b.abs().max()
+
+
+def test_mixed_precision_is_close_and_keeps_float32_gradients() -> None:
+    torch.manual_seed(0)
+    layer, x = ScaledLinear(nn.Linear(64, 64)), torch.randn(32, 64)
+    full = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = layer(x)
+    assert half.dtype == torch.bfloat16
+    assert torch.allclose(half.float(), full, atol=0.05)
+    half.float().square().sum().backward()
+    assert layer.scale.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("base", "shape", "axis"),
+    [
+        (nn.Linear(4, 6), (2, 4), -1),
+        (nn.Linear(4, 6, bias=False), (2, 4), -1),
+        (nn.Conv2d(4, 6, 3, stride=2, padding=1), (2, 4, 8, 8), 1),
+        (nn.Conv2d(4, 8, 3, groups=4), (2, 4, 8, 8), 1),
+        (nn.LayerNorm(4), (2, 4), -1),
+        (LayerNorm2d(4), (2, 4, 3, 3), 1),
+    ],
+)
+def test_merged_layers_compute_the_same(base: nn.Module, shape: tuple[int, ...], axis: int) -> None:
+    torch.manual_seed(0)
+    pre = None if isinstance(base, nn.LayerNorm) else Given(torch.ones(4, dtype=DOUBLE))
+    x = torch.randn(shape, dtype=DOUBLE)
+    before = base.double()(x)
+    layer = scaled(base, shift=True, pre=pre, axis=axis)
+    assert torch.allclose(layer(x), before, atol=1e-14)
+    with torch.no_grad():
+        for name, p in layer.named_parameters():
+            if name in ("scale", "shift", "pre.scale"):
+                p.copy_(torch.randn(p.shape))
+    merged = layer.merged()
+    assert type(merged) is type(base)
+    assert torch.allclose(merged(x), layer(x), atol=1e-12)
+    assert not torch.allclose(merged(x), before, atol=1e-2)
+
+
+def test_a_copy_keeps_what_is_shared() -> None:
+    first = ScaledConv2d(nn.Conv2d(3, 4, 1))
+    second = ScaledLinear(nn.Linear(4, 4), pre=Given(torch.ones(4)))
+    second.pre.scale = first.scale
+    pair = copy.deepcopy(nn.ModuleList([first, second]))
+    assert pair[1].pre.scale is pair[0].scale
+    assert pair[0].scale is not first.scale
+
+
+@pytest.mark.parametrize(
+    "base", [nn.GELU(), nn.Conv2d(1, 1, 3, padding="same"), nn.Conv2d(1, 1, 3, padding_mode="reflect")]
+)
+def test_other_layers_are_refused(base: nn.Module) -> None:
+    with pytest.raises(TypeError, match=r"Cannot scale a \w+; allowed: Linear, Conv2d \(zero padding\), LayerNorm"):
+        scaled(base)

@@ -1,0 +1,357 @@
+"""Sweeps: planned in seconds, resumed after anything, shared without doing a run twice."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from conftest import a_record, composed
+
+from san import compose, methods, record
+from san.runtime import lease
+from san.sweep import plan, status
+
+pytestmark = pytest.mark.sweep
+ROOT = Path(__file__).parents[2]
+
+
+class Sweep:
+    """Runs scripts/reproduce.py on a part of the demo suite."""
+
+    def __init__(self, results: Path, data: Path) -> None:
+        self.results = results
+        self.overrides = ["epochs=2", "logger=none", f"results={results}", f"data_root={data}"]
+
+    def command(self, *options: str) -> list[str]:
+        chosen = ["--methods", "linear,san", "--tasks", "digits,count"]
+        return [sys.executable, str(ROOT / "scripts/reproduce.py"), "demo", *chosen, *options, *self.overrides]
+
+    def __call__(self, *options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*options), capture_output=True, text=True, timeout=300, check=False)
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background ignores it
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(self.command(*options), preexec_fn=heed, **pipes)  # noqa: PLW1509
+
+    def table(self) -> str:
+        return (self.results / "tables" / "demo.csv").read_text()
+
+    def cells(self) -> list[plan.Cell]:
+        found = compose.sweep(["demo/digits", "demo/count"], ["linear", "san"], [0], self.overrides)
+        return [plan.cell(*each) for each in found]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, data_root: Path) -> Sweep:
+    return Sweep(tmp_path / "results", data_root)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> str:
+    whole = Sweep(tmp_path_factory.mktemp("whole"), data_root)
+    done = whole()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 runs: 4 done" in done.stdout
+    return whole.table()
+
+
+def running(sweep: Sweep) -> lease.Claim | None:
+    """The claim of a run that is in flight."""
+    for path in sweep.results.rglob("*.claim"):
+        held = lease.read(path)
+        if held is not None and held.alive(path):
+            return held
+    return None
+
+
+def test_runs_are_those_that_hydra_composes_one_by_one(data_root: Path) -> None:
+    overrides = ["epochs=3", "logger=none", f"data_root={data_root}"]
+    cells = compose.sweep(["demo/count", "vtab/cifar"], methods.names(), [0, 2], overrides)
+    assert len(cells) == 2 * 18 * 2
+    for config, kept in cells[::5]:
+        data = f"data={config['data']['suite']}/{config['data']['task']}"
+        wanted = composed(data, f"method={config['method']['name']}", f"seed={config['seed']}", *overrides)
+        assert config == wanted
+        assert kept == ["epochs=3"]
+
+
+def test_a_second_sweep_finds_everything_done(sweep: Sweep, undisturbed: str) -> None:
+    assert sweep().returncode == 0
+    stamps = {p: p.stat().st_mtime_ns for p in sweep.results.rglob("records/**/*.json")}
+    assert len(stamps) == 4
+    again = sweep()
+    assert again.returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in sweep.results.rglob("records/**/*.json")} == stamps
+    assert sweep.table() == undisturbed
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_sweep_goes_on(number: signal.Signals, sweep: Sweep, undisturbed: str) -> None:
+    for moment in (0.3, 1.5):
+        driver = sweep.start()
+        while running(sweep) is None:
+            time.sleep(0.05)
+        time.sleep(moment)
+        driver.send_signal(number)
+        driver.communicate(timeout=60)
+        assert driver.returncode in (-number, 143)
+    time.sleep(4)  # what runs without its sweep saves itself and ends
+    assert not [c for c in sweep.cells() if plan.state(c).name == "running"]
+    done = sweep()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sweep.table() == undisturbed
+    assert sorted({p.suffix for p in (sweep.results / "records").rglob("*") if p.is_file()}) == [".json"]
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes that take runs: children of a sweep, but not Python's own resource tracker."""
+    found = []
+    for line in subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    ).stdout.splitlines():
+        number, _, words = line.strip().partition(" ")
+        if "spawn_main" in words:
+            found.append(int(number))
+    return found
+
+
+def test_a_killed_run_is_lost_and_the_rest_goes_on(sweep: Sweep, undisturbed: str) -> None:
+    driver = sweep.start()
+    while running(sweep) is None:
+        time.sleep(0.05)
+    (worker,) = workers_of(driver.pid)
+    os.kill(worker, signal.SIGKILL)
+    text, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 1, text
+    assert "its process died of signal 9 (SIGKILL)" in text
+    assert "3 done, 1 lost" in text
+    assert "is gone; the same command runs it again" in sweep("--status").stdout
+    assert sweep().returncode == 0
+    assert sweep.table() == undisturbed
+
+
+def test_two_sweeps_share_the_work(sweep: Sweep, undisturbed: str) -> None:
+    both = [sweep.start(), sweep.start()]
+    texts = [p.communicate(timeout=280)[0] for p in both]
+    assert [p.returncode for p in both] == [0, 0], texts
+    done = [line for text in texts for line in text.splitlines() if " % in " in line]
+    assert len(done) == 4
+    assert sweep.table() == undisturbed
+
+
+def test_a_run_that_fails_is_recorded_and_tried_again_on_request(sweep: Sweep) -> None:
+    sweep.overrides = [o for o in sweep.overrides if not o.startswith("epochs")] + [
+        "epochs=1",
+        "warmup_epochs=0",
+        "lr=1e30",
+    ]
+    failed = sweep("--tasks", "digits")
+    assert failed.returncode == 1
+    assert failed.stdout.count("failed   demo/digits") >= 1
+    assert "NonFiniteLossError" in failed.stdout
+    stamps = {p: p.stat().st_mtime_ns for p in sweep.results.rglob("records/**/*.json")}
+    again = sweep("--tasks", "digits")
+    assert {p: p.stat().st_mtime_ns for p in sweep.results.rglob("records/**/*.json")} == stamps
+    assert again.returncode == 1
+    assert "2 failed" in again.stdout
+    sweep("--tasks", "digits", "--retry", "failed")
+    assert {p: p.stat().st_mtime_ns for p in sweep.results.rglob("records/**/*.json")} != stamps
+
+
+def test_fail_fast_stops_another_sweep_before_its_next_run(sweep: Sweep) -> None:
+    sweep.overrides[0] = "epochs=12"
+    last = sweep.cells()[-1]
+    first = sweep.start("--fail-fast")
+    while running(sweep) is None:
+        time.sleep(0.05)
+    assert last.path is not None
+    failure = a_record(status="failed", task="count", method="san")
+    record.write(replace(failure, error="elsewhere"), last.path)
+    text, _ = first.communicate(timeout=200)
+    assert first.returncode == 1, text
+    assert "1 done, 1 failed, 2 missing" in " ".join(text.split("4 runs: ")[-1].split())
+
+
+def test_a_run_that_is_stopped_alone_is_taken_up(sweep: Sweep, undisturbed: str) -> None:
+    first = sweep.start()
+    while running(sweep) is None:
+        time.sleep(0.05)
+    (worker,) = workers_of(first.pid)
+    os.kill(worker, signal.SIGTERM)  # somebody stops the run, not the sweep
+    text, _ = first.communicate(timeout=200)
+    assert first.returncode == 0, text
+    assert sweep.table() == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--jobs", "0"], "--jobs: invalid positive value: '0'"),
+        (["--seeds", "a"], "--seeds came as 'a'; allowed: whole numbers"),
+        (["--retry", "faild"], "Unknown --retry 'faild'. Did you mean failed"),
+        (["force=true"], "force=true would run everything again"),
+    ],
+)
+def test_bad_arguments_are_said(options: list[str], said: str, sweep: Sweep) -> None:
+    refused = sweep(*options)
+    assert refused.returncode in (1, 2)
+    assert said in refused.stderr
+    assert not sweep.results.exists()
+
+
+def test_a_run_that_takes_too_long_has_failed(sweep: Sweep) -> None:
+    sweep.overrides = ["epochs=50", "max_hours=0.0001", *sweep.overrides[1:]]
+    late = sweep("--methods", "linear", "--tasks", "digits")
+    assert late.returncode == 1
+    assert "TimeoutError" in late.stdout
+    assert "which is max_hours" in late.stdout
+
+
+def test_fail_fast_stops_at_the_first(sweep: Sweep) -> None:
+    sweep.overrides = [o for o in sweep.overrides if not o.startswith("epochs")] + [
+        "epochs=1",
+        "warmup_epochs=0",
+        "lr=1e30",
+    ]
+    assert sweep("--fail-fast").returncode == 1
+    assert len(list(sweep.results.rglob("records/**/*.json"))) == 1
+
+
+def test_the_plan_runs_nothing_and_the_status_knows_who_runs(sweep: Sweep) -> None:
+    assert "4 runs: 4 missing" in sweep("--plan").stdout
+    assert not sweep.results.exists()
+    cell = sweep.cells()[0]
+    assert cell.path is not None
+    with lease.held(lease.path_of(cell.path)) as report:
+        assert report is not None
+        report(1, 2)
+        text = sweep("--status").stdout
+        assert "4 runs: 1 running, 3 missing" in text
+        assert f"process {os.getpid()}, for" in text
+        assert "epoch 1 of 2" in text
+    assert sweep("--methods", "sann").returncode == 1
+
+
+def test_what_cannot_be_run_is_said_and_the_rest_is_planned(tmp_path: Path, data_root: Path) -> None:
+    overrides = [f"data_root={tmp_path}", f"results={tmp_path}", "logger=none"]
+    cells = [plan.cell(*each) for each in compose.sweep(["vtab/cifar", "demo/count"], ["linear"], [0], overrides)]
+    states = [plan.state(c) for c in cells]
+    assert [s.name for s in states] == ["blocked", "missing"]
+    assert list(status.lines(cells, states)) == [
+        "blocked  1 runs: 1 tasks are not prepared. python scripts/prepare.py vtab/cifar"
+    ]
+    assert plan.todo(cells) == [cells[1]]
+    disk = status.disk(cells, states, 1)
+    assert "(120 kB records, 2 MB state of 1 in flight, 34 MB images of 1 tasks to prepare)" in disk
+    assert "2 like none that is done" in status.summary(cells, states)
+
+
+def test_the_disk_of_a_plan_is_that_of_its_records_adapters_and_saved_states(tmp_path: Path, data_root: Path) -> None:
+    overrides = ["save_adapter=true", f"data_root={data_root}", f"results={tmp_path}"]
+    cells = plan.cells(compose.sweep(["demo/count"], ["full", "san"], [0, 1], overrides))
+    full, san = 1_216_896 + 129 * 6, 10_368 + 129 * 6  # and the head: six classes of 128 features
+    assert [status.trainable(c) for c in cells] == [full, full, san, san]
+    adapters, flight = 2 * 4 * (full + san), 2 * 3 * 3 * 4 * full
+    whole = (adapters + flight + 4 * status.RECORD) / 1e6
+    states = [plan.state(c) for c in cells]
+    assert status.disk(cells, states, 3).startswith(f"disk needed: at most {whole:.0f} MB")
+
+
+def test_time_left_is_estimated_from_what_is_done(sweep: Sweep) -> None:
+    cells = sweep.cells()
+    path = cells[0].path
+    assert path is not None
+    states = [plan.State("missing") for _ in cells]
+    assert "4 like none that is done" in status.summary(cells, states)
+    from test_tables import done as made
+
+    one = made(
+        800, task="digits", method="linear", config={"epochs": 4}, seconds={"fit": 8.0, "build": 1.0, "evaluate": 2.0}
+    )
+    record.write(one, path)
+    states[0] = plan.state(cells[0])
+    left, unknown = status.seconds_left(cells, states, [one])
+    assert (left, unknown) == (3 * (2 * 2.0 + 3.0), 0)  # three runs of two epochs
+    assert json.loads(path.read_text())["status"] == "done"
+
+
+def test_twenty_runs_killed_at_random_moments(sweep: Sweep, tmp_path: Path) -> None:
+    sweep.overrides[0] = "epochs=6"
+    whole = Sweep(tmp_path / "whole", tmp_path)
+    whole.overrides = [o if not o.startswith("results=") else f"results={whole.results}" for o in sweep.overrides]
+    assert whole().returncode == 0
+    seconds = min(r.seconds["fit"] for r in record.read_all(whole.results / "records")[0])
+    draw, kills = random.Random(0), 0
+    while kills < 20:
+        driver = sweep.start()
+        while driver.poll() is None and kills < 20:
+            held = running(sweep)
+            time.sleep(0.02 if held is None else draw.uniform(0, 0.9 * seconds))
+            now = running(sweep)
+            if held is not None and now is not None and now.token == held.token:
+                os.kill(held.pid, signal.SIGKILL)
+                kills += 1
+        driver.communicate(timeout=100)
+    done = sweep()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sweep.table() == whole.table()
+    assert sorted({p.suffix for p in (sweep.results / "records").rglob("*") if p.is_file()}) == [".json"]
+
+
+FAILING = """
+import errno, os, signal, torch
+
+def failing(*args, **options):
+    try:
+        os.close(os.open(os.environ["ONCE"], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return original(*args, **options)
+    {failure}
+
+original = {function}
+{function} = failing
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "failure", "state", "said"),
+    [
+        ("torch.autograd.backward", "raise torch.OutOfMemoryError('simulated')", "oom", "OutOfMemoryError: simulated"),
+        ("torch.autograd.backward", "raise RuntimeError('an exception')", "failed", "RuntimeError: an exception"),
+        ("torch.autograd.backward", "os.kill(os.getpid(), signal.SIGKILL)", "lost", "died of signal 9 (SIGKILL)"),
+        ("os.fsync", "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))", "failed", "[Errno 28] No space left"),
+    ],
+    ids=["out of memory", "exception", "kill -9", "disk full"],
+)
+def test_one_failure_costs_one_run(
+    function: str, failure: str, state: str, said: str, sweep: Sweep, undisturbed: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The first step (or the first record) of the sweep fails, in whatever process it is."""
+    text = FAILING.replace("{function}", function).replace("{failure}", failure)
+    (tmp_path / "sitecustomize.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("ONCE", str(tmp_path / "once"))
+    first = sweep()
+    assert first.returncode == 1, first.stdout + first.stderr
+    assert said in first.stdout
+    assert f"3 done, 1 {state}" in first.stdout
+    again = sweep("--retry", "failed,oom")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "4 runs: 4 done" in again.stdout
+    assert sweep.table() == undisturbed
+
+
+def test_what_another_sweep_has_tried_meanwhile_is_not_tried_again(sweep: Sweep) -> None:
+    sweep.overrides = ["epochs=1", "warmup_epochs=0", "lr=1e30", *sweep.overrides[1:]]
+    both = [sweep.start(), sweep.start()]
+    texts = [p.communicate(timeout=280)[0] for p in both]
+    assert sum(text.count(": failed (The loss became") for text in texts) == 4

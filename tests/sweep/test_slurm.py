@@ -1,0 +1,152 @@
+"""A real one-node SLURM (tests/one_node_slurm.sh start): submit, status, pre-emption and cancelling."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from san import record
+from san.errors import LaunchError
+from san.sweep import slurm
+
+ROOT = Path(__file__).parents[2]
+PROFILE = "slurm_partition: debug\ntimeout_min: 20\ncpus_per_task: 1\nslurm_signal_delay_s: 30\n"
+
+
+class Cluster:
+    """Sweeps of the demo suite on the cluster."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.results = folder / "results"
+        self.profile = folder / "profile.yaml"
+        self.profile.write_text(PROFILE)
+        self.data = data
+
+    def __call__(self, *options: str, epochs: int = 2) -> subprocess.CompletedProcess[str]:
+        chosen = ["--methods", "linear,san", "--tasks", "digits,count"]
+        command = [sys.executable, str(ROOT / "scripts/reproduce.py"), "demo", *chosen, *options]
+        command += [f"epochs={epochs}", "logger=none", f"results={self.results}", f"data_root={self.data}"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+
+    def submit(self, jobs: int, *options: str, epochs: int = 2) -> list[str]:
+        launcher = ("--launcher", "slurm", "--profile", str(self.profile), "--jobs", str(jobs))
+        done = self(*launcher, *options, epochs=epochs)
+        assert done.returncode == 0, done.stderr
+        assert f"Submitted {jobs} jobs" in done.stdout
+        return slurm.submitted(self.results / "slurm")
+
+    def wait(self, text: str, seconds: float, epochs: int = 2) -> str:
+        """Wait until the status says something."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            status = self("--status", epochs=epochs).stdout
+            if text in status:
+                return status
+            time.sleep(0.5)
+        raise AssertionError(f"'{text}' did not come: {status}")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, data_root: Path) -> Cluster:
+    if shutil.which("sinfo") is None:
+        pytest.fail("no SLURM: tests/one_node_slurm.sh start")
+    return Cluster(tmp_path, data_root)
+
+
+@pytest.mark.slurm
+def test_jobs_share_a_sweep_to_its_end(cluster: Cluster) -> None:
+    begin = time.monotonic()
+    assert len(cluster.submit(2)) == 2
+    assert time.monotonic() - begin < 60  # it returns without waiting for the runs
+    cluster.wait("4 runs: 4 done", 200)
+    logs = "".join(p.read_text() for p in (cluster.results / "slurm").rglob("*.err"))
+    assert logs.count(" % in ") == 4  # no run twice
+    assert cluster().returncode == 0
+    assert (cluster.results / "tables" / "demo.csv").is_file()
+
+
+@pytest.mark.slurm
+def test_a_pre_empted_job_saves_itself_and_goes_on_to_the_same_end(
+    cluster: Cluster, tmp_path: Path, data_root: Path
+) -> None:
+    one = ("--methods", "linear", "--tasks", "digits")
+    (job,) = cluster.submit(1, *one, epochs=24)
+    cluster.wait("epoch ", 100, epochs=24)
+    subprocess.run(["sbatch", "-p", "urgent", "-n", "2", "--wrap", "sleep 1", "-o", "/dev/null"], check=True)
+    cluster.wait("PENDING", 60, epochs=24)
+    assert len(list(cluster.results.rglob("*.checkpoint"))) == 1
+    assert not list(cluster.results.rglob("*.claim"))
+    assert not list(cluster.results.rglob("records/**/*.json"))
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)  # not to wait for two minutes
+    cluster.wait("1 done", 200, epochs=24)
+    assert not list(cluster.results.rglob("*.checkpoint"))
+    (tmp_path / "whole").mkdir()
+    whole = Cluster(tmp_path / "whole", data_root)
+    assert whole(*one, epochs=24).returncode == 0
+    (resumed,), (undisturbed,) = (record.read_all(c.results / "records")[0] for c in (cluster, whole))
+    assert (resumed.id, resumed.last) == (undisturbed.id, undisturbed.last)
+
+
+@pytest.mark.slurm
+def test_a_job_that_is_out_of_time_saves_itself_and_is_queued_again(cluster: Cluster) -> None:
+    # SLURM warns up to a minute early, so within a minute of a job of two.
+    cluster.profile.write_text(PROFILE.replace("timeout_min: 20", "timeout_min: 2"))
+    (job,) = cluster.submit(1, epochs=60)
+    cluster.wait("PENDING (BeginTime)", 180, epochs=60)
+    assert len(list(cluster.results.rglob("*.checkpoint"))) == 1
+    assert not list(cluster.results.rglob("*.claim"))
+    log = "".join(p.read_text() for p in (cluster.results / "slurm").rglob("*.out"))
+    assert "this job is timed-out" in log or "Job has timed out" in log
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
+    cluster.wait("running  demo/", 200, epochs=60)
+    cluster("--cancel", epochs=60)
+
+
+@pytest.mark.slurm
+def test_hydras_own_launcher_keeps_the_rules(cluster: Cluster) -> None:
+    chosen = ["method=linear,ssf", "data=demo/digits", "epochs=1", "logger=none", f"data_root={cluster.data}"]
+    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=debug", "hydra.launcher.cpus_per_task=1"]
+    command = [sys.executable, "train.py", "-m", *launcher, *chosen, f"results={cluster.results}"]
+    for _ in range(2):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == 0, done.stderr
+    records = list(cluster.results.rglob("records/**/*.json"))
+    assert len(records) == 2
+    logs = "".join(p.read_text() for p in cluster.results.rglob("*_log.*"))
+    assert logs.count(" % in ") == 2
+    assert logs.count("done already") == 2
+
+
+@pytest.mark.slurm
+def test_cancelling_takes_the_jobs_back_and_leaves_the_records(cluster: Cluster) -> None:
+    cluster.submit(2, epochs=40)
+    cluster.wait("running  demo/", 100, epochs=40)
+    assert "cancelled" in cluster("--cancel").stdout
+    deadline = time.monotonic() + 60
+    while slurm.queued(cluster.results / "slurm") and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert slurm.queued(cluster.results / "slurm") == []
+    again = cluster("--cancel")
+    assert (again.returncode, again.stdout.strip()) == (0, "No jobs of this folder are queued.")
+
+
+@pytest.mark.slurm
+def test_what_sbatch_says_is_shown(cluster: Cluster) -> None:
+    cluster.profile.write_text(PROFILE.replace("debug", "nowhere"))
+    refused = cluster("--launcher", "slurm", "--profile", str(cluster.profile))
+    assert refused.returncode == 1
+    assert "SLURM refused the sweep" in refused.stderr
+    assert "invalid partition" in refused.stderr
+    cluster.profile.write_text("partitions: debug\n")
+    unknown = cluster("--launcher", "slurm", "--profile", str(cluster.profile))
+    assert "SLURM refused the sweep" in unknown.stderr
+    assert "partitions" in unknown.stderr
+
+
+def test_without_sbatch_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(LaunchError, match="There is no sbatch here"):
+        slurm.submit(["true"], 1, {}, tmp_path)

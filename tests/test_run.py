@@ -1,0 +1,192 @@
+"""train.py as its user runs it: one process each, real data, real records."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import composed
+
+import san
+from san import backbones, record
+from san.data import task_data
+from san.data.batches import Batches, Preprocess
+from san.tasks import load_suite
+from san.training.loop import evaluate
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("epochs=1", "method=linear", "logger=none")
+
+
+class Shell:
+    """Runs train.py with results and data in folders of its own."""
+
+    def __init__(self, results: Path, data: Path) -> None:
+        self.results = results
+        self.places = (f"results={results}", f"data_root={data}")
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, str(ROOT / "train.py"), *arguments, *self.places]
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=300, check=False)
+
+    def records(self) -> list[record.Record]:
+        found, problems = record.read_all(self.results / "records")
+        assert problems == []
+        return found
+
+
+@pytest.fixture
+def train(tmp_path: Path, data_root: Path) -> Shell:
+    return Shell(tmp_path / "results", data_root)
+
+
+def values(r: record.Record) -> tuple[object, ...]:
+    return r.id, r.last, r.best, r.curve, r.params, r.weights, r.data, r.config
+
+
+def test_a_run_a_second_call_and_a_forced_one(train: Shell) -> None:
+    first = train(*QUICK)
+    assert first.returncode == 0, first.stderr
+    (done,) = train.records()
+    assert done.status == "done"
+    assert done.last.total == 797
+    assert done.variant == "epochs=1"
+    assert done.params["head"] == done.params["trainable"] == 1290
+    assert done.peak_bytes > 0
+    again = train(*QUICK)
+    assert again.returncode == 0
+    assert "done already" in again.stderr
+    assert "force=true" in again.stderr
+    assert train.records() == [done]
+    forced = train(*QUICK, "force=true")
+    assert "done already" not in forced.stderr
+    (repeated,) = train.records()
+    assert values(repeated)[:7] == values(done)[:7]
+
+
+def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
+    settings = ("epochs=1", "method=ssf", "logger=none")
+    assert train(*settings).returncode == 0
+    (done,) = train.records()
+    assert done.variant == "epochs=1"
+    (path,) = train.results.rglob("*.json")
+    assert not path.with_suffix(".safetensors").exists()
+    asked = train(*settings, "save_adapter=true")  # the record is there, the adapter is not
+    assert "done already" not in asked.stderr
+    assert [values(r)[:7] for r in train.records()] == [values(done)[:7]]
+    b = composed()["backbone"]
+    model = backbones.build(b["timm"], 10, b["weights"], b["sha256"], b["arguments"])
+    adapter = san.restore(model, path.with_suffix(".safetensors"))
+    assert adapter.counts.trainable == done.params["trainable"]
+    suite = load_suite("demo")
+    test = task_data.load(
+        suite, suite.task("digits"), "test", Path(train.places[1].removeprefix("data_root=")), "vtab", 32
+    )
+    batches = Batches(test, 256, Preprocess("vtab", "half"), 32, torch.device("cpu"))
+    assert evaluate(model, batches).correct == done.last.correct
+    assert "done already" in train(*settings, "save_adapter=true").stderr
+    elsewhere = f"restore={path.with_suffix('.safetensors')}"
+    assert train("method=ssf", "logger=none", elsewhere).returncode == 0
+    (tested,) = [r for r in train.records() if r.config["restore"]]
+    assert (tested.last.correct, tested.last.epoch, tested.data["train"]) == (done.last.correct, 0, "")
+    wrong = train("method=san", "logger=none", elsewhere)
+    assert wrong.returncode == 1
+    assert "is ssf with" in wrong.stderr
+    assert "Give method=... as it was trained" in wrong.stderr
+
+
+def test_a_multirun_fills_cells(train: Shell) -> None:
+    done = train("-m", "epochs=1", "method=linear,san", "seed=0,1", "logger=none")
+    assert done.returncode == 0, done.stderr
+    assert {(r.method, r.seed) for r in train.records()} == {(m, s) for m in ("linear", "san") for s in (0, 1)}
+
+
+def test_a_loss_that_explodes_is_recorded_as_failed(train: Shell) -> None:
+    died = train("epochs=2", "lr=1e9", "logger=none")
+    assert died.returncode == 1
+    assert "The loss became" in died.stderr
+    assert "with lr" in died.stderr
+    assert "Traceback" not in died.stderr
+    (failed,) = train.records()
+    assert failed.status == "failed"
+    assert "NonFiniteLossError" in failed.error
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("method=sann", "Did you mean san "),
+        ("data=demo/digts", "Did you mean demo/digits"),
+        ("backbone=vit_nan", "Did you mean vit_nano?"),
+        ("lrr=1", "Did you mean lr?"),
+        ("epochs=0", "epochs came as 0; allowed: 1 or more"),
+        ("backbone.weights=no.safetensors", "No weights at"),
+    ],
+)
+def test_bad_input_ends_with_a_message_and_no_record(argument: str, message: str, train: Shell) -> None:
+    refused = train(argument, "logger=none")
+    assert refused.returncode == 1
+    assert message in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert train.records() == []
+
+
+def test_an_unwritable_results_folder_is_found_before_training(tmp_path: Path, data_root: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = Shell(tmp_path / "file", data_root)(*QUICK)
+    assert refused.returncode == 1
+    assert "cannot be written" in refused.stderr
+
+
+def test_interrupting_leaves_no_record(train: Shell) -> None:
+    command = train.command("epochs=1000", "logger=none")
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits that it is ignored
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)  # noqa: PLW1509
+    assert "head train" in process.stderr.readline()  # the model is built: training begins
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "no record was written" in errors
+    assert train.records() == []
+    assert [p for p in train.results.rglob("*") if p.is_file()] == []
+
+
+def test_help_and_completion_need_no_torch(train: Shell) -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['train.py', '--cfg', 'job'];\n"
+        "try: runpy.run_path('train.py', run_name='__main__')\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "qkv_anterior: patch" in shown.stdout
+    environment = os.environ | {"COMP_LINE": "python train.py data=demo/o", "COMP_POINT": "27"}
+    query = [sys.executable, str(ROOT / "train.py"), "-sc", "query=bash"]
+    completed = subprocess.run(query, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert completed.stdout.split() == ["data=demo/orientation"]
+
+
+def test_the_table_skips_a_corrupt_record_and_names_it(train: Shell) -> None:
+    assert train(*QUICK).returncode == 0
+    (train.results / "records" / "demo" / "broken.json").write_text("{")
+    command = [sys.executable, str(ROOT / "scripts/tables.py"), "demo", "--results", str(train.results)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "broken.json is not a readable record" in shown.stderr
+    assert "linear [epochs=1]" in shown.stdout
+    assert (train.results / "tables" / "demo.tex").is_file()
+
+
+def test_a_table_of_nothing_says_what_to_run(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts/tables.py"), "demo", "--results", str(tmp_path)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 1
+    assert "make demo" in shown.stderr

@@ -1,0 +1,113 @@
+"""Interrupted and resumed equals uninterrupted, bit for bit on a CPU."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_vit
+
+import san
+from san.data.augment import PLAIN, Augment
+from san.data.batches import Batches, Preprocess
+from san.data.split import Images, Split
+from san.errors import Preempted
+from san.record import Point
+from san.training.checkpoint import Checkpoint
+from san.training.loop import Recipe, fit
+
+RECIPE = Recipe(
+    epochs=3, batch_size=4, optimizer="adamw", lr=1e-2, weight_decay=1e-2, momentum=0.9, warmup_epochs=1, smoothing=0.1,
+    precision="fp32",
+)  # fmt: skip
+AUGMENT = Augment(crop="random", flip=0.5, mixup=0.8, cutmix=1.0)
+
+
+def batches(augment: Augment) -> Batches:
+    images = np.random.default_rng(0).integers(0, 256, (10, 20, 20, 3)).astype(np.uint8)
+    split = Split((Images(images),), np.arange(10) % 3, list(map(str, range(10))), "f", ({"made_by": "a test"},))
+    order = torch.Generator().manual_seed(0)
+    return Batches(split, 4, Preprocess("vtab", "half"), 16, torch.device("cpu"), order, augment, 3)
+
+
+def trained(
+    path: Path, method: str, optimizer: str, augment: Augment, stop_after: int | None
+) -> tuple[torch.Tensor, list[float], list[Point]]:
+    """Train a model that also draws random numbers (drop path), to the end or until told to stop."""
+    model = tiny_vit(3, drop_path_rate=0.3)
+    torch.manual_seed(1)
+    adapter = san.attach(model, method)
+    checkpoint, losses = Checkpoint(path), []
+
+    def after_step(done: int, steps: int, loss: float, lr: float) -> None:
+        losses.append(loss)
+        if done == stop_after:
+            checkpoint.stop.set()
+
+    def after_epoch(epoch: int, loss: float) -> None:
+        checkpoint.curve.append(Point(epoch, round(loss * 1e6), 10**7))
+
+    from dataclasses import replace
+
+    fit(
+        model, batches(augment), replace(RECIPE, optimizer=optimizer), adapter.trainable, after_step, after_epoch, checkpoint
+    )  # fmt: skip
+    return torch.cat([p.flatten() for p in model.parameters()]), losses, checkpoint.curve
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 8])  # within an epoch, at its last batch, at the beginning of the next
+@pytest.mark.parametrize(
+    ("method", "optimizer", "augment"),
+    [("san", "adamw", PLAIN), ("full", "sgd", AUGMENT), ("vpt_deep", "adamw", AUGMENT), ("linear", "adamw", Augment(mixup=0.8))],
+)  # fmt: skip
+def test_resumed_equals_uninterrupted(
+    method: str, optimizer: str, augment: Augment, stop_after: int, tmp_path: Path
+) -> None:
+    whole, losses, curve = trained(tmp_path / "a", method, optimizer, augment, None)
+    assert len(losses) == 9
+    with pytest.raises(Preempted, match="what is saved is in"):
+        trained(tmp_path / "b", method, optimizer, augment, stop_after)
+    torch.manual_seed(99)
+    resumed, rest, curve_again = trained(tmp_path / "b", method, optimizer, augment, None)
+    assert rest == losses[stop_after:]
+    assert torch.equal(resumed, whole)
+    assert curve_again == curve
+
+
+def test_two_interruptions(tmp_path: Path) -> None:
+    whole, _, _ = trained(tmp_path / "a", "san", "adamw", AUGMENT, None)
+    for stop in (2, 5):
+        with pytest.raises(Preempted):
+            trained(tmp_path / "b", "san", "adamw", AUGMENT, stop)
+    assert torch.equal(trained(tmp_path / "b", "san", "adamw", AUGMENT, None)[0], whole)
+
+
+@pytest.mark.parametrize("spoil", ["truncated", "empty", "another method"])
+def test_a_damaged_checkpoint_is_left_aside(spoil: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole, _, _ = trained(tmp_path / "a", "san", "adamw", PLAIN, None)
+    with pytest.raises(Preempted):
+        trained(tmp_path / "b", "ssf" if spoil == "another method" else "san", "adamw", PLAIN, 5)
+    if spoil != "another method":
+        saved = (tmp_path / "b").read_bytes()
+        (tmp_path / "b").write_bytes(saved[: len(saved) // 2] if spoil == "truncated" else b"")
+    with caplog.at_level(logging.WARNING):
+        again, losses, _ = trained(tmp_path / "b", "san", "adamw", PLAIN, None)
+    assert "the run begins anew" in caplog.text
+    assert len(losses) == 9
+    assert torch.equal(again, whole)
+
+
+def test_long_runs_save_as_they_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("san.training.checkpoint.EVERY", 0.0)
+    whole, _, _ = trained(tmp_path / "a", "san", "adamw", PLAIN, None)
+    assert (tmp_path / "a").exists()  # the run itself removes it when its record is written
+    again, losses, curve = trained(tmp_path / "a", "san", "adamw", PLAIN, None)
+    assert losses == []
+    assert [point.epoch for point in curve] == [1, 2, 3]
+    assert torch.equal(again, whole)
+
+
+def test_short_runs_do_not_save(tmp_path: Path) -> None:
+    trained(tmp_path / "a", "san", "adamw", PLAIN, None)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,163 @@
+"""Schedule, recipe, training and evaluation."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_vit
+from torch import nn
+
+import san
+from san.data.batches import Batches, Preprocess
+from san.data.split import Images, Split
+from san.errors import NonFiniteLossError
+from san.training.loop import Recipe, check_gradients, evaluate, fit, lr_at, make_optimizer
+
+CPU = torch.device("cpu")
+RECIPE = {
+    "epochs": 2, "batch_size": 4, "optimizer": "adamw", "lr": 1e-2, "weight_decay": 1e-2, "momentum": 0.9,
+    "warmup_epochs": 1, "smoothing": 0.0, "precision": "fp32",
+}  # fmt: skip
+
+
+def split(count: int = 10) -> Split:
+    g = np.random.default_rng(0)
+    labels = np.arange(count) % 3
+    images = (g.integers(0, 100, (count, 16, 16, 3)) + 50 * labels[:, None, None, None]).astype(np.uint8)
+    return Split((Images(images),), labels, [str(i) for i in range(count)], "f", ({"made_by": "a test"},))
+
+
+def batches(shuffle: bool = True) -> Batches:
+    order = torch.Generator().manual_seed(0) if shuffle else None
+    return Batches(split(), 4, Preprocess("vtab", "half"), 16, CPU, order)
+
+
+def nothing(*_: object) -> None:
+    pass
+
+
+def test_schedule_at_its_corners() -> None:
+    assert lr_at(0, 100, 10, 1.0) == pytest.approx(0.1)
+    assert lr_at(9, 100, 10, 1.0) == pytest.approx(1.0)
+    assert lr_at(10, 100, 10, 1.0) == pytest.approx(1.0)
+    assert lr_at(55, 100, 10, 1.0) == pytest.approx(0.5)
+    assert lr_at(100, 100, 10, 1.0) == pytest.approx(0.0)
+    assert lr_at(0, 10, 0, 1.0) == pytest.approx(1.0)
+    assert lr_at(3, 5, 10, 1.0) == pytest.approx(0.4)  # a warm-up longer than the run
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs came as 0; allowed: 1 or more"),
+        ({"epochs": 2.5}, r"epochs came as 2\.5; allowed: int"),
+        ({"epochs": True}, "epochs came as True; allowed: int"),
+        ({"lr": -1}, "lr came as -1; allowed: a positive number"),
+        ({"lr": float("nan")}, "lr came as nan"),
+        ({"lr": "fast"}, "lr came as 'fast'; allowed: float"),
+        ({"batch_size": 0}, "batch_size came as 0; allowed: 1 or more"),
+        ({"weight_decay": -1e-3}, "weight_decay came as"),
+        ({"momentum": 1}, "momentum came as 1"),
+        ({"warmup_epochs": -1}, "warmup_epochs came as -1"),
+        ({"smoothing": 1.0}, "smoothing came as"),
+    ],
+)
+def test_recipes_out_of_range_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe(**RECIPE | change)
+
+
+def test_unknown_optimizer_and_precision() -> None:
+    with pytest.raises(LookupError, match=r"Unknown optimizer 'adam'\. Did you mean adamw"):
+        Recipe(**RECIPE | {"optimizer": "adam"})
+    with pytest.raises(LookupError, match=r"Unknown precision 'fp16'\. Did you mean bf16"):
+        Recipe(**RECIPE | {"precision": "fp16"})
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fit_learns_and_reports(optimizer: str, precision: str) -> None:
+    recipe = Recipe(**RECIPE | {"epochs": 12, "optimizer": optimizer, "precision": precision})
+    model = tiny_vit(3)
+    adapter, steps, losses = san.attach(model, "full"), [], []
+    seconds = fit(
+        model, batches(), recipe, adapter.trainable,
+        lambda done, total, loss, lr: steps.append((done, total)), lambda epoch, loss: losses.append(loss),
+    )  # fmt: skip
+    assert steps == [(i + 1, 36) for i in range(36)]
+    assert len(losses) == 12
+    assert losses[-1] < 0.7 * losses[0]
+    assert seconds > 0
+    score = evaluate(model, batches(shuffle=False), precision)
+    assert score.total == 10
+    assert score.correct >= 7
+
+
+def test_same_seed_same_weights() -> None:
+    ends = []
+    for _ in range(2):
+        model = tiny_vit(3)
+        fit(model, batches(), Recipe(**RECIPE), san.attach(model, "san").trainable, nothing, nothing)
+        ends.append(torch.cat([p.flatten() for p in model.parameters()]))
+    assert torch.equal(ends[0], ends[1])
+
+
+def test_matrices_decay_and_vectors_do_not() -> None:
+    model = tiny_vit(3)
+    san.attach(model, "full")
+    matrices, vectors = make_optimizer(model, Recipe(**RECIPE)).param_groups
+    assert matrices["weight_decay"] == 1e-2
+    assert vectors["weight_decay"] == 0
+    assert {p.ndim for p in vectors["params"]} == {1}
+    assert len(matrices["params"]) + len(vectors["params"]) == len(list(model.parameters()))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    model = tiny_vit(3)
+    adapter = san.attach(model, "linear")
+    with torch.no_grad():
+        model.head.weight.fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match=r"The loss became nan at step 1 of 6 with lr 0\.00333"):
+        fit(model, batches(), Recipe(**RECIPE), adapter.trainable, nothing, nothing)
+
+
+def test_broken_weights_have_no_score() -> None:
+    model = tiny_vit(3)
+    with torch.no_grad():
+        model.head.weight.fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match="the weights are broken"):
+        evaluate(model, batches(shuffle=False))
+
+
+def test_gradients_on_another_set_are_refused() -> None:
+    layer = nn.Linear(2, 2)
+    layer(torch.ones(1, 2)).sum().backward()
+    with pytest.raises(RuntimeError, match="1 parameters train that should not, or should and do not: bias"):
+        check_gradients(layer, ["weight"])
+
+
+def test_evaluation_equals_counting_by_hand() -> None:
+    model = tiny_vit(3).eval()
+    data = batches(shuffle=False)
+    with torch.no_grad():
+        logits = model(data.preprocess.scale(torch.from_numpy(data.preprocess.pixels(data.split, range(10), 16))))
+    score = evaluate(model, data)
+    assert score.correct == sum(logits.argmax(1).tolist()[i] == data.split.labels[i] for i in range(10))
+    assert score.loss == pytest.approx(
+        nn.functional.cross_entropy(logits, torch.from_numpy(data.split.labels)).item(), rel=1e-5
+    )
+    assert score.accuracy == 10 * score.correct
+
+
+def test_restricted_evaluation_predicts_only_classes_that_the_split_has() -> None:
+    model = tiny_vit(8).eval()
+    data = batches(shuffle=False)  # labels 0, 1, 2 of 8
+    with torch.no_grad():
+        model.head.bias[5] = 100.0
+        logits = model(data.preprocess.scale(torch.from_numpy(data.preprocess.pixels(data.split, range(10), 16))))
+    wanted = (logits[:, :3].argmax(1).numpy() == data.split.labels).sum()
+    assert evaluate(model, data).correct == 0
+    score = evaluate(model, data, restrict=True)
+    assert score.correct == wanted > 0
+    assert score.loss == pytest.approx(
+        nn.functional.cross_entropy(logits[:, :3], torch.from_numpy(data.split.labels)).item(), rel=1e-5
+    )
