@@ -8,7 +8,7 @@ python train.py -m method=linear,san seed=0,1,2     # several
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from san import compose
+from san import cli, compose
 
 compose.register_tasks()
 
@@ -22,4 +22,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    compose.run(main)
+    cli.run(main)

@@ -1,28 +1,22 @@
 """Attach a method to a stock model; count, merge, save and restore what it added."""
 
-import contextlib
 import copy
-import hashlib
 import json
 import os
-import re
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from san.backbones import as_bytes, backbone_tag, family, head_name, input_size, sites
+from san.adapter_file import FORMAT, alike, answer, check_model, content_hash, described, parameters, read
+from san.backbones import backbone_tag, family, head_name, sites
 from san.errors import AdapterFileError
 from san.methods import check_options, check_pair, module_of, norm_parameters
 from san.version import __version__
-
-FORMAT = "san-adapter-1"
 
 
 @dataclass(frozen=True)
@@ -165,15 +159,25 @@ def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
     return adapter
 
 
-def check_model(model: nn.Module, tensors: dict[str, Tensor], metadata: dict[str, str], path: Any) -> None:
-    """Raise AdapterFileError unless the model is of the saved kind and has the saved one's frozen weights."""
-    tag = backbone_tag(model)
-    if tag != metadata["backbone"]:
-        raise AdapterFileError(f"{path} belongs to a {metadata['backbone']}; this is a {tag}.")
-    if content_hash({n: p for n, p in parameters(model).items() if n not in tensors}) != metadata["frozen"]:
-        raise AdapterFileError(
-            f"{path} belongs to a {tag} with other weights or precision. Build the model that it was trained on."
-        )
+def check_free(model: nn.Module, method: str) -> None:
+    """Raise ValueError if the model has a method attached."""
+    if hasattr(model, "adapted_by"):
+        raise ValueError(f"This model has '{model.adapted_by}' attached already; build a fresh one for '{method}'.")
+
+
+def folds(model: nn.Module, name: str) -> bool:
+    """Tell whether the parameter called `name` is inside a layer that can be merged."""
+    parts = name.split(".")[:-1]
+    return any(hasattr(model.get_submodule(".".join(parts[:i])), "merged") for i in range(1, len(parts) + 1))
+
+
+def count(size: dict[str, int], trainable: tuple[str, ...], norms: set[str], head: str, backbone_size: int) -> Counts:
+    """Count what trains, from sizes by name; `backbone_size`: of the stock model without its head."""
+    in_head = sum(n for name, n in size.items() if name.startswith(head))
+    norm = sum(size[name] for name in trainable if name in norms)
+    everything = sum(size[name] for name in trainable)
+    percent = 100 * (everything - in_head) / backbone_size
+    return Counts(everything - norm - in_head, norm, in_head, everything, sum(size.values()), percent)
 
 
 @torch.no_grad()
@@ -187,98 +191,3 @@ def load(adapter: Adapter, tensors: dict[str, Tensor], path: Any) -> None:
         raise AdapterFileError(f"{path} does not fit this model: {odd[0]} is {there} there and {wanted} here.")
     for name, value in tensors.items():
         here[name].copy_(value)
-
-
-def check_free(model: nn.Module, method: str) -> None:
-    """Raise ValueError if the model has a method attached."""
-    if hasattr(model, "adapted_by"):
-        raise ValueError(f"This model has '{model.adapted_by}' attached already; build a fresh one for '{method}'.")
-
-
-def alike(ours: list[float], theirs: list[float], dtype: torch.dtype) -> bool:
-    """Tell whether two answers agree to what devices and versions may change, against the largest logit."""
-    if len(ours) != len(theirs) or not all(isinstance(value, float) for value in theirs):
-        return False
-    here, there = torch.tensor(ours), torch.tensor(theirs)
-    tolerance = 5e-2 if dtype in (torch.float16, torch.bfloat16) else 3e-3
-    return torch.allclose(here, there, rtol=0, atol=tolerance * float(there.abs().max()), equal_nan=True)
-
-
-@torch.no_grad()
-def answer(model: nn.Module) -> list[float]:
-    """Return the logits, in evaluation mode, of one image that is a ramp from -1 to 1."""
-    channels, side = next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), input_size(model)
-    ramp = torch.linspace(-1, 1, channels * side * side).view(1, channels, side, side)
-    training = [module for module in model.modules() if module.training]
-    try:
-        logits: list[float] = model.eval()(ramp.to(next(model.parameters()))).flatten().tolist()
-    finally:
-        for module in training:
-            module.training = True
-    return logits
-
-
-def described(tensor: Tensor) -> str:
-    """Return shape and type in words."""
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and metadata of a saved adapter; raise AdapterFileError where the file is none."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise AdapterFileError(f"{path} cannot be read as an adapter: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise AdapterFileError(f"{path} has format {metadata.get('format')}; {FORMAT} is allowed: save it anew.")
-    missing = {"method", "options", "backbone", "frozen", "tensors", "answer", "san"} - metadata.keys()
-    if missing:
-        raise AdapterFileError(f"{path} does not say its {', '.join(sorted(missing))}: save it anew.")
-    if version(metadata["san"]) > version(__version__):
-        raise AdapterFileError(
-            f"{path} was written by version {metadata['san']} of san, this is {__version__}: update."
-        )
-    if content_hash(tensors) != metadata["tensors"]:
-        raise AdapterFileError(f"{path} is corrupt: its tensors are not those that were saved. Fetch it again.")
-    for name, kind in (("options", dict), ("answer", list)):
-        with contextlib.suppress(ValueError):
-            if isinstance(json.loads(metadata[name]), kind):
-                continue
-        raise AdapterFileError(f"{path} has no readable {name}: save it anew.")
-    return tensors, metadata
-
-
-def version(text: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version, for comparing."""
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
-
-
-def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters by name; a shared one has the name of its first place."""
-    return dict(model.named_parameters())
-
-
-def folds(model: nn.Module, name: str) -> bool:
-    """Tell whether the parameter called `name` is inside a layer that can be merged."""
-    parts = name.split(".")[:-1]
-    return any(hasattr(model.get_submodule(".".join(parts[:i])), "merged") for i in range(1, len(parts) + 1))
-
-
-def content_hash(tensors: Mapping[str, Tensor]) -> str:
-    """Return a sha256 over names, shapes, types and values."""
-    sha = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        sha.update(f"{name} {described(value)}".encode())
-        sha.update(as_bytes(value))
-    return sha.hexdigest()
-
-
-def count(size: dict[str, int], trainable: tuple[str, ...], norms: set[str], head: str, backbone_size: int) -> Counts:
-    """Count what trains, from sizes by name; `backbone_size`: of the stock model without its head."""
-    in_head = sum(n for name, n in size.items() if name.startswith(head))
-    norm = sum(size[name] for name in trainable if name in norms)
-    everything = sum(size[name] for name in trainable)
-    percent = 100 * (everything - in_head) / backbone_size
-    return Counts(everything - norm - in_head, norm, in_head, everything, sum(size.values()), percent)

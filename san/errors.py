@@ -1,5 +1,8 @@
 """Errors that a user can act on; each message says what came, what is allowed and what to do."""
 
+import difflib
+from collections.abc import Collection
+
 
 class WeightsError(RuntimeError):
     """Pre-trained weights that cannot be had: missing, corrupt, or of another model."""
@@ -31,3 +34,12 @@ class Preempted(BaseException):
 
 class LaunchError(RuntimeError):
     """A sweep that an engine would not take."""
+
+
+def lookup(name: str, known: Collection[str], what: str) -> str:
+    """Return `name` if it is known; raise LookupError that says what came, what is near and what is allowed."""
+    if name in known:
+        return name
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise LookupError(f"Unknown {what} '{name}'.{hint} Allowed: {', '.join(known) or 'none'}.")

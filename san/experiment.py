@@ -15,11 +15,14 @@ from san.data import task_data
 from san.data.augment import Augment
 from san.data.batches import NORMALISE, Preprocess
 from san.data.split import Split
+from san.errors import lookup
 from san.methods import check_options, check_pair
 from san.record import Record
 from san.runtime import environment
-from san.tasks import Suite, Task, load_suite, lookup
-from san.training.loop import REVISION, Recipe
+from san.runtime.device import describe, pick_device
+from san.tasks import Suite, Task, load_suite
+from san.training.loop import REVISION
+from san.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Experiment:
             },
             code=environment.code(),
             versions=environment.versions(),
-            device=environment.describe(self.device),
+            device=describe(self.device),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **outcome,
         )
@@ -183,7 +186,7 @@ def from_config(
     name = method.pop("name")
     options, backbone = check_options(name, method), config["backbone"]
     check_pair(name, options, backbones.family_of_name(backbone["timm"]))
-    device = environment.pick_device(config["device"])
+    device = pick_device(config["device"])
     precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(config["precision"], config["precision"])
     recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)} | {"precision": precision})
     protocol = Protocol(**config["protocol"])

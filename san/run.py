@@ -22,7 +22,7 @@ from san.errors import NonFiniteLossError, Preempted
 from san.experiment import Experiment, from_config
 from san.record import Point
 from san.runtime import distributed, lease
-from san.runtime.environment import Meter
+from san.runtime.device import Meter
 from san.runtime.progress import Progress
 from san.runtime.signals import stopping
 from san.runtime.wandb_logger import NoTracker, Tracker, open_tracker

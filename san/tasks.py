@@ -1,13 +1,14 @@
 """Rows of `benchmarks/*.yaml` as frozen tasks: the one place where a task's facts stand."""
 
-import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from san.errors import lookup
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -71,15 +72,6 @@ class Suite:
     def task(self, name: str) -> Task:
         """Return the task called `name`; raise LookupError with the nearest names if there is none."""
         return self.tasks[lookup(name, self.tasks, f"task of {self.name}")]
-
-
-def lookup(name: str, known: Collection[str], what: str) -> str:
-    """Return `name` if it is known; raise LookupError that says what came, what is near and what is allowed."""
-    if name in known:
-        return name
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise LookupError(f"Unknown {what} '{name}'.{hint} Allowed: {', '.join(known) or 'none'}.")
 
 
 def suite_names() -> list[str]:

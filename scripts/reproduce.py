@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml
 
-from san import compose
-from san.errors import LaunchError
-from san.tasks import load_suite, lookup, suite_names
+from san import cli, compose
+from san.errors import LaunchError, lookup
+from san.tasks import load_suite, suite_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -192,8 +192,8 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except compose.COMPOSITION as error:
-        sys.exit(f"Error: {compose.explain(error)}")
+    except cli.COMPOSITION as error:
+        sys.exit(f"Error: {cli.explain(error)}")
     except (LookupError, ValueError, OSError, LaunchError) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:

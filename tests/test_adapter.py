@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import san
-from san.adapter import content_hash
+from san.adapter_file import content_hash
 from san.errors import AdapterFileError
 
 

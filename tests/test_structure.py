@@ -36,12 +36,12 @@ LAYERS = [
     "cli",
 ]
 ALONE = {  # who may import what nobody else does
-    "timm": {"san.backbones.load", "san.backbones.sites", "san.data.augment"},
+    "timm": {"san.backbones.families", "san.backbones.load", "san.backbones.sites", "san.data.augment"},
     "torchvision": {"san.data.augment"},
     "tensorflow_datasets": {"san.data.prepare.sources.tfds"},
     "huggingface_hub": {"san.backbones.load"},
-    "hydra": {"san.compose"},
-    "omegaconf": {"san.compose"},
+    "hydra": {"san.cli", "san.compose"},
+    "omegaconf": {"san.cli", "san.compose"},
     "wandb": {"san.runtime.wandb_logger"},
     "submitit": {"san.sweep.slurm"},
     "ray": {"san.sweep.ray_pool"},

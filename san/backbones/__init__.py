@@ -1,20 +1,16 @@
 """Backbones: stock timm models, their weights (`load`), their named sites (`sites`). Only this package knows timm."""
 
-from san.backbones.load import as_bytes, build, file_sha256, find, normalisation, weights_hash, weights_key
-from san.backbones.sites import (
-    Branch,
-    Site,
+from san.backbones.families import (
     backbone_tag,
-    branches,
     classifier_name,
     family,
     family_of_name,
     head_name,
     input_size,
     input_size_of_name,
-    scale_stream,
-    sites,
 )
+from san.backbones.load import as_bytes, build, file_sha256, find, normalisation, weights_hash, weights_key
+from san.backbones.sites import Branch, Site, branches, sites
 
 __all__ = [
     "Branch",
@@ -32,7 +28,6 @@ __all__ = [
     "input_size",
     "input_size_of_name",
     "normalisation",
-    "scale_stream",
     "sites",
     "weights_hash",
     "weights_key",

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from san.backbones.sites import classifier_name
+from san.backbones.families import classifier_name
 from san.errors import WeightsError
 
 PACKAGED = Path(__file__).parents[1] / "weights"

@@ -3,29 +3,19 @@
 ViT, Swin and ConvNeXt differ in the lists that these functions make, and nowhere else.
 """
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-import timm
-import torch
 from timm.layers.mlp import GluMlp, Mlp
 from timm.layers.norm import LayerNorm2d
-from timm.models import ConvNeXt, SwinTransformer, VisionTransformer
 from timm.models.convnext import ConvNeXtBlock
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-FAMILIES: dict[str, type[nn.Module]] = {"ViT": VisionTransformer, "Swin": SwinTransformer, "ConvNeXt": ConvNeXt}
-MODULES = {
-    "vision_transformer": "ViT",
-    "vision_transformer_hybrid": "ViT",
-    "deit": "ViT",
-    "swin_transformer": "Swin",
-    "convnext": "ConvNeXt",
-}
+from san.backbones.families import family
+
 Part = Literal["embedding", "block", "downsampling", "end"]
 
 
@@ -66,32 +56,6 @@ class Branch:
     exit: str
     channels: int
     axis: int
-
-
-def family(model: nn.Module) -> str:
-    """Return `ViT`, `Swin` or `ConvNeXt`; raise TypeError for any other model."""
-    for name, kind in FAMILIES.items():
-        if isinstance(model, kind):
-            return name
-    raise TypeError(f"No sites are known for a {type(model).__name__}; allowed: timm's {known()}.")
-
-
-def family_of_name(name: str) -> str:
-    """Return the family of a timm model's name without building it; raise LookupError or TypeError as `family` does."""
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise LookupError(f"timm has no model called '{architecture}'.{hint}")
-    module = timm.model_entrypoint(architecture).__module__.rpartition(".")[-1]
-    if module not in MODULES:
-        raise TypeError(f"No sites are known for a {architecture} (timm.models.{module}); allowed: timm's {known()}.")
-    return MODULES[module]
-
-
-def known() -> str:
-    """Return the names of the classes that have sites."""
-    return ", ".join(kind.__name__ for kind in FAMILIES.values())
 
 
 def sites(model: nn.Module) -> tuple[Site, ...]:
@@ -237,64 +201,3 @@ def branches(model: nn.Module) -> tuple[Branch, ...]:
             width = block.conv_dw.out_channels
             found.append(Branch(name, "mlp", f"{name}.conv_dw", f"{name}.drop_path", width, 1))
     return tuple(found)
-
-
-@torch.no_grad()
-def scale_stream(model: nn.Module, scale: Tensor, shift: Tensor) -> None:
-    """Make the last stage of a plain ConvNeXt compute scale * x + shift in place of its output x; both `(C,)`.
-
-    The scale enters with the stage's downsampling and with all that its blocks add, and is taken out again before the
-    depthwise convolutions, so none may be zero; the shift enters with the last block.
-    """
-    stage: Any = cast(Any, model).stages[-1]
-    opening = stage.downsample[1]
-    opening.weight.mul_(scale.view(-1, 1, 1, 1))
-    if opening.bias is not None:
-        opening.bias.mul_(scale)
-    for block in stage.blocks:
-        block.conv_dw.weight.div_(scale.view(-1, 1, 1, 1))
-        gain = scale if block.gamma is None else scale * block.gamma
-        block.mlp.fc2.weight.mul_(gain.view(-1, *[1] * (block.mlp.fc2.weight.ndim - 1)))
-        if block.mlp.fc2.bias is not None:
-            block.mlp.fc2.bias.mul_(gain)
-        if block.gamma is not None:
-            block.gamma.fill_(1)
-    last = stage.blocks[-1].mlp.fc2
-    last.bias = nn.Parameter(shift.clone() if last.bias is None else last.bias + shift, requires_grad=False)
-
-
-def classifier_name(model: nn.Module) -> str:
-    """Return the dotted name of the classifier, the only part that pre-trained weights do not fill."""
-    head = cast(Any, model).get_classifier()
-    if not isinstance(head, nn.Linear):
-        found = f"The classifier of this {type(model).__name__} is a {type(head).__name__}"
-        raise TypeError(f"{found}; one Linear is allowed: build it with num_classes, and without distillation.")
-    return str(next(name for name, module in model.named_modules() if module is head))
-
-
-def head_name(model: nn.Module) -> str:
-    """Return the name of the head, which always trains: the classifier and, in ConvNeXt, the norm before it."""
-    return classifier_name(model).partition(".")[0]
-
-
-def backbone_tag(model: nn.Module) -> str:
-    """Return timm's architecture and weights tag of a model, or its class where it was not made by name."""
-    config = getattr(model, "pretrained_cfg", None) or {}
-    return ".".join(filter(None, (config.get("architecture"), config.get("tag")))) or type(model).__name__
-
-
-def input_size(model: nn.Module) -> int:
-    """Return the side in pixels of the square images that a model takes."""
-    if isinstance(model, ConvNeXt):  # takes any; this is what it was pre-trained on
-        config = getattr(model, "default_cfg", None) or {"input_size": (3, 224, 224)}
-        return int(config["input_size"][-1])
-    return int(cast(Any, model).patch_embed.img_size[0])
-
-
-def input_size_of_name(name: str, arguments: Mapping[str, Any]) -> int:
-    """Return the same from a timm name and the arguments it is built with, without building it."""
-    side = arguments.get("img_size")
-    if side is None:
-        config = timm.get_pretrained_cfg(name)
-        return int(config.input_size[-1]) if config is not None else 224
-    return int(side if isinstance(side, int) else side[0])

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 
 from san.data.split import Split
-from san.tasks import lookup
+from san.errors import lookup
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 CROPS = ("none", "random", "resized")

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from san.data.augment import PLAIN, Augment, Augmented
 from san.data.resize import RESIZE, resize
 from san.data.split import Split
-from san.tasks import lookup
+from san.errors import lookup
 
 # Mean and standard deviation per channel of RGB in [0, 1].
 NORMALISE: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {

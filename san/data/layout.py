@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from san.data.resize import RESIZE
-from san.tasks import Task, lookup
+from san.errors import lookup
+from san.tasks import Task
 
 SYNSET = re.compile(r"n\d{8}")
 

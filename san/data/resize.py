@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
-from san.tasks import lookup
+from san.errors import lookup
 
 Pixels = NDArray[np.uint8]
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from san.tasks import lookup
+from san.errors import lookup
 
 
 def quick_gelu(x: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.layers.scaled import scaled_op
-from san.tasks import lookup
+from san.errors import lookup
+from san.layers.scaled_op import scaled_op
 
 SLICES = ("q", "k", "v")
 TARGETS = (*SLICES, "qkv", "proj", "fc1", "fc2")

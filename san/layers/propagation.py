@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.tasks import lookup
+from san.errors import lookup
 
 QKV_ANTERIORS = ("patch", "preceding")
 PROJ_ANTERIORS = ("none", "v", "qkv")

@@ -25,7 +25,7 @@ from typing import Any
 from torch import nn
 
 from san.backbones import Site
-from san.tasks import lookup
+from san.errors import lookup
 
 
 def offered() -> dict[str, tuple[ModuleType, Mapping[str, Any]]]:

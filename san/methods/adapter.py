@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from torch import nn
 
 from san.backbones import Site, branches
+from san.errors import lookup
 from san.layers.bottleneck import Bottleneck
-from san.tasks import lookup
 
 
 class BranchAdapter(Bottleneck):

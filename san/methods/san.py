@@ -19,10 +19,10 @@ from collections.abc import Iterable
 from torch import nn
 
 from san.backbones import Site
+from san.errors import lookup
 from san.layers.propagation import check_anteriors, propagate
 from san.layers.scaled import Scaled, scaled
 from san.methods import norm_parameters
-from san.tasks import lookup
 
 PRESETS = {
     "san": {},

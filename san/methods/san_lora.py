@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from san.backbones import Site
 from san.layers.low_rank import LowRank, LowRankLinear, factor, find_targets, refuses
 from san.layers.propagation import Propagated, check_anteriors, propagate
-from san.layers.scaled import Scaled, fill, fold, folded_bias, scaled
+from san.layers.scaled import Scaled, fill, scaled
+from san.layers.scaled_op import fold, folded_bias
 from san.methods import norm_parameters
 
 PRESETS = {"san_lora": {}, "san_dora": {"directional": True}}

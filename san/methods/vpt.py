@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site, branches, family
+from san.errors import lookup
 from san.layers.hook_slot import Passing
-from san.tasks import lookup
 
 PRESETS = {"vpt_shallow": {"deep": False}, "vpt_deep": {}}
 

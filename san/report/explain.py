@@ -4,9 +4,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from san import methods
+from san.errors import lookup
 from san.record import Record
 from san.report import published
-from san.tasks import load_suite, lookup
+from san.tasks import load_suite
 
 
 def lines(suite: str, method: str, task: str, records: Sequence[Record]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from san.tasks import lookup
+from san.errors import lookup
 
 log = logging.getLogger(__name__)
 PATIENCE = 30.0  # seconds that a finished run waits for its tracker

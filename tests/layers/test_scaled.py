@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import nn
 
-from san.layers.scaled import Conv, ScaledConv2d, ScaledFunction, ScaledLinear, scaled, scaled_op
+from san.layers.scaled import ScaledConv2d, ScaledLinear, scaled
+from san.layers.scaled_op import Conv, ScaledFunction, scaled_op
 
 DOUBLE = torch.float64
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from san.runtime import environment
-from san.runtime.environment import Meter, code, describe, energy, pick_device, versions
+from san.runtime import device
+from san.runtime.device import Meter, describe, energy, pick_device
+from san.runtime.environment import code, versions
 
 CPU = torch.device("cpu")
 
@@ -21,7 +22,7 @@ def test_facts_are_there() -> None:
 
 
 def test_energy_is_what_the_counters_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(environment, "POWERCAP", tmp_path)
+    monkeypatch.setattr(device, "POWERCAP", tmp_path)
     assert Meter(CPU).read()["joules"] is None
     for i, microjoules in enumerate((1_000_000, 5_000_000)):
         (tmp_path / f"intel-rapl:{i}").mkdir()

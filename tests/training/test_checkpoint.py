@@ -15,7 +15,8 @@ from san.data.split import Images, Split
 from san.errors import Preempted
 from san.record import Point
 from san.training.checkpoint import Checkpoint
-from san.training.loop import Recipe, fit
+from san.training.loop import fit
+from san.training.recipe import Recipe
 
 RECIPE = Recipe(
     epochs=3, batch_size=4, optimizer="adamw", lr=1e-2, weight_decay=1e-2, momentum=0.9, warmup_epochs=1, smoothing=0.1,

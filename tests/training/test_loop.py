@@ -10,7 +10,8 @@ import san
 from san.data.batches import Batches, Preprocess
 from san.data.split import Images, Split
 from san.errors import NonFiniteLossError
-from san.training.loop import Recipe, check_gradients, evaluate, fit, lr_at, make_optimizer
+from san.training.loop import check_gradients, evaluate, fit
+from san.training.recipe import Recipe, lr_at, make_optimizer
 
 CPU = torch.device("cpu")
 RECIPE = {
