@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> float | None:
     """Compose the configuration and run it; return the accuracy in percent."""
     from san.run import run  # noqa: PLC0415  (torch takes seconds that --help and completion do without)
 
-    return run(OmegaConf.to_container(cfg, resolve=True), compose.settings())  # type: ignore[arg-type]
+    return run(OmegaConf.to_container(cfg, resolve=True), compose.user_overrides())  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -12,10 +12,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from san.adapter_file import FORMAT, alike, answer, check_model, content_hash, described, parameters, read
+from san.adapter_file import (
+    FORMAT,
+    check_model,
+    content_hash,
+    logits_match,
+    named_parameters,
+    probe_logits,
+    read_adapter,
+    shape_and_dtype,
+)
 from san.backbones import backbone_tag, family, head_name, sites
 from san.errors import AdapterFileError
-from san.methods import check_options, check_pair, module_of, norm_parameters
+from san.methods import check_compatible, check_options, method_module, norm_parameters
 from san.version import __version__
 
 
@@ -64,8 +73,8 @@ class Adapter:
             raise ValueError(
                 f"'{self.method}' was merged before; '{attached}' is attached now, and has its own merge()."
             )
-        for name in sorted(self.added & parameters(self.model).keys()):
-            if not folds(self.model, name):
+        for name in sorted(self.added & named_parameters(self.model).keys()):
+            if not is_mergeable(self.model, name):
                 raise ValueError(
                     f"'{self.method}' cannot be merged: {name} is part of no layer that a plain one equals."
                 )
@@ -86,7 +95,7 @@ class Adapter:
         Its metadata name the method, options, backbone, hashes of the frozen weights and of the tensors saved, the
         version of this library, and what the model answers to a fixed image. Raises ValueError after a merge.
         """
-        present = parameters(self.model)
+        present = named_parameters(self.model)
         if getattr(self.model, "adapted_by", None) is not self.mark:
             raise ValueError(f"'{self.method}' has been merged into this model; save before you merge.")
         tensors = {name: present[name].detach().cpu().contiguous() for name in self.trainable}
@@ -97,7 +106,7 @@ class Adapter:
             "backbone": backbone_tag(self.model),
             "frozen": content_hash({n: p for n, p in present.items() if n not in tensors}),
             "tensors": content_hash(tensors),
-            "answer": json.dumps(answer(self.model)),
+            "answer": json.dumps(probe_logits(self.model)),
             "san": __version__,
         }
         path = Path(path)
@@ -117,14 +126,14 @@ def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
     without sites.
     """
     options = check_options(method, options)
-    check_free(model, method)
-    check_pair(method, options, family(model))
-    found, before, head = sites(model), parameters(model), head_name(model) + "."
+    check_not_attached(model, method)
+    check_compatible(method, options, family(model))
+    found, before, head = sites(model), named_parameters(model), head_name(model) + "."
     backbone_size = sum(p.numel() for name, p in before.items() if not name.startswith(head))
-    stock = set(module_of(method).attach(model, found, **options))
+    stock = set(method_module(method).attach(model, found, **options))
     model.train(model.training)  # what was inserted is in the model's mode
     model.adapted_by = mark = Mark(method)  # type: ignore[assignment]
-    after = parameters(model)
+    after = named_parameters(model)
     assert before.keys() <= after.keys(), f"'{method}' renamed parameters of the stock model."
     assert stock <= before.keys(), f"'{method}' names parameters that are not of the stock model."
     added = after.keys() - before.keys()
@@ -132,7 +141,7 @@ def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
     for name, parameter in after.items():
         parameter.requires_grad_(name in trainable)
     norms = set(norm_parameters(model, found)) & before.keys()
-    counts = count({name: p.numel() for name, p in after.items()}, trainable, norms, head, backbone_size)
+    counts = count_parameters({name: p.numel() for name, p in after.items()}, trainable, norms, head, backbone_size)
     return Adapter(model, method, options, trainable, frozenset(added), counts, mark)
 
 
@@ -143,35 +152,39 @@ def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
     Raises AdapterFileError, before the model is touched, where the file is no adapter, of another version, or of
     another model; that it is this one is checked by what the whole answers to a fixed image.
     """
-    tensors, metadata = read(Path(path))
-    check_free(model, metadata["method"])
+    tensors, metadata = read_adapter(Path(path))
+    check_not_attached(model, metadata["method"])
     method, options = metadata["method"], json.loads(metadata["options"])
     check_model(model, tensors, metadata, path)
     try:
         trial = attach(copy.deepcopy(model), method, **options)
     except (LookupError, ValueError, TypeError) as error:
         raise AdapterFileError(f"{path}, written by version {metadata['san']}, cannot be attached: {error}") from error
-    load(trial, tensors, path)
-    if not alike(answer(trial.model), json.loads(metadata["answer"]), next(trial.model.parameters()).dtype):
+    load_tensors(trial, tensors, path)
+    if not logits_match(
+        probe_logits(trial.model), json.loads(metadata["answer"]), next(trial.model.parameters()).dtype
+    ):
         raise AdapterFileError(f"{path} answers otherwise here: this {backbone_tag(model)} is built in another way.")
     adapter = attach(model, method, **options)
-    load(adapter, tensors, path)
+    load_tensors(adapter, tensors, path)
     return adapter
 
 
-def check_free(model: nn.Module, method: str) -> None:
+def check_not_attached(model: nn.Module, method: str) -> None:
     """Raise ValueError if the model has a method attached."""
     if hasattr(model, "adapted_by"):
         raise ValueError(f"This model has '{model.adapted_by}' attached already; build a fresh one for '{method}'.")
 
 
-def folds(model: nn.Module, name: str) -> bool:
+def is_mergeable(model: nn.Module, name: str) -> bool:
     """Tell whether the parameter called `name` is inside a layer that can be merged."""
     parts = name.split(".")[:-1]
     return any(hasattr(model.get_submodule(".".join(parts[:i])), "merged") for i in range(1, len(parts) + 1))
 
 
-def count(size: dict[str, int], trainable: tuple[str, ...], norms: set[str], head: str, backbone_size: int) -> Counts:
+def count_parameters(
+    size: dict[str, int], trainable: tuple[str, ...], norms: set[str], head: str, backbone_size: int
+) -> Counts:
     """Count what trains, from sizes by name; `backbone_size`: of the stock model without its head."""
     in_head = sum(n for name, n in size.items() if name.startswith(head))
     norm = sum(size[name] for name in trainable if name in norms)
@@ -181,13 +194,13 @@ def count(size: dict[str, int], trainable: tuple[str, ...], norms: set[str], hea
 
 
 @torch.no_grad()
-def load(adapter: Adapter, tensors: dict[str, Tensor], path: Any) -> None:
+def load_tensors(adapter: Adapter, tensors: dict[str, Tensor], path: Any) -> None:
     """Copy the saved values in; raise AdapterFileError, before any is, unless they are all there and fit."""
-    here = parameters(adapter.model)
+    here = named_parameters(adapter.model)
     odd = sorted(set(adapter.trainable) ^ tensors.keys())
-    odd += [n for n in adapter.trainable if n in tensors and described(here[n]) != described(tensors[n])]
+    odd += [n for n in adapter.trainable if n in tensors and shape_and_dtype(here[n]) != shape_and_dtype(tensors[n])]
     if odd:
-        there, wanted = (described(of[odd[0]]) if odd[0] in of else "nothing" for of in (tensors, here))
+        there, wanted = (shape_and_dtype(of[odd[0]]) if odd[0] in of else "nothing" for of in (tensors, here))
         raise AdapterFileError(f"{path} does not fit this model: {odd[0]} is {there} there and {wanted} here.")
     for name, value in tensors.items():
         here[name].copy_(value)

@@ -24,13 +24,13 @@ def check_model(model: nn.Module, tensors: dict[str, Tensor], metadata: dict[str
     tag = backbone_tag(model)
     if tag != metadata["backbone"]:
         raise AdapterFileError(f"{path} belongs to a {metadata['backbone']}; this is a {tag}.")
-    if content_hash({n: p for n, p in parameters(model).items() if n not in tensors}) != metadata["frozen"]:
+    if content_hash({n: p for n, p in named_parameters(model).items() if n not in tensors}) != metadata["frozen"]:
         raise AdapterFileError(
             f"{path} belongs to a {tag} with other weights or precision. Build the model that it was trained on."
         )
 
 
-def alike(ours: list[float], theirs: list[float], dtype: torch.dtype) -> bool:
+def logits_match(ours: list[float], theirs: list[float], dtype: torch.dtype) -> bool:
     """Tell whether two answers agree to what devices and versions may change, against the largest logit."""
     if len(ours) != len(theirs) or not all(isinstance(value, float) for value in theirs):
         return False
@@ -40,7 +40,7 @@ def alike(ours: list[float], theirs: list[float], dtype: torch.dtype) -> bool:
 
 
 @torch.no_grad()
-def answer(model: nn.Module) -> list[float]:
+def probe_logits(model: nn.Module) -> list[float]:
     """Return the logits, in evaluation mode, of one image that is a ramp from -1 to 1."""
     channels, side = next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), input_size(model)
     ramp = torch.linspace(-1, 1, channels * side * side).view(1, channels, side, side)
@@ -53,12 +53,12 @@ def answer(model: nn.Module) -> list[float]:
     return logits
 
 
-def described(tensor: Tensor) -> str:
+def shape_and_dtype(tensor: Tensor) -> str:
     """Return shape and type in words."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_adapter(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and metadata of a saved adapter; raise AdapterFileError where the file is none."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -71,7 +71,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     missing = {"method", "options", "backbone", "frozen", "tensors", "answer", "san"} - metadata.keys()
     if missing:
         raise AdapterFileError(f"{path} does not say its {', '.join(sorted(missing))}: save it anew.")
-    if version(metadata["san"]) > version(__version__):
+    if version_key(metadata["san"]) > version_key(__version__):
         raise AdapterFileError(
             f"{path} was written by version {metadata['san']} of san, this is {__version__}: update."
         )
@@ -85,7 +85,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def version(text: str) -> tuple[int, ...]:
+def version_key(text: str) -> tuple[int, ...]:
     """Return the leading numbers of a version, for comparing."""
     return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
@@ -94,11 +94,11 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
     """Return a sha256 over names, shapes, types and values."""
     sha = hashlib.sha256()
     for name, value in sorted(tensors.items()):
-        sha.update(f"{name} {described(value)}".encode())
+        sha.update(f"{name} {shape_and_dtype(value)}".encode())
         sha.update(as_bytes(value))
     return sha.hexdigest()
 
 
-def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters by name; a shared one has the name of its first place."""
     return dict(model.named_parameters())

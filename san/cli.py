@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from san.compose import CONFIGS
 from san.errors import NonFiniteLossError, Preempted, WeightsError
 
-COMPOSITION = (HydraException, OmegaConfBaseException)  # what composing a configuration raises
+CONFIG_ERRORS = (HydraException, OmegaConfBaseException)  # what composing a configuration raises
 
 
 EXPECTED = (LookupError, ValueError, TypeError, OSError, WeightsError, NonFiniteLossError)
@@ -28,16 +28,16 @@ def run(main: Callable[[], Any]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit(stop("Interrupted: no record was written for the run in flight.", 130))
+        sys.exit(print_error("Interrupted: no record was written for the run in flight.", 130))
     except Preempted as stopped:
-        sys.exit(stop(f"Told to stop: {stopped}. The same command goes on from there.", 143))
-    except COMPOSITION as error:
-        sys.exit(stop(explain(error), 1))
+        sys.exit(print_error(f"Told to stop: {stopped}. The same command goes on from there.", 143))
+    except CONFIG_ERRORS as error:
+        sys.exit(print_error(explain(error), 1))
     except EXPECTED as error:
-        sys.exit(stop(str(error), 1))
+        sys.exit(print_error(str(error), 1))
 
 
-def stop(message: str, code: int) -> int:
+def print_error(message: str, code: int) -> int:
     """Print why the program ends and return its exit code."""
     sys.stderr.write(f"Error: {message}\n")
     return code
@@ -52,7 +52,7 @@ def explain(error: Exception) -> str:
         return text + nearest(error.missing_cfg_file.partition("/")[2], error.options or [])
     key = re.search(r"Could not override '([^']+)'", text)
     if key is not None:
-        return text + nearest(key.group(1), list(keys(default_config())))
+        return text + nearest(key.group(1), list(dotted_keys(default_config())))
     return text if cause is None or str(cause) in text else f"{text}\n{cause}"
 
 
@@ -70,9 +70,9 @@ def default_config() -> Mapping[str, Any]:
     return plain
 
 
-def keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def dotted_keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield the dotted names of all keys."""
     for key, value in config.items():
         yield prefix + key
         if isinstance(value, Mapping):
-            yield from keys(value, f"{prefix}{key}.")
+            yield from dotted_keys(value, f"{prefix}{key}.")

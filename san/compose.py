@@ -37,7 +37,7 @@ def register_tasks() -> None:
                 store.store(group=group, name=option, node={"defaults": [*chosen, recipe], **node}, package="data")
 
 
-def sweep(
+def compose_grid(
     tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]
 ) -> list[tuple[dict[str, Any], list[str]]]:
     """Return configuration and settings of the runs of tasks (`vtab/cifar`) x methods x seeds, in that order.
@@ -62,7 +62,7 @@ def sweep(
     return cells
 
 
-def settings() -> list[str]:
+def user_overrides() -> list[str]:
     """Return the overrides of the present job that do more than choose its cell."""
     keys_of = {o: o.lstrip("+~").split("=")[0] for o in HydraConfig.get().overrides.task}
     return [o for o, key in keys_of.items() if key not in CELL and not key.startswith("logger")]

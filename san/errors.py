@@ -36,7 +36,7 @@ class LaunchError(RuntimeError):
     """A sweep that an engine would not take."""
 
 
-def lookup(name: str, known: Collection[str], what: str) -> str:
+def choose(name: str, known: Collection[str], what: str) -> str:
     """Return `name` if it is known; raise LookupError that says what came, what is near and what is allowed."""
     if name in known:
         return name

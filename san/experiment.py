@@ -13,20 +13,20 @@ import torch
 from san import backbones, record
 from san.data import task_data
 from san.data.augment import Augment
-from san.data.batches import NORMALISE, Preprocess
+from san.data.batches import NORMALIZE, Preprocess
 from san.data.split import Split
-from san.errors import lookup
-from san.methods import check_options, check_pair
+from san.errors import choose
+from san.methods import check_compatible, check_options
 from san.record import Record
 from san.runtime import environment
-from san.runtime.device import describe, pick_device
+from san.runtime.device import describe_device, pick_device
 from san.tasks import Suite, Task, load_suite
 from san.training.loop import REVISION
 from san.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvalProtocol:
     """Which splits train and are evaluated, how often (epochs; 0: at the end only), and where the epoch is chosen."""
 
     name: str
@@ -36,7 +36,7 @@ class Protocol:
     every: int
 
     def __post_init__(self) -> None:
-        lookup(self.selected_on, ("last", self.evaluate), "protocol.selected_on")
+        choose(self.selected_on, ("last", self.evaluate), "protocol.selected_on")
         if not isinstance(self.every, int) or self.every < 0:
             raise ValueError(f"protocol.every came as {self.every!r}; allowed: 0 (after the last epoch only) or more.")
 
@@ -61,7 +61,7 @@ class Experiment:
     method: str
     options: Mapping[str, Any]
     recipe: Recipe
-    protocol: Protocol
+    protocol: EvalProtocol
     seed: int
     device: torch.device
     variant: str
@@ -83,7 +83,7 @@ class Experiment:
         """A hash of everything that may change the number, and of nothing that may not."""
         b, protocol = self.backbone, asdict(self.protocol)
         del protocol["name"]
-        return record.identity(
+        return record.hash_identity(
             {
                 "task": [self.suite.name, self.task.name],
                 "data": [s.fingerprint for s in self.splits],
@@ -102,7 +102,7 @@ class Experiment:
     def record_path(self) -> Path:
         """Return where this run's record is or will be."""
         folder = Path(self.config["results"]) / "records"
-        return record.path_of(folder, self.suite.name, self.method, self.task.name, self.seed, self.identity)
+        return record.record_path(folder, self.suite.name, self.method, self.task.name, self.seed, self.identity)
 
     def record(self, status: str, weights: str, **outcome: Any) -> Record:
         """Return this run's record with its outcome."""
@@ -127,15 +127,15 @@ class Experiment:
                 "kind": "; ".join(dict.fromkeys(s.kind for s in self.splits)),
                 "forced": "; ".join(dict.fromkeys(problem for s in self.splits for problem in s.problems)),
             },
-            code=environment.code(),
-            versions=environment.versions(),
-            device=describe(self.device),
+            code=environment.git_state(),
+            versions=environment.package_versions(),
+            device=describe_device(self.device),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **outcome,
         )
 
 
-def departures(overrides: Sequence[str], recipe: Recipe, config: Mapping[str, Any]) -> str:
+def variant_of(overrides: Sequence[str], recipe: Recipe, config: Mapping[str, Any]) -> str:
     """Return in words the overrides that depart from the recipe; those that repeat it are left out."""
     usual = dict(config["recipe"])
     usual["lr"] = usual["lr"].get(config["method"]["name"], usual["lr"]["other"])
@@ -144,19 +144,19 @@ def departures(overrides: Sequence[str], recipe: Recipe, config: Mapping[str, An
     return shlex.join(sorted(o for o in words if o.lstrip("+~").split("=")[0] not in same))
 
 
-def normalisation(wanted: str, backbone: str) -> str:
+def resolve_normalization(wanted: str, backbone: str) -> str:
     """Return the name of a normalisation, where `timm` means the one that the weights tag was pre-trained with."""
     if wanted != "timm":
         return wanted
-    statistics = backbones.normalisation(backbone)
-    found = next((name for name, values in NORMALISE.items() if values == statistics), None)
+    statistics = backbones.pretrained_normalization(backbone)
+    found = next((name for name, values in NORMALIZE.items() if values == statistics), None)
     if found is None:
-        known = ", ".join(NORMALISE)
+        known = ", ".join(NORMALIZE)
         raise ValueError(f"{backbone} has mean and std {statistics}; name one with data.normalise=... ({known}).")
     return found
 
 
-def saved_adapter(path: str | None, task: Task) -> Path | None:
+def resolve_adapter_path(path: str | None, task: Task) -> Path | None:
     """Return the adapter that is to be tested, if any; raise where the task needs one, or it is not there."""
     if path is None and "train" not in task.splits:
         raise ValueError(
@@ -169,7 +169,7 @@ def saved_adapter(path: str | None, task: Task) -> Path | None:
 
 
 def from_config(
-    config: dict[str, Any], overrides: Sequence[str], load: Callable[..., Split] = task_data.load
+    config: dict[str, Any], overrides: Sequence[str], load: Callable[..., Split] = task_data.load_split
 ) -> Experiment:
     """Check a resolved configuration (plain dicts) and read the data that it names.
 
@@ -185,18 +185,22 @@ def from_config(
         raise ValueError(f"max_hours came as {limit!r}; allowed: null or a positive number.")
     name = method.pop("name")
     options, backbone = check_options(name, method), config["backbone"]
-    check_pair(name, options, backbones.family_of_name(backbone["timm"]))
+    check_compatible(name, options, backbones.family_of_name(backbone["timm"]))
     device = pick_device(config["device"])
     precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(config["precision"], config["precision"])
     recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)} | {"precision": precision})
-    protocol = Protocol(**config["protocol"])
+    protocol = EvalProtocol(**config["protocol"])
     chosen = config["data"]
-    suite = load_suite(chosen["suite"]) if chosen["suite"] != task_data.OWN else task_data.own_suite(chosen["root"])
+    suite = (
+        load_suite(chosen["suite"]) if chosen["suite"] != task_data.CUSTOM else task_data.folder_suite(chosen["root"])
+    )
     task = suite.task(chosen["task"] or next(iter(suite.tasks)))
-    preprocess = Preprocess(config["data"]["resize"], normalisation(config["data"]["normalise"], backbone["timm"]))
+    preprocess = Preprocess(
+        config["data"]["resize"], resolve_normalization(config["data"]["normalise"], backbone["timm"])
+    )
     side = backbones.input_size_of_name(backbone["timm"], backbone["arguments"])
     place = (Path(config["data_root"]), preprocess.resize, side, config["force_data"])
-    restore = saved_adapter(config["restore"], task)
+    restore = resolve_adapter_path(config["restore"], task)
     return Experiment(
         suite=suite,
         task=task,
@@ -214,6 +218,6 @@ def from_config(
         protocol=protocol,
         seed=seed,
         device=device,
-        variant=departures(overrides, recipe, config),
+        variant=variant_of(overrides, recipe, config),
         config=config | {"precision": precision},
     )

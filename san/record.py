@@ -128,18 +128,18 @@ class Record:
         return self.point.accuracy
 
 
-def identity(facts: Mapping[str, Any]) -> str:
+def hash_identity(facts: Mapping[str, Any]) -> str:
     """Return 12 hex digits that name a run by its content: a sha256 over `facts` as canonical JSON."""
     canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def path_of(folder: Path, suite: str, method: str, task: str, seed: int, key: str) -> Path:
+def record_path(folder: Path, suite: str, method: str, task: str, seed: int, key: str) -> Path:
     """Return where a run's record lives. The name is for people; nothing is ever read back out of it."""
     return folder / suite / method / f"{task}-seed{seed}-{key}.json"
 
 
-def write(record: Record, path: Path) -> None:
+def write_record(record: Record, path: Path) -> None:
     """Write a record atomically: readers see the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, unfinished = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
@@ -165,7 +165,7 @@ def check_writable(path: Path) -> None:
         raise OSError(f"{path.parent} cannot be written ({error.strerror}). Give results=FOLDER that can.") from error
 
 
-def read(path: Path) -> Record:
+def read_record(path: Path) -> Record:
     """Read one record; raise RecordError that names the file where it is corrupt or of another schema."""
     try:
         raw = json.loads(path.read_text())
@@ -185,18 +185,18 @@ def read(path: Path) -> Record:
         raise RecordError(f"{path} is not a readable record ({error}). Delete it and run again.") from error
 
 
-def read_all(folder: Path) -> tuple[list[Record], list[str]]:
+def read_records(folder: Path) -> tuple[list[Record], list[str]]:
     """Read every record below a folder, sorted by path; also return one sentence per file that is none."""
     records, problems = [], []
     for path in sorted(folder.rglob("*.json")):
         try:
-            records.append(read(path))
+            records.append(read_record(path))
         except RecordError as error:
             problems.append(str(error))
     return records, problems
 
 
-def stamp(path: Path) -> int:
+def mtime_ns(path: Path) -> int:
     """Return when a record was written, in nanoseconds of its file system's clock; 0 where there is none."""
     try:
         return path.stat().st_mtime_ns
@@ -204,13 +204,13 @@ def stamp(path: Path) -> int:
         return 0
 
 
-def finished(path: Path, adapter: bool = False) -> Record | None:
+def find_completed(path: Path, adapter: bool = False) -> Record | None:
     """Return the record at `path` if that run is done, else None; a corrupt file counts as not done.
 
     adapter: what trained has to be beside it, too.
     """
     try:
-        record = read(path)
+        record = read_record(path)
     except RecordError:
         return None
     return record if record.status == "done" and (not adapter or path.with_suffix(".safetensors").exists()) else None

@@ -24,8 +24,8 @@ from san.record import Point
 from san.runtime import distributed, lease
 from san.runtime.device import Meter
 from san.runtime.progress import Progress
-from san.runtime.signals import stopping
-from san.runtime.wandb_logger import NoTracker, Tracker, open_tracker
+from san.runtime.signals import stop_on_signal
+from san.runtime.wandb_logger import NoLogger, WandbLogger, open_logger
 from san.training.checkpoint import Checkpoint
 from san.training.loop import evaluate, fit
 
@@ -43,41 +43,41 @@ def run(config: dict[str, Any], overrides: Sequence[str], seen: int | None = Non
     """
     experiment = from_config(config, overrides)
     path = experiment.record_path()
-    seen = record.stamp(path) if seen is None else seen
-    distributed.meet(experiment.device)
-    if (accuracy := distributed.everyone(finished(experiment))[0]) is not None:
+    seen = record.mtime_ns(path) if seen is None else seen
+    distributed.init_distributed(experiment.device)
+    if (accuracy := distributed.all_gather_object(find_accuracy(experiment))[0]) is not None:
         return accuracy
     record.check_writable(path)
-    with stopping() as stop, held(path, stop) as report:
-        if not distributed.everyone(report is not None)[0]:
-            log.info("%s: another process is running it (%s)", experiment.title, lease.path_of(path))
+    with stop_on_signal() as stop, hold_lease(path, stop) as report:
+        if not distributed.all_gather_object(report is not None)[0]:
+            log.info("%s: another process is running it (%s)", experiment.title, lease.lease_path(path))
             return None
-        accuracy = distributed.everyone(finished(experiment))[0]  # between the first look and the claim
-        if accuracy is not None or distributed.everyone(record.stamp(path) != seen)[0]:
+        accuracy = distributed.all_gather_object(find_accuracy(experiment))[0]  # between the first look and the claim
+        if accuracy is not None or distributed.all_gather_object(record.mtime_ns(path) != seen)[0]:
             return accuracy
-        return attempt(experiment, report or (lambda epoch, epochs: None), stop)
+        return execute(experiment, report or (lambda epoch, epochs: None), stop)
 
 
-def held(path: Path, stop: threading.Event) -> AbstractContextManager[Callable[[int, int], None] | None]:
+def hold_lease(path: Path, stop: threading.Event) -> AbstractContextManager[Callable[[int, int], None] | None]:
     """Hold the claim of a run on rank 0; whoever loses it is to stop."""
-    return lease.held(lease.path_of(path), stop.set) if distributed.rank() == 0 else contextlib.nullcontext()
+    return lease.hold(lease.lease_path(path), stop.set) if distributed.rank() == 0 else contextlib.nullcontext()
 
 
-def finished(experiment: Experiment) -> float | None:
+def find_accuracy(experiment: Experiment) -> float | None:
     """Return the accuracy of a run that is done and need not be done again, else None."""
     path, config = experiment.record_path(), experiment.config
-    done = record.finished(path, config["save_adapter"])
+    done = record.find_completed(path, config["save_adapter"])
     if done is None or config["force"]:
         return None
     log.info("%s: %.2f %%, done already: %s (force=true runs it again)", experiment.title, done.accuracy, path)
     return done.accuracy
 
 
-def attempt(experiment: Experiment, report: Callable[[int, int], None], stop: threading.Event) -> float:
+def execute(experiment: Experiment, report: Callable[[int, int], None], stop: threading.Event) -> float:
     """Build, train, evaluate and write the record, whatever comes of it."""
     path, config = experiment.record_path(), experiment.config
     logger = config["logger"]["name"] if distributed.rank() == 0 else "none"
-    tracker = open_tracker(logger, config, experiment.identity, experiment.suite.name, experiment.method)
+    tracker = open_logger(logger, config, experiment.identity, experiment.suite.name, experiment.method)
     checkpoint, weights = Checkpoint(path.with_suffix(".checkpoint"), stop), ""
     try:
         begin = time.perf_counter()
@@ -89,15 +89,15 @@ def attempt(experiment: Experiment, report: Callable[[int, int], None], stop: th
         if distributed.rank() == 0:
             if config["save_adapter"]:
                 adapter.save(path.with_suffix(".safetensors"))
-            record.write(result, path)
+            record.write_record(result, path)
     except (KeyboardInterrupt, Preempted):
         tracker.finish({"status": "interrupted"}, failed=True)
         raise
     except Exception as error:
-        if not distributed.bereft(error):
-            fail(experiment, weights, error, checkpoint)
+        if not distributed.is_peer_failure(error):
+            record_failure(experiment, weights, error, checkpoint)
         tracker.finish({"status": "failed"}, failed=True)
-        if distributed.bereft(error):
+        if distributed.is_peer_failure(error):
             raise Preempted("another process of the run has died") from error
         raise
     checkpoint.remove()
@@ -108,7 +108,7 @@ def attempt(experiment: Experiment, report: Callable[[int, int], None], stop: th
     return result.accuracy
 
 
-def fail(experiment: Experiment, weights: str, error: Exception, checkpoint: Checkpoint) -> None:
+def record_failure(experiment: Experiment, weights: str, error: Exception, checkpoint: Checkpoint) -> None:
     """Record why a run has failed. What it had saved stays, for another try, unless it would only lead there again."""
     status = "oom" if isinstance(error, torch.OutOfMemoryError) else "failed"
     log.error("%s: %s (%s)", experiment.title, status, str(error).partition("\n")[0])  # the rest of a sweep goes on
@@ -116,15 +116,15 @@ def fail(experiment: Experiment, weights: str, error: Exception, checkpoint: Che
         checkpoint.remove()
     path = experiment.record_path()
     # A run that fails does not take the place of one that did not.
-    if record.finished(path) is None:  # whichever rank it is that knows why
-        record.write(experiment.record(status, weights, error=traceback.format_exc()), path)
+    if record.find_completed(path) is None:  # whichever rank it is that knows why
+        record.write_record(experiment.record(status, weights, error=traceback.format_exc()), path)
 
 
 def build(experiment: Experiment) -> tuple[Adapter, str]:
     """Return the backbone with the method attached, and the hash of the pre-trained weights."""
     torch.manual_seed(experiment.seed)
     b = experiment.backbone
-    model = backbones.build(b["timm"], len(experiment.task.classes), b["weights"], b["sha256"], b["arguments"])
+    model = backbones.build_backbone(b["timm"], len(experiment.task.classes), b["weights"], b["sha256"], b["arguments"])
     weights = backbones.weights_hash(model)
     if experiment.restore is None:
         adapter = attach(model, experiment.method, **experiment.options)
@@ -146,7 +146,7 @@ def build(experiment: Experiment) -> tuple[Adapter, str]:
     return adapter, weights
 
 
-def within(hours: float | None, after_step: Step) -> Step:
+def with_time_limit(hours: float | None, after_step: Step) -> Step:
     """Return what is called after a step, and raises TimeoutError after so many hours (None: never)."""
     begin = time.monotonic()
 
@@ -159,12 +159,12 @@ def within(hours: float | None, after_step: Step) -> Step:
     return checked
 
 
-def scorer(
+def make_evaluator(
     experiment: Experiment, model: nn.Module, curve: list[Point], seconds: dict[str, float]
 ) -> Callable[[int], dict[str, float]]:
     """Return what evaluates the model after an epoch, adds to the curve and the seconds, and returns what is logged."""
     shared = experiment.preprocess, experiment.side, experiment.device
-    held_out = Batches(experiment.evaluate, 256, *shared, share=(distributed.rank(), distributed.count()))
+    held_out = Batches(experiment.evaluate, 256, *shared, share=(distributed.rank(), distributed.world_size()))
     restrict = "restrict" in experiment.task.facts
 
     def score(epoch: int) -> dict[str, float]:
@@ -181,7 +181,7 @@ def scorer(
 def train(
     experiment: Experiment,
     adapter: Adapter,
-    tracker: Tracker | NoTracker,
+    tracker: WandbLogger | NoLogger,
     checkpoint: Checkpoint,
     report: Callable[[int, int], None],
 ) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def train(
     model, recipe, every = adapter.model.to(experiment.device), experiment.recipe, experiment.protocol.every
     progress, curve = Progress(experiment.title, None if distributed.rank() == 0 else io.StringIO()), checkpoint.curve
     seconds = {"fit": 0.0, "evaluate": 0.0, "step": 0.0}
-    score = scorer(experiment, model, curve, seconds)
+    score = make_evaluator(experiment, model, curve, seconds)
 
     def after_epoch(epoch: int, loss: float) -> None:
         """Say how far the run is, and evaluate where it is due."""
@@ -205,10 +205,10 @@ def train(
             order = torch.Generator().manual_seed(experiment.seed)
             mixing = experiment.augment, len(experiment.task.classes), experiment.workers
             shared = experiment.preprocess, experiment.side, experiment.device, order
-            share = distributed.rank(), distributed.count()
+            share = distributed.rank(), distributed.world_size()
             training = Batches(experiment.train, recipe.batch_size, *shared, *mixing, share)
-            distributed.part_ways(experiment.seed)
-            step = within(experiment.config["max_hours"], progress.step)
+            distributed.seed_rank(experiment.seed)
+            step = with_time_limit(experiment.config["max_hours"], progress.step)
             fitted = fit(model, training, recipe, adapter.trainable, step, after_epoch, checkpoint)
             seconds |= {"fit": fitted, "step": fitted / (recipe.epochs * len(training))}
     finally:

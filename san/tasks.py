@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from san.errors import lookup
+from san.errors import choose
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -41,7 +41,7 @@ class Task:
         parts = split.split("+")
         for part in parts:
             known = list(self.splits) if len(parts) == 1 else [*self.splits, "val"]
-            lookup(part, known, f"split of {self.suite}/{self.name}")
+            choose(part, known, f"split of {self.suite}/{self.name}")
         return [part for part in parts if part in self.splits]
 
     def size(self, split: str) -> int:
@@ -71,7 +71,7 @@ class Suite:
 
     def task(self, name: str) -> Task:
         """Return the task called `name`; raise LookupError with the nearest names if there is none."""
-        return self.tasks[lookup(name, self.tasks, f"task of {self.name}")]
+        return self.tasks[choose(name, self.tasks, f"task of {self.name}")]
 
 
 def suite_names() -> list[str]:
@@ -79,7 +79,7 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in BENCHMARKS.glob("*.yaml"))
 
 
-def chosen(names: Sequence[str]) -> list[tuple[Suite, Task]]:
+def select_tasks(names: Sequence[str]) -> list[tuple[Suite, Task]]:
     """Return suite and task for names such as `vtab` (all its tasks) and `vtab/cifar`; raise LookupError."""
     pairs = []
     for name in names:
@@ -92,7 +92,7 @@ def chosen(names: Sequence[str]) -> list[tuple[Suite, Task]]:
 @cache
 def load_suite(name: str) -> Suite:
     """Read `benchmarks/<name>.yaml`; raise LookupError with the nearest names if there is none."""
-    lookup(name, suite_names(), "suite")
+    choose(name, suite_names(), "suite")
     rows = yaml.safe_load((BENCHMARKS / f"{name}.yaml").read_text())
     tasks = {key: read_task(name, key, row, rows) for key, row in rows["tasks"].items()}
     settings = {key: rows[key] for key in ("title", "backbone", "recipe", "augment", "resize", "seed")}

@@ -20,7 +20,7 @@ from san.data.pack import Example
 from san.data.prepare import download
 from san.data.prepare.sources import LAYOUTS
 from san.data.resize import RESIZE
-from san.tasks import chosen, suite_names
+from san.tasks import select_tasks, suite_names
 
 
 def progress(examples: Iterable[Example], title: str, total: int) -> Iterable[Example]:
@@ -55,10 +55,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Plan, check the disk, build, pack; say what failed and exit with 1 if anything did."""
     args = arguments()
-    pairs = chosen(args.tasks)
-    places = download.Places(
-        args.root, args.tfds or args.root / "tfds", args.manual or args.root / "manual", args.given
-    )
+    pairs = select_tasks(args.tasks)
+    places = download.Paths(args.root, args.tfds or args.root / "tfds", args.manual or args.root / "manual", args.given)
     steps = download.plan(pairs, places, args.resize, args.side)
     for step in steps:
         print(f"{step.action:6} {step.name}: {step.note}")

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from san import cli, compose
-from san.errors import LaunchError, lookup
+from san.errors import LaunchError, choose
 from san.tasks import load_suite, suite_names
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +78,7 @@ def cells_of(args: argparse.Namespace) -> list[Any]:
 
     suite = load_suite(args.suite)
     for name in filter(None, args.retry.split(",")):
-        lookup(name, ("failed", "oom"), "--retry")
+        choose(name, ("failed", "oom"), "--retry")
     if "force=true" in args.overrides:
         raise ValueError(
             "force=true would run everything again whenever the sweep goes on. Remove the records instead."
@@ -89,8 +89,8 @@ def cells_of(args: argparse.Namespace) -> list[Any]:
         raise ValueError(f"--seeds came as '{args.seeds}'; allowed: whole numbers joined by commas, e.g. 0,1,2.")
     seeds = list(dict.fromkeys(int(seed) for seed in args.seeds.split(",")))
     overrides = [*args.overrides, *([f"backbone={args.backbone}"] if args.backbone else [])]
-    found = compose.sweep([f"{suite.name}/{task}" for task in tasks], methods, seeds, overrides)
-    return plan.cells(found)
+    found = compose.compose_grid([f"{suite.name}/{task}" for task in tasks], methods, seeds, overrides)
+    return plan.plan_runs(found)
 
 
 def report(args: argparse.Namespace, cells: list[Any], folder: Path) -> bool:
@@ -101,13 +101,13 @@ def report(args: argparse.Namespace, cells: list[Any], folder: Path) -> bool:
     from san import record  # noqa: PLC0415
     from san.sweep import plan, slurm, status  # noqa: PLC0415
 
-    states = [plan.state(cell) for cell in cells]
-    known, _ = record.read_all(folder.parent / "records")
-    print(status.summary(cells, states, known), *status.lines(cells, states), sep="\n")
+    states = [plan.run_status(cell) for cell in cells]
+    known, _ = record.read_records(folder.parent / "records")
+    print(status.summary(cells, states, known), *status.details(cells, states), sep="\n")
     for line in slurm.queued(folder):
         print(f"slurm    {line}")
     if args.plan:
-        print(status.disk(cells, states, processes(args)), status.grid(cells, states), sep="\n\n")
+        print(status.disk_estimate(cells, states, processes(args)), status.progress_table(cells, states), sep="\n\n")
     sys.stdout.flush()
     return all(s.name in ("done", "running") for s in states)
 
@@ -137,8 +137,8 @@ def work(args: argparse.Namespace, todo: list[Any]) -> bool:
     from san.sweep import pool, ray_pool  # noqa: PLC0415
 
     if args.launcher == "ray":
-        return ray_pool.work(unit(args), args.jobs, profile(args))
-    return pool.work(
+        return ray_pool.run_on_ray(unit(args), args.jobs, profile(args))
+    return pool.run_pool(
         todo, processes(args), devices(), partial(print, flush=True), args.fail_fast, args.unit is None
     ).stopped
 
@@ -173,7 +173,7 @@ def main() -> None:
         return
     if all(cell.path is None for cell in cells):
         sys.exit("Error: none of these runs can begin; what is blocked says why.")
-    todo = plan.todo(cells, args.retry.split(","), args.unit)
+    todo = plan.pending_runs(cells, args.retry.split(","), args.unit)
     if args.launcher == "slurm":
         submit(args, todo, folder)
         return
@@ -192,7 +192,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except cli.COMPOSITION as error:
+    except cli.CONFIG_ERRORS as error:
         sys.exit(f"Error: {cli.explain(error)}")
     except (LookupError, ValueError, OSError, LaunchError) as error:
         sys.exit(f"Error: {error}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from san import record
 from san.report import explain, figure, render
 from san.report.table import make_table
-from san.runtime.wandb_logger import open_tracker
+from san.runtime.wandb_logger import open_logger
 from san.tasks import load_suite, suite_names
 
 
@@ -31,11 +31,11 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("san").setLevel(logging.INFO)
-    records, problems = record.read_all(args.results / "records")
+    records, problems = record.read_records(args.results / "records")
     for problem in problems:
         print(f"Skipped: {problem}", file=sys.stderr)
     if args.cell:
-        print(*explain.lines(*args.cell, records), sep="\n")
+        print(*explain.explain_cell(*args.cell, records), sep="\n")
         return
     for name in args.suite:
         load_suite(name)
@@ -66,15 +66,17 @@ def write(name: str, backbone: str, records: list[record.Record], problems: int,
         print(f"Error: no test results of {name} below {args.results / 'records'}. Run `{run}` first.", file=sys.stderr)
         return False
     file = name if backbone == suite.backbone else f"{name}_{backbone}"
-    paths = render.write(table, args.results / "tables", file) + figure.draw(table, args.results / "figures", file)
+    paths = render.write_table(table, args.results / "tables", file) + figure.draw_figure(
+        table, args.results / "figures", file
+    )
     print(render.markdown(table))
     print("Written:", *paths)
     if importlib.util.find_spec("matplotlib") is None:
         print("No figure without matplotlib: `make tables` installs it and draws.")
     if args.wandb:
-        run = open_tracker("wandb", {"results": str(args.results)}, f"tables-{name}-{backbone}", name, "tables")
-        run.tables({"cells": table.facts, "runs": table.runs})
-        run.finish({})
+        logger = open_logger("wandb", {"results": str(args.results)}, f"tables-{name}-{backbone}", name, "tables")
+        logger.tables({"cells": table.facts, "runs": table.runs})
+        logger.finish({})
     return True
 
 

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from san.data import verify
-from san.data.prepare.card import card, named
-from san.data.prepare.contact_sheet import draw
-from san.tasks import Task, chosen, suite_names
+from san.data.prepare.card import class_names, task_card
+from san.data.prepare.contact_sheet import draw_sheet
+from san.tasks import Task, select_tasks, suite_names
 
 MARK = {True: "ok   ", False: "WRONG", None: "?    "}
 
@@ -33,11 +33,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), help="where figures/ is (default: results)")
     args = parser.parse_args()
     bad = there = proved = 0
-    pairs = chosen(args.tasks)
+    pairs = select_tasks(args.tasks)
     for _, task in pairs:
         found = homes(task, args.root)
         if args.card:
-            print(card(task, found[0] if found else None))
+            print(task_card(task, found[0] if found else None))
             continue
         there += bool(found)
         if not found:
@@ -55,7 +55,7 @@ def main() -> None:
             elif args.sheets:
                 path = args.results / "figures" / "data" / f"{task.name}.png"
                 split = verify.load_part(task, home, verify.parts_of(task, home, "+".join(task.splits))[0])
-                draw(task, named(task, home), split, path)
+                draw_sheet(task, class_names(task, home), split, path)
                 print(f"  {path}")
     if not args.card:
         print(

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from conftest import composed
 
-from san.data.layout import home_of
-from san.data.pack import write
+from san.data.layout import packed_dir
+from san.data.pack import write_split
 from san.experiment import from_config
 from san.tasks import load_suite
 
@@ -56,7 +56,7 @@ def pack(root: Path, name: str) -> None:
         arrays = [np.full((32, 32, 3), 10 * start + i, np.uint8) for i in range(4)]
         images = files if task.storage == "encoded" else arrays
         examples = ((f"{part}-{i}", i, image) for i, image in enumerate(images))
-        write(home_of(task, root, "crop_256", 224) / part, examples, {"made_by": "test_identities"})
+        write_split(packed_dir(task, root, "crop_256", 224) / part, examples, {"made_by": "test_identities"})
 
 
 def found(overrides: list[str], root: Path) -> dict[str, str]:

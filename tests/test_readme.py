@@ -25,7 +25,7 @@ def test_commands_compose() -> None:
     commands = [c for c in re.findall(r"`(python train\.py[^`]*)`", README) if " -" not in c]
     assert len(commands) >= 5
     for command in commands:
-        assert composed(*shlex.split(command)[2:])["method"]["name"] in methods.names()
+        assert composed(*shlex.split(command)[2:])["method"]["name"] in methods.method_names()
 
 
 def test_make_targets_exist() -> None:
@@ -99,7 +99,7 @@ def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_table_of_methods_is_true() -> None:
     rows = [row.split("|")[1:-1] for row in README.split("## Methods\n\n")[1].split("\n\n")[0].splitlines()[2:]]
-    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row[0])) == methods.names()
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row[0])) == methods.method_names()
     for cells in rows:
         names, counts = re.findall(r"`(\w+)`", cells[0]), re.findall(r"[\d,]+", cells[2])
         for name, count in zip(names, counts * len(names) if len(counts) == 1 else counts, strict=True):

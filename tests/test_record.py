@@ -38,11 +38,11 @@ def test_identity_is_the_content(data_root: Path) -> None:
 
 
 def test_round_trip_is_exact_and_atomic(tmp_path: Path) -> None:
-    path = record.path_of(tmp_path, "demo", "san", "digits", 0, "0123456789ab")
-    assert record.finished(path) is None
-    record.write(a_record(), path)
-    assert record.read(path) == a_record()
-    assert record.finished(path) == a_record()
+    path = record.record_path(tmp_path, "demo", "san", "digits", 0, "0123456789ab")
+    assert record.find_completed(path) is None
+    record.write_record(a_record(), path)
+    assert record.read_record(path) == a_record()
+    assert record.find_completed(path) == a_record()
     assert list(path.parent.iterdir()) == [path]
     assert a_record().accuracy == 90.0
     assert a_record(selected_on="test").accuracy == 91.0
@@ -50,15 +50,15 @@ def test_round_trip_is_exact_and_atomic(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "r.json"
-    record.write(a_record(), path)
+    record.write_record(a_record(), path)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        record.write(a_record(seed=7), path)
-    assert record.read(path) == a_record()
+        record.write_record(a_record(seed=7), path)
+    assert record.read_record(path) == a_record()
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -74,22 +74,22 @@ def test_a_write_that_fails_leaves_the_old_record(tmp_path: Path, monkeypatch: p
     ],
 )
 def test_corrupt_records_are_named_and_the_rest_is_read(text: str, message: str, tmp_path: Path) -> None:
-    record.write(a_record(), tmp_path / "good.json")
+    record.write_record(a_record(), tmp_path / "good.json")
     (tmp_path / "bad.json").write_text(text)
     with pytest.raises(RecordError, match=message):
-        record.read(tmp_path / "bad.json")
-    records, problems = record.read_all(tmp_path)
+        record.read_record(tmp_path / "bad.json")
+    records, problems = record.read_records(tmp_path)
     assert records == [a_record()]
     assert len(problems) == 1
     assert "bad.json" in problems[0]
-    assert record.finished(tmp_path / "bad.json") is None
+    assert record.find_completed(tmp_path / "bad.json") is None
 
 
 def test_failed_runs_are_not_finished(tmp_path: Path) -> None:
-    record.write(a_record(status="failed", error="boom"), tmp_path / "f.json")
-    assert record.finished(tmp_path / "f.json") is None
+    record.write_record(a_record(status="failed", error="boom"), tmp_path / "f.json")
+    assert record.find_completed(tmp_path / "f.json") is None
     with pytest.raises(ValueError, match="has no accuracy"):
-        record.read(tmp_path / "f.json").accuracy  # noqa: B018
+        record.read_record(tmp_path / "f.json").accuracy  # noqa: B018
 
 
 def test_impossible_records_are_refused() -> None:
@@ -111,11 +111,11 @@ def test_impossible_records_are_refused() -> None:
     ],
 )
 def test_records_with_odd_values_are_refused(change: dict[str, object], tmp_path: Path) -> None:
-    record.write(a_record(), tmp_path / "r.json")
+    record.write_record(a_record(), tmp_path / "r.json")
     raw = json.loads((tmp_path / "r.json").read_text())
     (tmp_path / "r.json").write_text(json.dumps(raw | change))
     with pytest.raises(RecordError, match="is not a readable record"):
-        record.read(tmp_path / "r.json")
+        record.read_record(tmp_path / "r.json")
 
 
 def test_only_departures_from_the_recipe_make_a_variant(data_root: Path) -> None:
@@ -139,7 +139,7 @@ def test_unwritable_folder(tmp_path: Path) -> None:
 
 
 def test_records_are_plain_json(tmp_path: Path) -> None:
-    record.write(a_record(), tmp_path / "r.json")
+    record.write_record(a_record(), tmp_path / "r.json")
     raw = json.loads((tmp_path / "r.json").read_text())
     assert raw["schema"] == record.SCHEMA
     assert raw["last"] == {"epoch": 5, "correct": 900, "total": 1000}

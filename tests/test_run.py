@@ -37,7 +37,7 @@ class Shell:
         return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=300, check=False)
 
     def records(self) -> list[record.Record]:
-        found, problems = record.read_all(self.results / "records")
+        found, problems = record.read_records(self.results / "records")
         assert problems == []
         return found
 
@@ -82,11 +82,11 @@ def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
     assert "done already" not in asked.stderr
     assert [values(r)[:7] for r in train.records()] == [values(done)[:7]]
     b = composed()["backbone"]
-    model = backbones.build(b["timm"], 10, b["weights"], b["sha256"], b["arguments"])
+    model = backbones.build_backbone(b["timm"], 10, b["weights"], b["sha256"], b["arguments"])
     adapter = san.restore(model, path.with_suffix(".safetensors"))
     assert adapter.counts.trainable == done.params["trainable"]
     suite = load_suite("demo")
-    test = task_data.load(
+    test = task_data.load_split(
         suite, suite.task("digits"), "test", Path(train.places[1].removeprefix("data_root=")), "vtab", 32
     )
     batches = Batches(test, 256, Preprocess("vtab", "half"), 32, torch.device("cpu"))

@@ -114,7 +114,7 @@ def test_every_cell_composes(data_root: Path) -> None:
         (f"data={suite}/{task}", f"method={method}")
         for suite in suite_names()
         for task in load_suite(suite).tasks
-        for method in methods.names()
+        for method in methods.method_names()
     ]
     assert len(cells) == (6 + 19 + 5 + 2 + 21) * 18
     for cell in cells[::7] + cells[-18:]:  # every task, every method, with the suite's own backbone
@@ -153,12 +153,12 @@ def test_a_demo_task_brings_its_backbone_and_the_command_line_wins() -> None:
 
 
 def test_every_method_states_its_options_in_its_configuration() -> None:
-    assert {path.stem for path in (ROOT / "configs/method").glob("*.yaml")} == set(methods.names())
-    for name in methods.names():
+    assert {path.stem for path in (ROOT / "configs/method").glob("*.yaml")} == set(methods.method_names())
+    for name in methods.method_names():
         options = composed(f"method={name}")["method"]
         assert options.pop("name") == name
-        assert methods.check_options(name, options) == methods.defaults(name) == methods.check_options(name, {})
-        assert options.keys() == methods.defaults(name).keys()
+        assert methods.check_options(name, options) == methods.default_options(name) == methods.check_options(name, {})
+        assert options.keys() == methods.default_options(name).keys()
 
 
 def test_nothing_private_is_committed() -> None:

@@ -59,7 +59,7 @@ def loss_of(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 def fitting_options(method: str, model: nn.Module) -> dict[str, list[str]]:
     """Return the options without which a method has nothing to attach to: LoRA on the MLP of a ConvNeXt."""
-    low_rank = "targets" in methods.defaults(method)
+    low_rank = "targets" in methods.default_options(method)
     return {"targets": ["fc1", "fc2"]} if low_rank and family(model) == "ConvNeXt" else {}
 
 
@@ -122,7 +122,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    wanted = args.methods.split(",") if args.methods else methods.names()
+    wanted = args.methods.split(",") if args.methods else methods.method_names()
     times = measure(make_steps(args.backbone, wanted, args.batch, device), args.rounds, device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     print(

@@ -20,13 +20,13 @@ ROOT = Path(__file__).parents[2]
 
 def planning(runs: int, data: Path) -> str:
     """Plan at least that many runs of the demo suite and look up how far they are; return a line of the table."""
-    tasks, names = [f"demo/{task}" for task in load_suite("demo").tasks], methods.names()
+    tasks, names = [f"demo/{task}" for task in load_suite("demo").tasks], methods.method_names()
     seeds = range(-(-runs // (len(tasks) * len(names))))
     begin = time.perf_counter()
-    cells = plan.cells(compose.sweep(tasks, names, seeds, [f"data_root={data}", "logger=none"]))
+    cells = plan.plan_runs(compose.compose_grid(tasks, names, seeds, [f"data_root={data}", "logger=none"]))
     planned = time.perf_counter()
     for cell in cells:
-        plan.state(cell)
+        plan.run_status(cell)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     looked = time.perf_counter() - planned
     return f"| {len(cells):,} runs planned | {planned - begin:.1f} s, their states {looked:.1f} s, {peak:.2f} GiB |"
@@ -41,7 +41,7 @@ def unit(tasks: str, names: str, data: Path) -> str:
         begin = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603  (our own program)
         wall = time.perf_counter() - begin
-        done, _ = record.read_all(Path(folder) / "records")
+        done, _ = record.read_records(Path(folder) / "records")
     spent = {part: sum(r.seconds[part] for r in done) for part in ("build", "fit", "evaluate")}
     work = spent["fit"] + spent["evaluate"]
     each = f"{wall:.0f} s, of which {spent['build']:.1f} s build models and {wall - work - spent['build']:.1f} s start"

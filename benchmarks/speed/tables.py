@@ -21,20 +21,20 @@ SUITES = ("vtab", "fgvc", "gic")
 def synthetic(folder: Path, count: int) -> int:
     """Write at least `count` records of all tasks and methods with as many seeds as that takes; return how many."""
     pairs = [(load_suite(name), task) for name in SUITES for task in load_suite(name).tasks]
-    seeds = -(-count // (len(pairs) * len(methods.names())))
+    seeds = -(-count // (len(pairs) * len(methods.method_names())))
     for suite, task in pairs:
-        for method in methods.names():
+        for method in methods.method_names():
             for seed in range(seeds):
                 one = done(suite.name, task, method, suite.backbone, seed)
-                record.write(one, record.path_of(folder, suite.name, method, task, seed, one.id))
-    return len(pairs) * len(methods.names()) * seeds
+                record.write_record(one, record.record_path(folder, suite.name, method, task, seed, one.id))
+    return len(pairs) * len(methods.method_names()) * seeds
 
 
 def done(suite: str, task: str, method: str, backbone: str, seed: int) -> Record:
     """Return a record as a run leaves it, of a score that nothing has made."""
     point, names = Point(100, 7000 + seed, 10000), ("method", "norm", "head", "trainable", "total")
     return Record(
-        id=record.identity({"of": [suite, task, method, seed]}), suite=suite, task=task, method=method, seed=seed,
+        id=record.hash_identity({"of": [suite, task, method, seed]}), suite=suite, task=task, method=method, seed=seed,
         backbone=backbone, protocol="last_epoch", variant="", selected_on="last", evaluated_on="test", status="done",
         config={"precision": "bf16", "data": {"resize": "vtab", "normalise": "half"}}, weights="w",
         data={"train": "a", "evaluate": "b", "kind": "tfds"}, code={}, versions={}, device={"type": "cuda"},
@@ -52,12 +52,12 @@ def main() -> None:
         folder = Path(place)
         made = synthetic(folder / "records", count)
         begin = time.perf_counter()
-        records, _ = record.read_all(folder / "records")
+        records, _ = record.read_records(folder / "records")
         assert len(records) == made
         for name in SUITES:
             table = make_table(load_suite(name), records)
-            render.write(table, folder / "tables", name)
-            figure.draw(table, folder / "figures", name)
+            render.write_table(table, folder / "tables", name)
+            figure.draw_figure(table, folder / "figures", name)
         seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"| {made:,} records to the tables and figures of {len(SUITES)} suites | {seconds:.1f} s, {peak:.2f} GiB |")

@@ -24,9 +24,9 @@ from torchvision import datasets, transforms
 
 from san.data import pack
 from san.data.augment import Augment
-from san.data.batches import NORMALISE, Batches, Preprocess
+from san.data.batches import NORMALIZE, Batches, Preprocess
 from san.data.resize import resize
-from san.data.split import read
+from san.data.split import read_split
 
 SIDE = 224
 
@@ -47,7 +47,7 @@ def write_images(folder: Path, count: int, height: int, width: int) -> list[Path
 
 def image_folder(folder: Path, size: int, workers: int, device: torch.device) -> Callable[[], None]:
     """Return an epoch as most code bases have it."""
-    steps = [transforms.Resize((SIDE, SIDE)), transforms.ToTensor(), transforms.Normalize(*NORMALISE["half"])]
+    steps = [transforms.Resize((SIDE, SIDE)), transforms.ToTensor(), transforms.Normalize(*NORMALIZE["half"])]
     images = datasets.ImageFolder(str(folder), transforms.Compose(steps))
     loader = DataLoader(images, size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
     return lambda: use(loader, device)
@@ -73,8 +73,8 @@ def packed(
             yield path.name, int(path.parent.name), path.read_bytes() if form == "encoded" else stored
 
     if not (folder / form).exists():
-        pack.write(folder / form, examples(), {})
-    split = read(folder / form, len(paths), 10)
+        pack.write_split(folder / form, examples(), {})
+    split = read_split(folder / form, len(paths), 10)
     batches = Batches(split, size, Preprocess("vtab", "half"), SIDE, device, **options)
     return lambda: use(batches, device)
 

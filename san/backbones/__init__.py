@@ -9,7 +9,15 @@ from san.backbones.families import (
     input_size,
     input_size_of_name,
 )
-from san.backbones.load import as_bytes, build, file_sha256, find, normalisation, weights_hash, weights_key
+from san.backbones.load import (
+    as_bytes,
+    build_backbone,
+    file_sha256,
+    find_weights,
+    pretrained_normalization,
+    weights_hash,
+    weights_key,
+)
 from san.backbones.sites import Branch, Site, branches, sites
 
 __all__ = [
@@ -18,16 +26,16 @@ __all__ = [
     "as_bytes",
     "backbone_tag",
     "branches",
-    "build",
+    "build_backbone",
     "classifier_name",
     "family",
     "family_of_name",
     "file_sha256",
-    "find",
+    "find_weights",
     "head_name",
     "input_size",
     "input_size_of_name",
-    "normalisation",
+    "pretrained_normalization",
     "sites",
     "weights_hash",
     "weights_key",

@@ -25,7 +25,7 @@ def family(model: nn.Module) -> str:
     for name, kind in FAMILIES.items():
         if isinstance(model, kind):
             return name
-    raise TypeError(f"No sites are known for a {type(model).__name__}; allowed: timm's {known()}.")
+    raise TypeError(f"No sites are known for a {type(model).__name__}; allowed: timm's {supported_classes()}.")
 
 
 def family_of_name(name: str) -> str:
@@ -37,11 +37,13 @@ def family_of_name(name: str) -> str:
         raise LookupError(f"timm has no model called '{architecture}'.{hint}")
     module = timm.model_entrypoint(architecture).__module__.rpartition(".")[-1]
     if module not in MODULES:
-        raise TypeError(f"No sites are known for a {architecture} (timm.models.{module}); allowed: timm's {known()}.")
+        raise TypeError(
+            f"No sites are known for a {architecture} (timm.models.{module}); allowed: timm's {supported_classes()}."
+        )
     return MODULES[module]
 
 
-def known() -> str:
+def supported_classes() -> str:
     """Return the names of the classes that have sites."""
     return ", ".join(kind.__name__ for kind in FAMILIES.values())
 

@@ -20,7 +20,7 @@ from san.errors import WeightsError
 PACKAGED = Path(__file__).parents[1] / "weights"
 
 
-def build(
+def build_backbone(
     name: str, classes: int, weights: str, sha256: str | None = None, arguments: Mapping[str, Any] | None = None
 ) -> nn.Module:
     """Build a timm model with a fresh head of `classes` outputs and pre-trained weights everywhere else.
@@ -31,20 +31,20 @@ def build(
     """
     options = {"num_classes": classes, **(arguments or {})}
     if weights == "timm":
-        return from_hub(name, options)
+        return load_from_hub(name, options)
     if weights == "random":
         return timm.create_model(name, pretrained=False, **options)
-    path = find(weights)
+    path = find_weights(weights)
     if sha256 is not None and file_sha256(path) != sha256:
         raise WeightsError(f"{path} is corrupt: its sha256 is {file_sha256(path)}, expected {sha256}. Fetch it again.")
     if path.suffix == ".npz":
-        return from_file(name, path, options)
+        return load_npz(name, path, options)
     model = timm.create_model(name, pretrained=False, **options)
     load_backbone(model, path)
     return model
 
 
-def find(weights: str) -> Path:
+def find_weights(weights: str) -> Path:
     """Return the path of a weights file: as given, or shipped with the package."""
     candidates = [Path(weights).expanduser(), PACKAGED / weights]
     path = next((p for p in candidates if p.is_file()), None)
@@ -58,7 +58,7 @@ def find(weights: str) -> Path:
     return path
 
 
-def from_hub(name: str, options: dict[str, Any]) -> nn.Module:
+def load_from_hub(name: str, options: dict[str, Any]) -> nn.Module:
     """Load timm's weights of the tag in `name` from the local cache, or from the hub where there is a network."""
     if name not in timm.list_pretrained():
         near = difflib.get_close_matches(name, timm.list_pretrained(), n=3)
@@ -84,7 +84,7 @@ def from_hub(name: str, options: dict[str, Any]) -> nn.Module:
         ) from error
 
 
-def from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
+def load_npz(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
     """Let timm convert an original `.npz` of the Vision Transformer authors."""
     try:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options)
@@ -124,7 +124,7 @@ def weights_key(name: str, weights: str) -> str:
     """Return what identifies the weights without loading them: a tag of timm, `random`, or a file's sha256."""
     if weights in ("timm", "random"):
         return f"{weights}:{name}"
-    return file_sha256(find(weights))[:16]
+    return file_sha256(find_weights(weights))[:16]
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -143,7 +143,7 @@ def as_bytes(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
-def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pretrained_normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and standard deviation per channel that a timm tag was pre-trained with."""
     try:
         config: Any = timm.get_pretrained_cfg(name)

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 
 from san.data.split import Split
-from san.errors import lookup
+from san.errors import choose
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 CROPS = ("none", "random", "resized")
@@ -42,7 +42,7 @@ class Augment:
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        lookup(self.crop, CROPS, "augment.crop")
+        choose(self.crop, CROPS, "augment.crop")
         for name in ("flip", "jitter", "erasing", "mixup", "cutmix"):
             value = getattr(self, name)
             most = 1 if name in ("flip", "erasing") else math.inf
@@ -102,7 +102,7 @@ class Augment:
         return mixed
 
 
-PLAIN = Augment()
+NO_AUGMENTATION = Augment()
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from san.data.augment import PLAIN, Augment, Augmented
+from san.data.augment import NO_AUGMENTATION, Augment, Augmented
 from san.data.resize import RESIZE, resize
 from san.data.split import Split
-from san.errors import lookup
+from san.errors import choose
 
 # Mean and standard deviation per channel of RGB in [0, 1].
-NORMALISE: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+NORMALIZE: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-RESIDENT = 2**30  # bytes of uint8 pixels that a split may take on the device
-AHEAD = min(4, os.cpu_count() or 1)  # batches that are made while the device works on one
+DEVICE_CACHE_BYTES = 2**30  # bytes of uint8 pixels that a split may take on the device
+PREFETCH = min(4, os.cpu_count() or 1)  # batches that are made while the device works on one
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Preprocess:
     normalise: str
 
     def __post_init__(self) -> None:
-        lookup(self.resize, RESIZE, "data.resize")
-        lookup(self.normalise, NORMALISE, "data.normalise")
+        choose(self.resize, RESIZE, "data.resize")
+        choose(self.normalise, NORMALIZE, "data.normalise")
 
     def pixels(self, split: Split, rows: Iterable[int], side: int) -> NDArray[np.uint8]:
         """Return the pixels of some images of a split, uint8 `(B, side, side, 3)`."""
@@ -50,7 +50,7 @@ class Preprocess:
     def scale(self, pixels: Tensor) -> Tensor:
         """Turn uint8 `(B, H, W, 3)` into normalised float32 `(B, 3, H, W)`; the input is left alone."""
         x = pixels.permute(0, 3, 1, 2).float()
-        mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in NORMALISE[self.normalise])
+        mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in NORMALIZE[self.normalise])
         return x.div_(255).sub_(mean).div_(std)  # in place: on a CPU fresh memory costs more than the arithmetic
 
 
@@ -71,7 +71,7 @@ class Batches:
     side: int
     device: torch.device
     shuffle: torch.Generator | None = None
-    augment: Augment = PLAIN
+    augment: Augment = NO_AUGMENTATION
     classes: int = 0
     workers: int = 0
     share: tuple[int, int] = (0, 1)
@@ -110,7 +110,7 @@ class Batches:
         labels = torch.from_numpy(self.split.labels)
         rows = list(torch.split(order, self.size))
         seeds = [0] * len(rows)
-        if self.augment != PLAIN:
+        if self.augment != NO_AUGMENTATION:
             seeds = torch.randint(2**31, (count + len(rows),), generator=self.order).tolist()
         mixing, drawing = seeds[done : len(rows)], seeds[len(rows) :]
         rank, ranks = self.share
@@ -124,15 +124,15 @@ class Batches:
         """Yield the normalised images of each batch of rows; seeds: for each image, where it is augmented."""
         if self.augment.crop != "none":
             yield from self.augmented(rows, seeds)
-        elif self.shuffle is not None and len(self.split) * self.side**2 * 3 <= RESIDENT:
+        elif self.shuffle is not None and len(self.split) * self.side**2 * 3 <= DEVICE_CACHE_BYTES:
             yield from (self.preprocess.scale(self.pixels_on_device()[index.to(self.device)]) for index in rows)
         else:
-            made = ahead(lambda index: self.on_device(self.make(index)), rows)
+            made = prefetch(lambda index: self.on_device(self.make(index)), rows)
             yield from (self.preprocess.scale(pixels) for pixels in made)
 
     def augmented(self, rows: Sequence[Tensor], seeds: Sequence[int]) -> Iterator[Tensor]:
         """Yield augmented batches, from worker processes if there are any."""
-        images = Augmented(self.split, self.augment.transform(self.side, NORMALISE[self.preprocess.normalise]))
+        images = Augmented(self.split, self.augment.transform(self.side, NORMALIZE[self.preprocess.normalise]))
         keys = [[(row, seeds[row]) for row in index.tolist()] for index in rows]
         context = (
             "fork" if self.workers else None
@@ -158,17 +158,17 @@ class Batches:
         """Return the pixels of the whole split; they are made at the first call."""
         if not self.resident:
             rows = torch.split(torch.arange(len(self.split)), self.size)
-            self.resident.append(torch.cat(list(ahead(self.make, rows))).to(self.device))
+            self.resident.append(torch.cat(list(prefetch(self.make, rows))).to(self.device))
         return self.resident[0]
 
 
-def ahead(make: Callable[[Tensor], Tensor], rows: Iterable[Tensor]) -> Iterator[Tensor]:
+def prefetch(make: Callable[[Tensor], Tensor], rows: Iterable[Tensor]) -> Iterator[Tensor]:
     """Yield `make(r)` for each of `rows` in order, the next ones under way in threads (decoding lets go of the GIL)."""
-    with ThreadPoolExecutor(AHEAD) as pool:
+    with ThreadPoolExecutor(PREFETCH) as pool:
         waiting: deque[Future[Tensor]] = deque()
         for index in rows:
             waiting.append(pool.submit(make, index))
-            if len(waiting) > AHEAD:
+            if len(waiting) > PREFETCH:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -6,26 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from san.data.resize import RESIZE
-from san.errors import lookup
+from san.errors import choose
 from san.tasks import Task
 
 SYNSET = re.compile(r"n\d{8}")
 
 
-def form_of(task: Task, resize: str, side: int) -> str:
+def storage_format(task: Task, resize: str, side: int) -> str:
     """Return a task's packed form: the smallest from which the model gets the same pixels.
 
     `native` (small images of one size), `encoded` (the files, for random crops), or a resize and a side, `vtab-224`.
     """
-    lookup(resize, RESIZE, "resize")
+    choose(resize, RESIZE, "resize")
     if task.facts.get("native"):
         return "native"
     return "encoded" if task.storage == "encoded" else f"{resize}-{side}"
 
 
-def home_of(task: Task, root: Path, resize: str, side: int) -> Path:
+def packed_dir(task: Task, root: Path, resize: str, side: int) -> Path:
     """Return the folder of a task's splits below `root`."""
-    return root / task.suite / task.name / form_of(task, resize, side)
+    return root / task.suite / task.name / storage_format(task, resize, side)
 
 
 def packed_bytes(task: Task, side: int) -> int | None:
@@ -36,7 +36,7 @@ def packed_bytes(task: Task, side: int) -> int | None:
     return sum(task.splits.values()) * 3 * int(task.facts.get("native", side)) ** 2
 
 
-def expected(task: Task, source: Mapping[str, Any], part: str) -> int:
+def expected_count(task: Task, source: Mapping[str, Any], part: str) -> int:
     """Return how many images a split must have in the layout that its source has."""
     sizes = task.facts[source["layout"]] if source.get("layout") else task.splits
     return int(sizes[part])
@@ -48,7 +48,7 @@ def folder_name(class_name: str) -> str:
     return word if SYNSET.fullmatch(word) else class_name
 
 
-def other_names(task: Task, names: Sequence[str]) -> str:
+def class_name_mismatch(task: Task, names: Sequence[str]) -> str:
     """Say how a source's class names differ from the row's, or nothing; numbers are no names."""
     known, found = [folder_name(name) for name in task.classes], [folder_name(str(name)) for name in names]
     if not found:

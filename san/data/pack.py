@@ -28,24 +28,24 @@ KEYS = {"version", "source", "count", "shape", "classes", "pixels", "labels", "i
 Example = tuple[str, int, NDArray[np.uint8] | bytes]  # id, label, image (H, W, 3) or the bytes of its file
 
 
-def sha(data: bytes | memoryview) -> str:
+def sha256_16(data: bytes | memoryview) -> str:
     """Return 16 hex digits of a sha256."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def fingerprint(manifest: dict[str, Any]) -> str:
     """Return 16 hex digits over the digests of images, labels and ids: equal for equal data, however it was made."""
-    return sha(json.dumps([manifest["shape"], manifest["pixels"], manifest["labels"], manifest["ids"]]).encode())
+    return sha256_16(json.dumps([manifest["shape"], manifest["pixels"], manifest["labels"], manifest["ids"]]).encode())
 
 
 def labels_digest(labels: NDArray[np.int64]) -> str:
     """Return the digest of labels in their order."""
-    return sha(np.ascontiguousarray(labels).astype("<i8").data)
+    return sha256_16(np.ascontiguousarray(labels).astype("<i8").data)
 
 
 def ids_digest(ids: Sequence[str]) -> str:
     """Return the digest of ids in their order, joined by newlines."""
-    return sha("\n".join(ids).encode())
+    return sha256_16("\n".join(ids).encode())
 
 
 def pixels_digest(folder: Path) -> str:
@@ -60,7 +60,7 @@ def pixels_digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def write(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> dict[str, Any]:
+def write_split(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> dict[str, Any]:
     """Write one split so that it is there whole or not at all; return its manifest. `source` says how it was made.
 
     The examples are read once and never held. Raises OSError where the folder cannot be written, ValueError where the
@@ -68,16 +68,16 @@ def write(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> 
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished, lock = begin(folder)
+        unfinished, lock = create_staging_dir(folder)
     except OSError as error:
         text = f"{folder.parent} cannot be written ({error.strerror}). Choose another data_root (--root of the scripts)"
         raise OSError(error.errno, text) from None
     try:
-        manifest = {"version": VERSION, "source": source, **fill(unfinished, examples)}
+        manifest = {"version": VERSION, "source": source, **write_arrays(unfinished, examples)}
         manifest["digest"] = fingerprint(manifest)
         (unfinished / "manifest.json").write_text(json.dumps(manifest, indent=1))
         unfinished.chmod(0o755)
-        put(unfinished, folder, manifest)
+        publish(unfinished, folder, manifest)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             text = f"The disk is full ({error.strerror}): nothing was kept of {folder}. Make room, run again"
@@ -89,7 +89,7 @@ def write(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> 
     return manifest
 
 
-def begin(folder: Path) -> tuple[Path, int]:
+def create_staging_dir(folder: Path) -> tuple[Path, int]:
     """Make an empty folder beside `folder`, locked as long as this process lives; take away those of killed ones."""
     for path in folder.parent.glob(f".{folder.name}-*"):
         with contextlib.suppress(OSError), locked(path):
@@ -115,7 +115,7 @@ def locked(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def fill(folder: Path, examples: Iterable[Example]) -> dict[str, Any]:
+def write_arrays(folder: Path, examples: Iterable[Example]) -> dict[str, Any]:
     """Write images, labels and ids; return counts and digests."""
     ids: list[str] = []
     classes: list[int] = []
@@ -164,7 +164,7 @@ def begin_array(file: BinaryIO, shape: tuple[int, ...]) -> None:
     file.write(prefix + (HEADER - 10).to_bytes(2, "little") + said.ljust(HEADER - 11) + b"\n")
 
 
-def put(new: Path, folder: Path, manifest: dict[str, Any]) -> None:
+def publish(new: Path, folder: Path, manifest: dict[str, Any]) -> None:
     """Rename `new` to `folder`; what was there goes, unless another process has just put the same there."""
     while True:
         try:
@@ -173,7 +173,7 @@ def put(new: Path, folder: Path, manifest: dict[str, Any]) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        if manifest_of(folder) == json.loads(json.dumps(manifest)):
+        if read_manifest(folder) == json.loads(json.dumps(manifest)):
             return
         with contextlib.suppress(FileNotFoundError):  # another process took it away first
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)) / "old"
@@ -181,12 +181,12 @@ def put(new: Path, folder: Path, manifest: dict[str, Any]) -> None:
             shutil.rmtree(old.parent, ignore_errors=True)
 
 
-def share_images(folder: Path, other: Path) -> bool:
+def hardlink_images(folder: Path, other: Path) -> bool:
     """Make one file of the images of two splits where they are equal, that of `folder`; return whether they are.
 
     Another task of the same images then costs no space. Where the file system has no hard links both are kept.
     """
-    mine, theirs = manifest_of(folder), manifest_of(other)
+    mine, theirs = read_manifest(folder), read_manifest(other)
     if mine is None or theirs is None or any(mine[key] != theirs[key] for key in ("pixels", "shape", "count")):
         return False
     spare = other / f".images-{os.getpid()}.npy"
@@ -196,7 +196,7 @@ def share_images(folder: Path, other: Path) -> bool:
     return True
 
 
-def manifest_of(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a packed split, or None where there is none of this version."""
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())

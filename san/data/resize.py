@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
-from san.errors import lookup
+from san.errors import choose
 
 Pixels = NDArray[np.uint8]
 
@@ -74,7 +74,7 @@ def resize(images: Sequence[Pixels], name: str, side: int) -> Pixels:
     Images of the wanted size are taken as they are by the two that squash, and by `ssf`. Raises LookupError on an
     unknown name.
     """
-    change = RESIZE[lookup(name, RESIZE, "data.resize")]
+    change = RESIZE[choose(name, RESIZE, "data.resize")]
     out = np.empty((len(images), side, side, 3), np.uint8)
     for i, image in enumerate(images):
         as_it_is = image.shape[:2] == (side, side) and not name.startswith("crop")

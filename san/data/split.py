@@ -31,10 +31,10 @@ class Images:
     def __getitem__(self, i: int) -> NDArray[np.uint8]:
         if self.offsets is None:
             return np.array(self.data[i])
-        return decode(self.data[self.offsets[i] : self.offsets[i + 1]].tobytes())
+        return decode_image(self.data[self.offsets[i] : self.offsets[i + 1]].tobytes())
 
 
-def decode(data: bytes) -> NDArray[np.uint8]:
+def decode_image(data: bytes) -> NDArray[np.uint8]:
     """Decode an image file to uint8 `(H, W, 3)`; one channel is repeated. Raises OSError where it cannot be."""
     with Image.open(io.BytesIO(data)) as image:
         if image.mode.startswith("I") or image.mode == "F":
@@ -78,14 +78,14 @@ class Split:
         return self.parts[part][i - int(self.starts[part])]
 
 
-def read(folder: Path, expected: int, classes: int, full: bool = False) -> Split:
+def read_split(folder: Path, expected: int, classes: int, full: bool = False) -> Split:
     """Map a packed split; nothing is copied until an image is taken.
 
     expected: the number of images the task's row states; classes: labels must lie in [0, classes).
     What a user may overrule (another number of images than the row's) goes into `problems`; what cannot be trained on
     at all raises ValueError that names the folder. full: read all pixels, not only where the files look touched.
     """
-    manifest = pack.manifest_of(folder)
+    manifest = pack.read_manifest(folder)
     again = "Delete it and prepare the task again."
     if not folder.is_dir():
         raise ValueError(f"{folder} is not there: its preparation did not end. Run the same preparation again.")
@@ -113,13 +113,13 @@ def read(folder: Path, expected: int, classes: int, full: bool = False) -> Split
         raise ValueError(f"{folder} has labels {span}; 0..{classes - 1} are allowed. {again}")
     same = pack.labels_digest(labels) == manifest["labels"] and pack.ids_digest(ids) == manifest["ids"]
     same = same and manifest["classes"] == np.bincount(labels).tolist()
-    if not same or not pixels_proved(folder, manifest, full) or pack.fingerprint(manifest) != manifest["digest"]:
+    if not same or not pixels_verified(folder, manifest, full) or pack.fingerprint(manifest) != manifest["digest"]:
         raise ValueError(f"{folder} does not match its manifest's digests. {again}")
     problems = [] if len(ids) == expected else [f"{folder} has {len(ids)} images; {expected} are expected"]
     return Split((found,), labels, ids, manifest["digest"], (manifest["source"],), tuple(problems))
 
 
-def pixels_proved(folder: Path, manifest: dict[str, Any], full: bool) -> bool:
+def pixels_verified(folder: Path, manifest: dict[str, Any], full: bool) -> bool:
     """Return whether the images match the manifest: by size and time if they were compared before, else in full."""
     files = [folder / name for name in ("images.npy", "offsets.npy") if (folder / name).exists()]
     seen = {"pixels": manifest["pixels"], "files": [[f.stat().st_size, f.stat().st_mtime_ns] for f in files]}
@@ -140,7 +140,7 @@ def pixels_proved(folder: Path, manifest: dict[str, Any], full: bool) -> bool:
     return True
 
 
-def join(splits: Sequence[Split]) -> Split:
+def join_splits(splits: Sequence[Split]) -> Split:
     """Join splits in order, as `train+val`; one split is returned as it is."""
     if len(splits) == 1:
         return splits[0]

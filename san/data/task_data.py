@@ -6,22 +6,22 @@ from functools import cache
 from pathlib import Path
 
 from san.data import verify
-from san.data.layout import home_of, packed_bytes
+from san.data.layout import packed_bytes, packed_dir
 from san.data.pack import ids_digest
 from san.data.prepare import demo
-from san.data.prepare.pack_task import prepare
+from san.data.prepare.pack_task import pack_splits
 from san.data.prepare.sources import Source, folders
 from san.data.prepare.sources.files import other_files
-from san.data.split import Split, join
+from san.data.split import Split, join_splits
 from san.errors import NotPreparedError
 from san.tasks import Suite, Task
 
-OWN = "folder"
+CUSTOM = "folder"
 log = logging.getLogger(__name__)
 
 
 @cache
-def own_source(root: str) -> Source:
+def folder_source(root: str) -> Source:
     """Look through a user's folder, once in a process."""
     path = Path(root).expanduser()
     if not path.is_dir():
@@ -38,19 +38,19 @@ def own_source(root: str) -> Source:
     return source
 
 
-def own_suite(root: str) -> Suite:
+def folder_suite(root: str) -> Suite:
     """Return a suite of one task, a user's folder of images: `train/CLASS/` with `val/` and `test/`, or `CLASS/` alone.
 
     Raises ValueError that says what is allowed where the folder is neither.
     """
-    source, path = own_source(root), Path(root).expanduser().resolve()
+    source, path = folder_source(root), Path(root).expanduser().resolve()
     sizes = {part: source.count(part) for part in source.parts}
     name = f"{path.name}-{ids_digest([str(path)])[:6]}"  # two folders may have the same last name
-    task = Task(OWN, name, path.name, "own", tuple(source.names or ()), sizes, "encoded", {"root": root})
-    return Suite(OWN, "Own images", "", "", "", "", 0, (), (), {name: task})
+    task = Task(CUSTOM, name, path.name, "own", tuple(source.names or ()), sizes, "encoded", {"root": root})
+    return Suite(CUSTOM, "Own images", "", "", "", "", 0, (), (), {name: task})
 
 
-def load(suite: Suite, task: Task, split: str, root: Path, resize: str, side: int, force: bool = False) -> Split:
+def load_split(suite: Suite, task: Task, split: str, root: Path, resize: str, side: int, force: bool = False) -> Split:
     """Return a split of a task (`train`, `val`, `test`, or a sum such as `train+val`) from `root`.
 
     resize, side: what the run will ask for; a task that is packed at another resize or side is not used.
@@ -59,16 +59,16 @@ def load(suite: Suite, task: Task, split: str, root: Path, resize: str, side: in
     that says what to run where the task is not prepared, ValueError where the packed data is not what it should be.
     """
     task.parts(split)
-    home = home_of(task, root, resize, side)
+    home = packed_dir(task, root, resize, side)
     if suite.name == "demo":
-        demo.prepare(suite, task, home)
-    if suite.name == OWN:
-        source = own_source(task.facts["root"])
-        prepare(suite, task, source, root, resize, side, force=False, progress=lambda examples, *_: examples)
+        demo.pack_demo(suite, task, home)
+    if suite.name == CUSTOM:
+        source = folder_source(task.facts["root"])
+        pack_splits(suite, task, source, root, resize, side, force=False, progress=lambda examples, *_: examples)
     if not home.is_dir():
         raise NotPreparedError(not_prepared(task, root, resize, side), packed_bytes(task, side))
-    verify.one_source(task, home)
-    found = join([verify.load_part(task, home, part) for part in verify.parts_of(task, home, split)])
+    verify.check_single_source(task, home)
+    found = join_splits([verify.load_part(task, home, part) for part in verify.parts_of(task, home, split)])
     member = verify.membership(task, home)
     problems = (*found.problems, *([f"{home}: {member.text}"] if member.good is False else []))
     if problems and not force:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from san.data import pack
-from san.data.layout import expected, other_names
-from san.data.split import Split, read
+from san.data.layout import class_name_mismatch, expected_count
+from san.data.split import Split, read_split
 from san.tasks import Task
 
 UNBALANCED = ("folder", "robustness")  # whose test images need not have all classes
@@ -30,7 +30,7 @@ def parts_of(task: Task, home: Path, split: str) -> list[str]:
     The official layout of a fine-grained set has no val: it is in `train`. Raises LookupError where nothing is left.
     """
     parts = task.parts(split)
-    manifest = pack.manifest_of(home / "train")
+    manifest = pack.read_manifest(home / "train")
     layout: Any = manifest["source"].get("layout") if manifest else None
     kept = parts if layout is None else [part for part in parts if part in task.facts[layout]]
     if not kept:
@@ -43,36 +43,36 @@ def parts_of(task: Task, home: Path, split: str) -> list[str]:
 
 def load_part(task: Task, home: Path, part: str, full: bool = False) -> Split:
     """Open a stored split, checked as `san.data.split.read` says, and by the names of its classes."""
-    source = (pack.manifest_of(home / part) or {}).get("source", {})
-    split = read(home / part, expected(task, source, part), len(task.classes), full)
+    source = (pack.read_manifest(home / part) or {}).get("source", {})
+    split = read_split(home / part, expected_count(task, source, part), len(task.classes), full)
     problems = list(split.problems)
-    if odd := other_names(task, source.get("names") or ()):
+    if odd := class_name_mismatch(task, source.get("names") or ()):
         problems.append(f"{home / part}: {odd}")
     wanted = task.facts.get("restrict", len(task.classes))
     if part == "test" and "restrict" in task.facts and (found := len(np.unique(split.labels))) != wanted:
         problems.append(f"{home / part} has images of {found} classes; {wanted} are expected")
-    if (missing := uncovered(task, part, split)) is not None:
+    if (missing := missing_classes(task, part, split)) is not None:
         problems.append(f"{home / part} {missing}")
     if repeated := len(split.ids) - len(set(split.ids)):
         problems.append(f"{home / part} has {repeated} images twice")
     return replace(split, problems=tuple(problems))
 
 
-def uncovered(task: Task, part: str, split: Split) -> str | None:
+def missing_classes(task: Task, part: str, split: Split) -> str | None:
     """Say which classes a benchmark's split cannot lack: test images have all, training images half at least.
 
     Nothing is asked of val: 200 images cannot have all of Sun397's classes.
     """
-    absent = int((held(task, split) == 0).sum())
+    absent = int((class_counts(task, split) == 0).sum())
     most = 0 if part == "test" else len(task.classes) // 2
     if task.suite in UNBALANCED or part == "val" or absent <= most:
         return None
     return f"has no images of {absent} of {len(task.classes)} classes; at most {most} may be absent"
 
 
-def one_source(task: Task, home: Path) -> None:
+def check_single_source(task: Task, home: Path) -> None:
     """Raise ValueError where splits come from different sources: what one trains on the other may test on."""
-    manifests = {part: pack.manifest_of(home / part) for part in task.splits}
+    manifests = {part: pack.read_manifest(home / part) for part in task.splits}
     sources = {part: m["source"] for part, m in manifests.items() if m is not None}
     kinds = {part: [s.get(key) for key in ("made_by", "builder", "layout")] for part, s in sources.items()}
     if len({str(kind) for kind in kinds.values()}) > 1:
@@ -83,7 +83,7 @@ def one_source(task: Task, home: Path) -> None:
 def membership(task: Task, home: Path) -> Finding:
     """Compare the ids of train and val with those that define the benchmark, where they are known and kept."""
     wanted = task.facts.get("ids")
-    manifests = [pack.manifest_of(home / part) for part in ("train", "val")]
+    manifests = [pack.read_manifest(home / part) for part in ("train", "val")]
     kept = all(m is not None and m["source"].get("ids") == "upstream" for m in manifests)
     if wanted is None or not kept:
         why = "no digest of its ids is known" if wanted is None else "this source keeps no ids of the benchmark's"
@@ -100,7 +100,7 @@ def verify(task: Task, home: Path) -> list[Finding]:
     findings = []
     splits: dict[str, Split] = {}
     try:
-        one_source(task, home)
+        check_single_source(task, home)
     except ValueError as error:
         findings.append(Finding(False, str(error)))
     for part in parts_of(task, home, "+".join(task.splits)):
@@ -110,23 +110,23 @@ def verify(task: Task, home: Path) -> list[Finding]:
             findings.append(Finding(False, str(error)))
             continue
         findings += [Finding(False, problem) for problem in splits[part].problems]
-        findings.append(Finding(True, about(task, part, splits[part])))
+        findings.append(Finding(True, describe_split(task, part, splits[part])))
     if {"train", "val"} <= splits.keys():
         findings.append(membership(task, home))
     findings += overlaps(splits)
     return findings
 
 
-def about(task: Task, part: str, split: Split) -> str:
+def describe_split(task: Task, part: str, split: Split) -> str:
     """Say what a split holds."""
-    numbers = held(task, split)
+    numbers = class_counts(task, split)
     return (
         f"{part}: {len(split)} images, {np.count_nonzero(numbers)} of {len(numbers)} classes, "
         f"{numbers.min()} to {numbers.max()} images a class, from {split.made_by}, digest {split.fingerprint}"
     )
 
 
-def held(task: Task, split: Split) -> NDArray[np.int64]:
+def class_counts(task: Task, split: Split) -> NDArray[np.int64]:
     """Return how many images each class has in a split."""
     return np.bincount(split.labels, minlength=len(task.classes))
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from san.errors import lookup
+from san.errors import choose
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class Bottleneck(nn.Module):
         if width < 1 or not 0 <= dropout < 1:
             allowed = "a width of 1 or more, a dropout from 0 to below 1"
             raise ValueError(f"width came as {width}, dropout as {dropout}; allowed: {allowed}.")
-        self.act = ACTIVATIONS[lookup(activation, ACTIVATIONS, "activation")]
+        self.act = ACTIVATIONS[choose(activation, ACTIVATIONS, "activation")]
         self.axis = axis
         self.down = nn.Linear(channels, width, bias=bias, dtype=like.dtype, device=like.device)
         self.up = nn.Linear(width, channels, bias=bias, dtype=like.dtype, device=like.device)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.errors import lookup
+from san.errors import choose
 from san.layers.scaled_op import scaled_op
 
 SLICES = ("q", "k", "v")
@@ -25,7 +25,7 @@ DROPOUT_AT = ("between", "input")
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LowRankConfig:
     """Settings of an update. dropout_at: on what A reads (`input`), or `between` A and B."""
 
     rank: int
@@ -34,13 +34,13 @@ class LowRank:
     dropout_at: str
 
     def __post_init__(self) -> None:
-        lookup(self.dropout_at, DROPOUT_AT, "dropout_at")
+        choose(self.dropout_at, DROPOUT_AT, "dropout_at")
         if self.rank < 1 or not 0 <= self.dropout < 1:
             allowed = "a rank of 1 or more, a dropout from 0 to below 1"
             raise ValueError(f"rank came as {self.rank}, dropout as {self.dropout}; allowed: {allowed}.")
 
 
-def factor(rank: int, scale: float, alpha: float | None) -> float:
+def scaling(rank: int, scale: float, alpha: float | None) -> float:
     """Return the factor of B A: `scale`, or alpha / rank where alpha is given; raise ValueError where both are."""
     if alpha is None:
         return scale
@@ -55,7 +55,7 @@ class LowRankLinear(nn.Linear):
     starts: where each slice begins; size: its outputs. lora_a: `(slices, rank, I)`; lora_b: `(slices, size, rank)`.
     """
 
-    def __init__(self, base: nn.Linear, starts: Sequence[int], size: int, update: LowRank) -> None:
+    def __init__(self, base: nn.Linear, starts: Sequence[int], size: int, update: LowRankConfig) -> None:
         super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
         self.starts, self.size, self.factor = tuple(starts), size, update.scale
@@ -133,7 +133,7 @@ class LowRankLinear(nn.Linear):
         return norms[0].to(self.weight.dtype), norms[1].to(self.weight.dtype)
 
 
-def refuses(family: str, options: Mapping[str, Any]) -> str | None:
+def incompatibility(family: str, options: Mapping[str, Any]) -> str | None:
     """Refuse targets in an attention that is not there."""
     absent = [target for target in options["targets"] if target in TARGETS and target not in ("fc1", "fc2")]
     if family != "ConvNeXt" or not absent:
@@ -148,7 +148,7 @@ def find_targets(sites: Sequence[Site], targets: Sequence[str]) -> Mapping[str, 
     ValueError on both kinds at once, on none, and on one that this backbone does not have as a linear layer.
     """
     for target in targets:
-        lookup(target, TARGETS, "target")
+        choose(target, TARGETS, "target")
     if not targets or ("qkv" in targets and set(targets) & set(SLICES)):
         raise ValueError(f"targets came as {list(targets)}; allowed: some; qkv or slices of it, not both.")
     linears = {site.name: site for site in sites if site.kind == "linear" and site.part == "block"}

@@ -29,13 +29,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.errors import lookup
+from san.errors import choose
 
 QKV_ANTERIORS = ("patch", "preceding")
 PROJ_ANTERIORS = ("none", "v", "qkv")
 
 
-class Propagated(nn.Module):
+class PropagatedScale(nn.Module):
     """Gives p `(inputs,)` from the anterior site's scale `(channels,)`, which may be shared with that site."""
 
     def __init__(self, scale: nn.Parameter, site: Site, recalibrate: bool, interpolate: bool) -> None:
@@ -59,17 +59,17 @@ class Propagated(nn.Module):
 
 def check_anteriors(qkv_anterior: str, proj_anterior: str) -> None:
     """Raise LookupError on a choice that does not exist."""
-    lookup(qkv_anterior, QKV_ANTERIORS, "qkv_anterior")
-    lookup(proj_anterior, PROJ_ANTERIORS, "proj_anterior")
+    choose(qkv_anterior, QKV_ANTERIORS, "qkv_anterior")
+    choose(proj_anterior, PROJ_ANTERIORS, "proj_anterior")
 
 
 def propagate(
     site: Site, scales: Mapping[str, nn.Parameter], qkv_anterior: str, proj_anterior: str, recalibrate: bool = False
-) -> Propagated | None:
+) -> PropagatedScale | None:
     """Return what gives p at a site, from the scales of the sites before it by name; None where nothing reaches it."""
     if site.opening is not None and qkv_anterior == "patch":
-        return Propagated(scales[site.opening], site, recalibrate, interpolate=False)
+        return PropagatedScale(scales[site.opening], site, recalibrate, interpolate=False)
     reads_attention = site.name.endswith("attn.proj")
     if site.anterior is None or (reads_attention and proj_anterior == "none"):
         return None
-    return Propagated(scales[site.anterior], site, recalibrate, reads_attention and proj_anterior == "qkv")
+    return PropagatedScale(scales[site.anterior], site, recalibrate, reads_attention and proj_anterior == "qkv")

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from san.layers.scaled_op import Conv, along, fold, folded_bias, scaled_op
+from san.layers.scaled_op import Conv, broadcast_channels, fold_bias, fold_weight, scaled_op
 
 
-class Scales(nn.Module):
+class ScaleMixin(nn.Module):
     """What scaled layers share: perhaps a trained `scale` and `shift`, perhaps `pre`, which gives the input scale."""
 
     scale: nn.Parameter | None
@@ -52,14 +52,14 @@ class Scales(nn.Module):
         return None if self.pre is None else self.pre()
 
 
-def fill(plain: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+def with_parameters(plain: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     """Give a plain layer, made on the meta device, its folded tensors."""
     plain.weight = nn.Parameter(weight.detach().clone())
     plain.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
     return plain
 
 
-class ScaledLinear(nn.Linear, Scales):
+class ScaledLinear(nn.Linear, ScaleMixin):
     """An `nn.Linear` under scales; its own weight and bias are shared with `base` and stay as they are."""
 
     def __init__(self, base: nn.Linear, scale: bool = True, shift: bool = False, pre: nn.Module | None = None) -> None:
@@ -73,16 +73,16 @@ class ScaledLinear(nn.Linear, Scales):
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
-        weight = fold(self.weight, self.scale, self.input_scale())
+        weight = fold_weight(self.weight, self.scale, self.input_scale())
         plain = nn.Linear(self.in_features, self.out_features, device="meta")
-        return fill(plain, weight, folded_bias(self.bias, self.scale, self.shift))
+        return with_parameters(plain, weight, fold_bias(self.bias, self.scale, self.shift))
 
 
-class ScaledConv2d(nn.Conv2d, Scales):
+class ScaledConv2d(nn.Conv2d, ScaleMixin):
     """An `nn.Conv2d` under scales, on `(N, I, H, W)`."""
 
     def __init__(self, base: nn.Conv2d, scale: bool = True, shift: bool = False, pre: nn.Module | None = None) -> None:
-        super().__init__(**bare_conv(base), bias=base.bias is not None, device="meta")
+        super().__init__(**conv_kwargs(base), bias=base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
         self.add_scales(base.out_channels, base.weight, scale, shift, pre)
 
@@ -93,17 +93,19 @@ class ScaledConv2d(nn.Conv2d, Scales):
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
-        weight = fold(self.weight, self.scale, self.input_scale(), self.groups)
-        return fill(nn.Conv2d(**bare_conv(self), device="meta"), weight, folded_bias(self.bias, self.scale, self.shift))
+        weight = fold_weight(self.weight, self.scale, self.input_scale(), self.groups)
+        return with_parameters(
+            nn.Conv2d(**conv_kwargs(self), device="meta"), weight, fold_bias(self.bias, self.scale, self.shift)
+        )
 
 
-def bare_conv(like: nn.Conv2d) -> dict[str, Any]:
+def conv_kwargs(like: nn.Conv2d) -> dict[str, Any]:
     """Return the constructor arguments of a convolution."""
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
     return {name: getattr(like, name) for name in names}
 
 
-class ScaledNorm(nn.LayerNorm, Scales):
+class ScaledNorm(nn.LayerNorm, ScaleMixin):
     """An `nn.LayerNorm` over the channels under a scale and shift, folded into its own affine: no extra pass."""
 
     def __init__(self, base: nn.LayerNorm, axis: int, scale: bool = True, shift: bool = True) -> None:
@@ -115,7 +117,7 @@ class ScaledNorm(nn.LayerNorm, Scales):
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)`, or `(N, C, H, W)` where the axis is 1, to the same."""
         weight = self.weight if self.scale is None else self.weight * self.scale
-        bias = folded_bias(self.bias, self.scale, self.shift)
+        bias = fold_bias(self.bias, self.scale, self.shift)
         y = F.layer_norm(x.movedim(self.axis, -1), self.normalized_shape, weight, bias, self.eps)
         return y.movedim(-1, self.axis)
 
@@ -123,10 +125,10 @@ class ScaledNorm(nn.LayerNorm, Scales):
         """Return the plain layer that computes the same."""
         plain = self.stock(self.normalized_shape, eps=self.eps)
         weight = self.weight if self.scale is None else self.weight * self.scale
-        return fill(plain, weight, folded_bias(self.bias, self.scale, self.shift))
+        return with_parameters(plain, weight, fold_bias(self.bias, self.scale, self.shift))
 
 
-class ScaledStream(nn.Identity, Scales):
+class ScaledStream(nn.Identity, ScaleMixin):
     """Scale and shift of a residual stream, where no layer is that they could be folded into.
 
     What makes the stream has to take them in when they are merged.
@@ -139,7 +141,7 @@ class ScaledStream(nn.Identity, Scales):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)`, or `(N, C, H, W)` where the axis is 1, to the same."""
-        return x * along(self.affine()[0], self.axis) + along(self.affine()[1], self.axis)
+        return x * broadcast_channels(self.affine()[0], self.axis) + broadcast_channels(self.affine()[1], self.axis)
 
     def merged(self) -> nn.Module:
         """Return what is left when the stream has taken in scale and shift; raise ValueError where it cannot."""
@@ -149,13 +151,13 @@ class ScaledStream(nn.Identity, Scales):
 
     def settle(self, model: nn.Module) -> None:
         """Let the layers that make the stream, plain ones by now, take in scale and shift."""
-        scale_stream(model, *self.affine())
+        fold_into_last_stage(model, *self.affine())
 
 
 Scaled = ScaledLinear | ScaledConv2d | ScaledNorm
 
 
-def scaled(
+def scale_layer(
     base: nn.Module, scale: bool = True, shift: bool = False, pre: nn.Module | None = None, axis: int = -1
 ) -> Scaled:
     """Return the scaled form of a stock layer whose output channels are on `axis`; `pre` gives the input scale, if any.
@@ -172,7 +174,7 @@ def scaled(
 
 
 @torch.no_grad()
-def scale_stream(model: nn.Module, scale: Tensor, shift: Tensor) -> None:
+def fold_into_last_stage(model: nn.Module, scale: Tensor, shift: Tensor) -> None:
     """Make the last stage of a plain ConvNeXt compute scale * x + shift in place of its output x; both `(C,)`.
 
     The scale enters with the stage's downsampling and with all that its blocks add, and is taken out again before the

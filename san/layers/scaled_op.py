@@ -24,18 +24,18 @@ def nonzero(scale: Tensor) -> Tensor:
     return torch.where(scale == 0, torch.full_like(scale, TINY.get(scale.dtype, 1e-6)), scale)
 
 
-def over_channels(product: Tensor, axis: int) -> Tensor:
+def sum_except_channels(product: Tensor, axis: int) -> Tensor:
     """Sum over all axes but `axis`, in float32 at least."""
     axes = [i for i in range(product.ndim) if i != axis % product.ndim]
     return product.sum(axes, dtype=torch.promote_types(product.dtype, torch.float32))
 
 
-def along(scale: Tensor, axis: int) -> Tensor:
+def broadcast_channels(scale: Tensor, axis: int) -> Tensor:
     """View `(C,)` so that it multiplies channels on axis -1, or on axis 1 of `(N, C, H, W)`."""
     return scale if axis == -1 else scale.view(-1, 1, 1)
 
 
-def fold(weight: Tensor, scale: Tensor | None, pre: Tensor | None, groups: int = 1) -> Tensor:
+def fold_weight(weight: Tensor, scale: Tensor | None, pre: Tensor | None, groups: int = 1) -> Tensor:
     """Return diag(scale) W diag(pre) for `(O, I / groups, ...)`; each group of outputs reads its own part of `pre`."""
     rest = [1] * (weight.ndim - 2)
     if scale is not None:
@@ -71,8 +71,8 @@ class ScaledFunction(torch.autograd.Function):
         p = None if pre is None else nonzero(pre)
         with torch.autocast(kind, enabled=False):  # the update is added before anything is rounded
             updated = weight if down is None or up is None else torch.addmm(weight, up, down)
-        folded = fold(updated, s, p, conv.groups if conv else 1).to(dtype)
-        offset = folded_bias(bias, s, shift)
+        folded = fold_weight(updated, s, p, conv.groups if conv else 1).to(dtype)
+        offset = fold_bias(bias, s, shift)
         x, offset = x.to(dtype), None if offset is None else offset.to(dtype)
         y = F.conv2d(x, folded, offset, *conv) if conv else F.linear(x, folded, offset)
         _, _, _, needs_scale, _, needs_pre, needs_update, _, _ = ctx.needs_input_grad
@@ -91,12 +91,12 @@ class ScaledFunction(torch.autograd.Function):
         dx = ds = dp = dd = du = None
         if needs_x or needs_pre:
             dx = conv2d_input(ctx.shape, folded, dy, *conv) if conv else dy @ folded  # type: ignore[no-untyped-call]
-        dt = over_channels(dy, axis) if needs_shift else None
+        dt = sum_except_channels(dy, axis) if needs_shift else None
         if needs_scale:
-            unshifted = y.to(s.dtype) if shift is None else y - along(shift, axis)
-            ds = over_channels(dy * unshifted, axis) / s
+            unshifted = y.to(s.dtype) if shift is None else y - broadcast_channels(shift, axis)
+            ds = sum_except_channels(dy * unshifted, axis) / s
         if needs_pre and dx is not None:
-            dp = over_channels(dx * x.to(p.dtype), axis) / p
+            dp = sum_except_channels(dx * x.to(p.dtype), axis) / p
         if needs_update:
             dd, du = update_gradients(x.flatten(0, -2), dy.flatten(0, -2), down, up, s, p)
         return dx if needs_x else None, None, None, ds, dt, dp, dd, du, None
@@ -112,7 +112,7 @@ def update_gradients(
     return dd if p is None else dd * p, du if s is None else du * s[:, None]
 
 
-def folded_bias(bias: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
+def fold_bias(bias: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
     """Return s * b + t, None where there is neither a bias nor a shift."""
     if bias is None:
         return shift

@@ -9,7 +9,7 @@ model computing what it computed, or says so in its docstring. A layer that can 
 whose default is None takes a number or None. A module may also have
 
     PRESETS: Mapping[str, Mapping[str, Any]]    names under which it is offered, with other defaults for its options
-    refuses(family: str, options) -> str | None     why it makes no sense on a family of backbones, None where it does
+    incompatibility(family: str, options) -> str | None     why it makes no sense on a family of backbones, or None
 
 `import san.methods.<name>` is all the registration there is.
 """
@@ -25,10 +25,10 @@ from typing import Any
 from torch import nn
 
 from san.backbones import Site
-from san.errors import lookup
+from san.errors import choose
 
 
-def offered() -> dict[str, tuple[ModuleType, Mapping[str, Any]]]:
+def discover_methods() -> dict[str, tuple[ModuleType, Mapping[str, Any]]]:
     """Return all methods by name: the module, and the defaults that its presets change."""
     found: dict[str, tuple[ModuleType, Mapping[str, Any]]] = {}
     for info in pkgutil.iter_modules(__path__):
@@ -38,22 +38,22 @@ def offered() -> dict[str, tuple[ModuleType, Mapping[str, Any]]]:
     return dict(sorted(found.items()))
 
 
-def names() -> list[str]:
+def method_names() -> list[str]:
     """Return the names of all methods."""
-    return list(offered())
+    return list(discover_methods())
 
 
-def module_of(method: str) -> ModuleType:
+def method_module(method: str) -> ModuleType:
     """Return the module of a method; raise LookupError with the nearest names if there is none."""
-    methods = offered()
-    return methods[lookup(method, methods, "method")][0]
+    methods = discover_methods()
+    return methods[choose(method, methods, "method")][0]
 
 
-def defaults(method: str) -> dict[str, Any]:
+def default_options(method: str) -> dict[str, Any]:
     """Return the options of a method with their defaults; raise LookupError if there is no such method."""
-    parameters = inspect.signature(module_of(method).attach).parameters
+    parameters = inspect.signature(method_module(method).attach).parameters
     own: dict[str, Any] = {k: p.default for k, p in parameters.items() if k not in ("model", "sites")}
-    return own | dict(offered()[method][1])
+    return own | dict(discover_methods()[method][1])
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,10 +61,10 @@ def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises LookupError (with the nearest names) or, where an option is not of its default's type, ValueError.
     """
-    usual = defaults(method)
+    usual = default_options(method)
     kinds: dict[type, tuple[type, ...]] = {float: (int, float), tuple: (list, tuple), type(None): (int, float)}
     for name, value in options.items():
-        default = usual[lookup(name, usual, f"option of {method}")]
+        default = usual[choose(name, usual, f"option of {method}")]
         allowed = (*kinds.get(type(default), (type(default),)), type(default))
         if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool):
             kind = {type(None): "number or null", tuple: "list"}.get(type(default), type(default).__name__)
@@ -76,10 +76,10 @@ def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return usual | {name: tuple(v) if isinstance(usual[name], tuple) else v for name, v in given.items()}
 
 
-def check_pair(method: str, options: Mapping[str, Any], family: str) -> None:
+def check_compatible(method: str, options: Mapping[str, Any], family: str) -> None:
     """Raise ValueError with the reason if the method, with all its options, makes no sense on a family of backbones."""
-    refuses = getattr(module_of(method), "refuses", None)
-    reason = refuses(family, options) if refuses is not None else None
+    incompatibility = getattr(method_module(method), "incompatibility", None)
+    reason = incompatibility(family, options) if incompatibility is not None else None
     if reason is not None:
         raise ValueError(f"'{method}' cannot be used on a {family}: {reason}.")
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from san.backbones import Site, branches
-from san.errors import lookup
+from san.errors import choose
 from san.layers.bottleneck import Bottleneck
 
 
@@ -41,7 +41,7 @@ def attach(
 
     activation: gelu (vpt), quick_gelu (NOAH) or relu. std: Houlsby et al. 0.01. dropout: in the bottleneck (NOAH: 0.1).
     """
-    lookup(placement, ("mlp", "houlsby"), "placement")
+    choose(placement, ("mlp", "houlsby"), "placement")
     found = [branch for branch in branches(model) if placement == "houlsby" or branch.kind == "mlp"]
     like = next(model.parameters())
     made = [BranchAdapter(b.channels, width, activation, bias, dropout, b.axis, like) for b in found]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from san.backbones import Site, branches
 from san.layers.bottleneck import Bottleneck
-from san.layers.hook_slot import Passing
+from san.layers.hook_slot import HookSlot
 
 
 class SideBranch(Bottleneck):
@@ -25,7 +25,7 @@ class SideBranch(Bottleneck):
     def __init__(self, channels: int, width: int, bias: bool, dropout: float, axis: int, like: Tensor) -> None:
         super().__init__(channels, width, "relu", bias, dropout, axis, like)
         self.scale = 1.0
-        self.stream = Passing()  # what the branch read, until it ends
+        self.stream = HookSlot()  # what the branch read, until it ends
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         for zero in (self.up.weight, self.up.bias, self.down.bias):
             if zero is not None:

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.layers.low_rank import LowRank, LowRankLinear, factor, find_targets, refuses
+from san.layers.low_rank import LowRankConfig, LowRankLinear, find_targets, incompatibility, scaling
 
-__all__ = ["attach", "refuses"]
+__all__ = ["attach", "incompatibility"]
 
 
 class DoraLinear(LowRankLinear):
     """An `nn.Linear` with low-rank updates and a trained length of the updated rows: magnitude `(slices * size,)`."""
 
-    def __init__(self, base: nn.Linear, starts: Sequence[int], size: int, update: LowRank) -> None:
+    def __init__(self, base: nn.Linear, starts: Sequence[int], size: int, update: LowRankConfig) -> None:
         super().__init__(base, starts, size, update)
         lengths = torch.linalg.vector_norm(base.weight.detach(), dim=1)
         self.magnitude = nn.Parameter(self.updated_rows(lengths))  # one axis: it is no matrix that could decay
@@ -53,7 +53,7 @@ def attach(
     targets: tuple[str, ...] = ("q", "v"),
 ) -> Iterable[str]:
     """Update the linears named in `targets`; all options as in `lora`."""
-    update = LowRank(rank, factor(rank, scale, alpha), dropout, dropout_at)
+    update = LowRankConfig(rank, scaling(rank, scale, alpha), dropout, dropout_at)
     for name, (starts, size) in find_targets(sites, targets).items():
         base = cast(nn.Linear, model.get_submodule(name))
         model.set_submodule(name, DoraLinear(base, starts, size, update))

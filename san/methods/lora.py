@@ -14,9 +14,9 @@ from typing import cast
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.layers.low_rank import LowRank, LowRankLinear, factor, find_targets, refuses
+from san.layers.low_rank import LowRankConfig, LowRankLinear, find_targets, incompatibility, scaling
 
-__all__ = ["attach", "refuses"]
+__all__ = ["attach", "incompatibility"]
 
 
 class LoraLinear(LowRankLinear):
@@ -47,7 +47,7 @@ def attach(
     scale: a plain factor (1 in NOAH and PETL-ViT); or give alpha, for alpha / rank (loralib, HF peft: 16 / 8).
     dropout: while training, on the `input` (NOAH: 0.1) or `between` A and B (PETL-ViT: 0.1).
     """
-    update = LowRank(rank, factor(rank, scale, alpha), dropout, dropout_at)
+    update = LowRankConfig(rank, scaling(rank, scale, alpha), dropout, dropout_at)
     for name, (starts, size) in find_targets(sites, targets).items():
         base = cast(nn.Linear, model.get_submodule(name))
         model.set_submodule(name, LoraLinear(base, starts, size, update))

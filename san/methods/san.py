@@ -19,9 +19,9 @@ from collections.abc import Iterable
 from torch import nn
 
 from san.backbones import Site
-from san.errors import lookup
+from san.errors import choose
 from san.layers.propagation import check_anteriors, propagate
-from san.layers.scaled import Scaled, scaled
+from san.layers.scaled import Scaled, scale_layer
 from san.methods import norm_parameters
 
 PRESETS = {
@@ -50,7 +50,7 @@ def attach(
     of qkv, or `qkv`, interpolated to a third (SAN_resize_smooth). neurons: False leaves s at 1 but after the patch
     embedding, and trains p alone (their mode sp). norms: train the norm layers. shift: add t.
     """
-    lookup(propagation, ("off", "tied", "recalibrated"), "propagation")
+    choose(propagation, ("off", "tied", "recalibrated"), "propagation")
     check_anteriors(qkv_anterior, proj_anterior)
     if not neurons and (propagation == "off" or shift):
         raise ValueError("neurons=False trains p alone; allowed: propagation tied or recalibrated, shift off.")
@@ -61,7 +61,7 @@ def attach(
             continue
         recalibrate = propagation == "recalibrated"
         pre = propagate(site, scales, qkv_anterior, proj_anterior, recalibrate) if propagation != "off" else None
-        layer = scaled(model.get_submodule(site.name), neurons or site.part == "embedding", shift, pre)
+        layer = scale_layer(model.get_submodule(site.name), neurons or site.part == "embedding", shift, pre)
         layers[site.name] = layer
         scales[site.name] = layer.scale if layer.scale is not None else layer.ones()
     for name, layer in layers.items():

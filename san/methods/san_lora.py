@@ -20,14 +20,14 @@ from typing import cast
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.layers.low_rank import LowRank, LowRankLinear, factor, find_targets, refuses
-from san.layers.propagation import Propagated, check_anteriors, propagate
-from san.layers.scaled import Scaled, fill, scaled
-from san.layers.scaled_op import fold, folded_bias
+from san.layers.low_rank import LowRankConfig, LowRankLinear, find_targets, incompatibility, scaling
+from san.layers.propagation import PropagatedScale, check_anteriors, propagate
+from san.layers.scaled import Scaled, scale_layer, with_parameters
+from san.layers.scaled_op import fold_bias, fold_weight
 from san.methods import norm_parameters
 
 PRESETS = {"san_lora": {}, "san_dora": {"directional": True}}
-__all__ = ["attach", "refuses"]
+__all__ = ["attach", "incompatibility"]
 
 
 class ScaledLowRankLinear(LowRankLinear):
@@ -37,9 +37,9 @@ class ScaledLowRankLinear(LowRankLinear):
         self,
         base: nn.Linear,
         place: tuple[Sequence[int], int],
-        update: LowRank,
+        update: LowRankConfig,
         directional: bool,
-        pre: Propagated | None,
+        pre: PropagatedScale | None,
     ) -> None:
         super().__init__(base, *place, update)
         self.directional, self.pre = directional, pre
@@ -61,9 +61,9 @@ class ScaledLowRankLinear(LowRankLinear):
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
         gain, bias = self.gain()
-        weight = fold(self.updated(), gain, None if self.pre is None else self.pre())
+        weight = fold_weight(self.updated(), gain, None if self.pre is None else self.pre())
         plain = nn.Linear(self.in_features, self.out_features, device="meta")
-        return fill(plain, weight, folded_bias(bias, gain, None))
+        return with_parameters(plain, weight, fold_bias(bias, gain, None))
 
 
 def attach(
@@ -86,7 +86,7 @@ def attach(
     directional: c of `san_dora`. rank to targets: as in `lora`. qkv_anterior, proj_anterior, norms: as in `san`.
     """
     check_anteriors(qkv_anterior, proj_anterior)
-    update = LowRank(rank, factor(rank, scale, alpha), dropout, dropout_at)
+    update = LowRankConfig(rank, scaling(rank, scale, alpha), dropout, dropout_at)
     places = find_targets(sites, targets)
     layers: dict[str, Scaled | ScaledLowRankLinear] = {}
     scales: dict[str, nn.Parameter] = {}
@@ -98,7 +98,7 @@ def attach(
             linear = cast(nn.Linear, base)
             layers[site.name] = ScaledLowRankLinear(linear, places[site.name], update, directional, pre)
         else:
-            layers[site.name] = scaled(base, pre=pre)
+            layers[site.name] = scale_layer(base, pre=pre)
         scales[site.name] = cast(nn.Parameter, layers[site.name].scale)
     for name, layer in layers.items():
         model.set_submodule(name, layer)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from san.backbones import Site
-from san.layers.scaled import Scaled, ScaledStream, scaled
+from san.layers.scaled import Scaled, ScaledStream, scale_layer
 
 
 def attach(model: nn.Module, sites: tuple[Site, ...], *, std: float = 0.02) -> Iterable[str]:
@@ -28,7 +28,7 @@ def attach(model: nn.Module, sites: tuple[Site, ...], *, std: float = 0.02) -> I
             if site.kind == "stream":
                 layers[site.name] = ScaledStream(site.channels, site.axis, next(model.parameters()))
             else:
-                layers[site.name] = scaled(base, shift=True, axis=site.axis)
+                layers[site.name] = scale_layer(base, shift=True, axis=site.axis)
     for name, layer in layers.items():
         scale, shift = layer.affine()
         nn.init.normal_(scale, 1.0, std)

@@ -23,13 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site, branches, family
-from san.errors import lookup
-from san.layers.hook_slot import Passing
+from san.errors import choose
+from san.layers.hook_slot import HookSlot
 
 PRESETS = {"vpt_shallow": {"deep": False}, "vpt_deep": {}}
 
 
-def refuses(family: str, options: Mapping[str, Any]) -> str | None:
+def incompatibility(family: str, options: Mapping[str, Any]) -> str | None:
     """Refuse what has no attention."""
     return "it has no attention that tokens among the patches could take part in" if family == "ConvNeXt" else None
 
@@ -81,8 +81,8 @@ class Windows(nn.Module):
         self.relative_position_bias_table = like.relative_position_bias_table
         self.register_buffer("relative_position_index", like.relative_position_index, persistent=False)
         self.heads = like.num_heads
-        self.normed = Passing()
-        self.attended = Passing()
+        self.normed = HookSlot()
+        self.attended = HookSlot()
 
     def bias(self, mask: Tensor | None, prompts: int) -> Tensor:
         """Return what is added to the scores: `(1 or windows, heads, P + T, P + T)`, zero where prompts take part."""
@@ -117,7 +117,7 @@ class Carrier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.prompts = Passing()
+        self.prompts = HookSlot()
 
     def enter(self, block: Any, inputs: tuple[Any, ...]) -> None:
         """Forward pre-hook of a block: take its own prompts, if it has some, and give them to its attention."""
@@ -164,7 +164,7 @@ def attach(
     length: the paper tunes 1 to 200 a task. place: `front`, behind the class token (VPT), or `end` (NOAH); in Swin the
     order means nothing. Raises ValueError on a length below 1.
     """
-    lookup(place, ("front", "end"), "place")
+    choose(place, ("front", "end"), "place")
     if length < 1 or not 0 <= dropout < 1:
         raise ValueError(f"vpt.length came as {length}, dropout as {dropout}; allowed: 1 or more, 0 to below 1.")
     embedding: Any = model.get_submodule(sites[0].name)

@@ -27,7 +27,7 @@ Column = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellStats:
     """Our side of a cell: mean and sample standard deviation over n seeds in percent, NaN where there is none.
 
     status: `done`, `missing`, or how its seeds failed. marks: of LEGEND. params: means of what trains, (without, with)
@@ -50,14 +50,14 @@ class Cell:
         return f"{self.mean:.2f}{spread}{self.marks}" + (f" ({self.status})" if self.status != "done" else "")
 
 
-def header(suite: Suite) -> list[Column]:
+def table_columns(suite: Suite) -> list[Column]:
     """Return the columns: tasks under their groups, then the summary."""
     tasks = [(group, t.label) for group in suite.groups for t in suite.tasks.values() if t.group == group]
     groups = [("mean of", group) for group in suite.groups if len(suite.groups) > 1]
     return [*tasks, *groups, *(("mean", MEANS[name]) for name in suite.means), *SUMMARY]
 
 
-def cell(runs: Sequence[Record]) -> Cell:
+def aggregate_cell(runs: Sequence[Record]) -> CellStats:
     """Return our side of a cell from its runs, without copies; of several for one seed the newest that is done."""
     newest = {r.seed: r for r in sorted(runs, key=lambda r: (r.status == "done", r.created))}
     done = [r for r in newest.values() if r.status == "done"]
@@ -72,7 +72,7 @@ def cell(runs: Sequence[Record]) -> Cell:
         mean([r.params["trainable"] - r.params["head"] for r in done]),
         mean([r.params["trainable"] for r in done]),
     )
-    return Cell(mean(scores), spread, len(done), status, marks, params)
+    return CellStats(mean(scores), spread, len(done), status, marks, params)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -80,12 +80,12 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def shown(value: float, form: str, mark: str = "") -> str:
+def format_number(value: float, form: str, mark: str = "") -> str:
     """Return a number in a format, or that it is missing."""
     return MISSING if math.isnan(value) else f"{value:{form}}{mark}"
 
 
-def means(suite: Suite, tasks: Mapping[str, float], stated: Mapping[str, float]) -> dict[Column, float]:
+def table_means(suite: Suite, tasks: Mapping[str, float], stated: Mapping[str, float]) -> dict[Column, float]:
     """Return group means and their mean, and the mean of all tasks; NaN where a value is missing and none is stated.
 
     The mean corruption error (Hendrycks and Dietterich 2019) is 100 for AlexNet.
@@ -99,5 +99,5 @@ def means(suite: Suite, tasks: Mapping[str, float], stated: Mapping[str, float])
         "groups": mean(list(by_group.values())),
         "mCE": mean([(100 - tasks[t]) / alexnet for t, alexnet in errors.items()]),
     }
-    found = {key: by_group[key[1]] for key in header(suite) if key[0] == "mean of"}
+    found = {key: by_group[key[1]] for key in table_columns(suite) if key[0] == "mean of"}
     return found | {("mean", MEANS[name]): overall[MEANS[name]] for name in suite.means}

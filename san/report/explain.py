@@ -4,25 +4,25 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from san import methods
-from san.errors import lookup
+from san.errors import choose
 from san.record import Record
 from san.report import published
 from san.tasks import load_suite
 
 
-def lines(suite: str, method: str, task: str, records: Sequence[Record]) -> Iterator[str]:
+def explain_cell(suite: str, method: str, task: str, records: Sequence[Record]) -> Iterator[str]:
     """Yield what is known of a cell, ours and published; raise LookupError with the nearest names on an unknown one."""
     row = load_suite(suite)
-    row.task(task), lookup(method, methods.names(), "method")
+    row.task(task), choose(method, methods.method_names(), "method")
     found = [r for r in records if (r.suite, r.method, r.task) == (suite, method, task)]
     yield f"{suite}/{task} {method}: {len(found)} records"
     for r in sorted(found, key=lambda r: (r.backbone, r.variant, r.protocol, r.seed, r.created)):
-        yield from one(r)
+        yield from describe_record(r)
     for backbone in sorted({row.backbone, *(r.backbone for r in found)}):
-        yield from cited(suite, method, task, backbone)
+        yield from describe_published(suite, method, task, backbone)
 
 
-def one(r: Record) -> Iterator[str]:
+def describe_record(r: Record) -> Iterator[str]:
     """Yield what a record says."""
     score = f"{r.accuracy:.2f} % ({r.point.correct} of {r.point.total})" if r.point else r.status
     yield f"\n{r.id}  seed {r.seed}  {score}, epoch chosen on {r.selected_on}, {r.created}"
@@ -40,10 +40,10 @@ def one(r: Record) -> Iterator[str]:
     yield f"  made by    commit {commit}, {versions}, on {r.device.get('name')}"
     if r.error:
         yield f"  error      {r.error.strip().splitlines()[-1]}"
-    yield f"  again      {command(r)}"
+    yield f"  again      {rerun_command(r)}"
 
 
-def command(r: Record) -> str:
+def rerun_command(r: Record) -> str:
     """Return the command that repeats a run. `force=true` has to be added where its record is still there."""
     words = [f"method={r.method}", f"data={r.suite}/{r.task}", f"seed={r.seed}"]
     words += [f"backbone={r.backbone}"] if r.backbone != load_suite(r.suite).backbone else []
@@ -53,13 +53,13 @@ def command(r: Record) -> str:
     return shlex.join(["python", "train.py", *words])
 
 
-def cited(suite: str, method: str, task: str, backbone: str) -> Iterator[str]:
+def describe_published(suite: str, method: str, task: str, backbone: str) -> Iterator[str]:
     """Yield what is published of a cell, in every row of that name, and what is claimed in place of numbers."""
-    label = published.reading()["ours"].get(method, "")
-    for r in published.rows(load_suite(suite), backbone)[0]:
+    label = published.published_index()["ours"].get(method, "")
+    for r in published.published_rows(load_suite(suite), backbone)[0]:
         if not label or r.method.partition(" (")[0] != label.partition(" (")[0]:
             continue
-        for c in published.cells(suite, backbone):
+        for c in published.published_numbers(suite, backbone):
             if (c.method, c.task) == (r.method, task):
                 yield f"\npublished  {c.accuracy:g} % as {c.method}"
                 yield f"  weights    {r.weights or 'not known'}; epoch chosen on {r.selected_on or 'not known'}"

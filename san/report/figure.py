@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from san.report.aggregate import SUMMARY
-from san.report.table import Block, Table
+from san.report.table import Section, Table
 
 COLUMN = ("mean", "all")
 Point = tuple[float, float]
 PLACES = [(5, 3), (5, -8), (-5, 3), (-5, -8), (5, 11), (5, -16), (-5, 11), (-5, -16)]  # of a label beside its point
 
 
-def points(block: Block) -> dict[str, Point]:
+def points(block: Section) -> dict[str, Point]:
     """Return (trained parameters without the head, mean accuracy over all tasks) of each row that has both.
 
     A row that trains nothing but the head is drawn at 1000, as a logarithmic axis has no zero.
@@ -24,7 +24,7 @@ def points(block: Block) -> dict[str, Point]:
     return {str(name): (float(p) or 1e3, float(a)) for name, (p, a) in zip(both.index, both.to_numpy(), strict=True)}
 
 
-def draw(table: Table, folder: Path, name: str) -> list[Path]:
+def draw_figure(table: Table, folder: Path, name: str) -> list[Path]:
     """Write `<name>.pdf` and `.png`; return their paths: none where no row is complete or there is no matplotlib."""
     cited, ours = points(table.cited), points(table.ours)
     if not ours and not cited:

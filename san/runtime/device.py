@@ -23,13 +23,13 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def describe(device: torch.device) -> dict[str, Any]:
+def describe_device(device: torch.device) -> dict[str, Any]:
     """Return what a device is."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "type": device.type,
         "name": name,
-        "count": distributed.count(),
+        "count": distributed.world_size(),
         "threads": torch.get_num_threads(),
         "system": platform.platform(),
     }
@@ -40,20 +40,20 @@ class Meter:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.begin = energy(device)
+        self.begin = energy_joules(device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
     def read(self) -> dict[str, Any]:
         """Return `peak_bytes` (allocated on the GPU, or resident in this process since it began) and `joules`."""
-        end = energy(self.device)
+        end = energy_joules(self.device)
         spent = None if self.begin is None or end is None or end < self.begin else end - self.begin
         if self.device.type == "cuda":
             return {"peak_bytes": torch.cuda.max_memory_allocated(self.device), "joules": spent}
         return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "joules": spent}
 
 
-def energy(device: torch.device) -> float | None:
+def energy_joules(device: torch.device) -> float | None:
     """Return a device's energy counter in joules: NVML's (with nvidia-ml-py installed) or RAPL's; None without one."""
     try:
         if device.type == "cuda":

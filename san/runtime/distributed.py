@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from san.runtime.signals import end_with
+from san.runtime.signals import exit_with_parent
 
 Value = TypeVar("Value")
 
@@ -24,16 +24,16 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def count() -> int:
+def world_size() -> int:
     """Return how many processes share the run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def meet(device: torch.device) -> None:
+def init_distributed(device: torch.device) -> None:
     """Meet the other processes, once, where torchrun started this one; each has a device of its own."""
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         return
-    end_with(os.getppid())
+    exit_with_parent(os.getppid())
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -41,40 +41,40 @@ def meet(device: torch.device) -> None:
     logging.disable(logging.INFO if rank() else logging.NOTSET)  # what rank 0 says is said once
 
 
-def spread(model: nn.Module) -> nn.Module:
+def wrap_ddp(model: nn.Module) -> nn.Module:
     """Return the model, so wrapped that its backward pass averages the gradients of all ranks."""
-    return DistributedDataParallel(model) if count() > 1 else model
+    return DistributedDataParallel(model) if world_size() > 1 else model
 
 
-def part_ways(seed: int) -> None:
+def seed_rank(seed: int) -> None:
     """Let each rank draw other random numbers from here on; rank 0 draws what a single process would."""
     if rank():
         torch.manual_seed(seed + 1_000_003 * rank())
 
 
-def bereft(error: Exception) -> bool:
+def is_peer_failure(error: Exception) -> bool:
     """Return whether an error is that another rank does not answer any more: it has died, and knows why."""
-    return count() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))
+    return world_size() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))
 
 
-def total(value: Tensor) -> Tensor:
+def all_reduce_sum(value: Tensor) -> Tensor:
     """Add up the values of all ranks, in place."""
-    if count() > 1:
+    if world_size() > 1:
         dist.all_reduce(value)
     return value
 
 
-def some(flag: bool) -> bool:
+def any_rank(flag: bool) -> bool:
     """Return whether the flag of any rank is set; for every step, as it sends one number."""
-    if count() == 1:
+    if world_size() == 1:
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    return bool(total(torch.tensor(float(flag), device=device)))
+    return bool(all_reduce_sum(torch.tensor(float(flag), device=device)))
 
 
-def everyone(value: Value) -> list[Value]:
+def all_gather_object(value: Value) -> list[Value]:
     """Return the values of all ranks, by rank; pickled, so for now and then."""
-    values = [value] * count()
-    if count() > 1:
+    values = [value] * world_size()
+    if world_size() > 1:
         dist.all_gather_object(values, value)
     return values

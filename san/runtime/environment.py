@@ -14,7 +14,7 @@ PACKAGES = ("torch", "timm", "numpy", "hydra-core", "scikit-learn", "torchvision
 
 
 @cache
-def code() -> dict[str, Any]:
+def git_state() -> dict[str, Any]:
     """Return the commit of the checkout and whether it had changes; both None outside a git checkout."""
 
     def git(*words: str) -> str:
@@ -27,6 +27,6 @@ def code() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that numbers depend on."""
     return {"python": platform.python_version(), "san": __version__, **{name: version(name) for name in PACKAGES}}

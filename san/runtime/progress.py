@@ -6,7 +6,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-EVERY = 15.0  # seconds between lines where there is no terminal
+LOG_EVERY_S = 15.0  # seconds between lines where there is no terminal
 
 
 class Progress:
@@ -24,7 +24,7 @@ class Progress:
             self.bar.total = steps
             self.bar.set_postfix(loss=f"{loss:.3f}", lr=f"{lr:.1e}", refresh=False)
             self.bar.update(done - self.bar.n)
-        elif (now := time.monotonic()) - self.spoke >= EVERY:
+        elif (now := time.monotonic()) - self.spoke >= LOG_EVERY_S:
             self.spoke = now
             left = (now - self.begin) / done * (steps - done)
             print(

@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Iterator
 
-PARENT = 2.0  # seconds between looks at whether the parent process lives
+PARENT_POLL_S = 2.0  # seconds between looks at whether the parent process lives
 
 
 @contextlib.contextmanager
-def stopping(*numbers: signal.Signals) -> Iterator[threading.Event]:
+def stop_on_signal(*numbers: signal.Signals) -> Iterator[threading.Event]:
     """Yield an event that SIGTERM (a scheduler's warning), or each of `numbers`, sets.
 
     Signals reach the main thread alone; in another nothing sets it.
@@ -28,13 +28,13 @@ def stopping(*numbers: signal.Signals) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def end_with(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Tell this process to stop when its parent is gone; a thread looks."""
 
     def watch() -> None:
         """Look now and then."""
         while os.getppid() == parent:
-            time.sleep(PARENT)
+            time.sleep(PARENT_POLL_S)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()

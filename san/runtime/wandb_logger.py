@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from san.errors import lookup
+from san.errors import choose
 
 log = logging.getLogger(__name__)
-PATIENCE = 30.0  # seconds that a finished run waits for its tracker
+FINISH_TIMEOUT_S = 30.0  # seconds that a finished run waits for its tracker
 
 
-def mode() -> str:
+def wandb_mode() -> str:
     """Return what WANDB_MODE says; else `online` where an API key is configured; else `offline`."""
     if "WANDB_MODE" in os.environ:
         return os.environ["WANDB_MODE"]
@@ -32,7 +32,7 @@ def mode() -> str:
     return "online" if key else "offline"
 
 
-class Tracker:
+class WandbLogger:
     """One wandb run with a given id; `start` is `wandb.init`, or a stand-in for it."""
 
     def __init__(self, start: Callable[..., Any], folder: Path, **run: Any) -> None:
@@ -51,16 +51,16 @@ class Tracker:
 
     def tables(self, frames: Mapping[str, Any]) -> None:
         """Log data frames as tables, by name."""
-        self.calls.put(lambda run: run.log({name: as_table(frame) for name, frame in frames.items()}))
+        self.calls.put(lambda run: run.log({name: to_wandb_table(frame) for name, frame in frames.items()}))
 
     def finish(self, summary: Mapping[str, Any], failed: bool = False) -> None:
         """Write the summary and close; wait for it at most PATIENCE seconds."""
         self.calls.put(lambda run: run.summary.update(dict(summary)))
         self.calls.put(lambda run: run.finish(exit_code=int(failed)))
         self.calls.put(None)
-        self.thread.join(PATIENCE)
+        self.thread.join(FINISH_TIMEOUT_S)
         if self.thread.is_alive():
-            log.warning("wandb did not finish within %.0f s; the run goes on without it.", PATIENCE)
+            log.warning("wandb did not finish within %.0f s; the run goes on without it.", FINISH_TIMEOUT_S)
         elif self.where:
             log.info("wandb: offline. To upload: wandb sync %s", self.where)
 
@@ -77,7 +77,7 @@ class Tracker:
             log.warning("wandb failed (%s: %s); the run goes on without it.", type(error).__name__, error)
 
 
-class NoTracker:
+class NoLogger:
     """A tracker that keeps nothing."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -93,23 +93,25 @@ class NoTracker:
         """Do nothing."""
 
 
-def open_tracker(name: str, config: dict[str, Any], key: str, group: str, job: str) -> Tracker | NoTracker:
+def open_logger(name: str, config: dict[str, Any], key: str, group: str, job: str) -> WandbLogger | NoLogger:
     """Return the tracker called `name` (`wandb` or `none`) for the run whose identity is `key`."""
-    if lookup(name, ("wandb", "none"), "logger") == "none":
-        return NoTracker()
+    if choose(name, ("wandb", "none"), "logger") == "none":
+        return NoLogger()
     where = Path(config["results"])
-    return Tracker(start_wandb, where, project="san", id=key, group=group, job_type=job, config=config, mode=mode())
+    return WandbLogger(
+        init_wandb, where, project="san", id=key, group=group, job_type=job, config=config, mode=wandb_mode()
+    )
 
 
-def as_table(frame: Any) -> Any:
+def to_wandb_table(frame: Any) -> Any:
     """Return a data frame as W&B's table."""
     import wandb  # noqa: PLC0415
 
     return wandb.Table(dataframe=frame)
 
 
-def start_wandb(**run: Any) -> Any:
+def init_wandb(**run: Any) -> Any:
     """Call wandb.init; even the import happens in the tracker's thread, so that a broken installation harms nothing."""
     import wandb  # noqa: PLC0415
 
-    return wandb.init(settings=wandb.Settings(silent=True, console="off", init_timeout=PATIENCE), **run)
+    return wandb.init(settings=wandb.Settings(silent=True, console="off", init_timeout=FINISH_TIMEOUT_S), **run)

@@ -16,11 +16,11 @@ from san.runtime import lease
 from san.tasks import Suite, Task
 
 STATES = ("done", "running", "interrupted", "failed", "oom", "lost", "missing", "blocked")
-UNDONE = ("missing", "interrupted", "lost")
+PENDING = ("missing", "interrupted", "lost")
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedRun:
     """One run of a sweep. path: of its record; None where it cannot be run, for the reason in `blocked`.
 
     task, key: suite and task; suite, backbone and method, which runs of like cost share. needs: bytes that the data it
@@ -38,15 +38,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class State:
+class RunStatus:
     """What is known of a cell: one of STATES; its record, or who runs it (or ran it, where it is lost)."""
 
     name: str
     record: Record | None = None
-    holder: lease.Claim | None = None
+    holder: lease.Lease | None = None
 
 
-def cells(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[Cell]:
+def plan_runs(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[PlannedRun]:
     """Return the runs that resolved configurations describe; each split of a task is looked at once."""
     known: dict[tuple[Any, ...], Split | Exception] = {}
 
@@ -55,7 +55,7 @@ def cells(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[Ce
         key = (suite.name, task.name, *place)
         if key not in known:
             try:
-                known[key] = task_data.load(suite, task, *place)
+                known[key] = task_data.load_split(suite, task, *place)
             except (LookupError, ValueError, OSError) as error:
                 known[key] = error
         found = known[key]
@@ -63,10 +63,12 @@ def cells(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[Ce
             raise found
         return found
 
-    return [cell(config, overrides, load) for config, overrides in configs]
+    return [plan_run(config, overrides, load) for config, overrides in configs]
 
 
-def cell(config: Mapping[str, Any], overrides: Sequence[str], load: Callable[..., Split] = task_data.load) -> Cell:
+def plan_run(
+    config: Mapping[str, Any], overrides: Sequence[str], load: Callable[..., Split] = task_data.load_split
+) -> PlannedRun:
     """Return the run that a resolved configuration describes; what hinders it is kept, not raised."""
     method, chosen = config["method"]["name"], config["data"]
     task = f"{chosen['suite']}/{chosen['task']}"
@@ -76,47 +78,47 @@ def cell(config: Mapping[str, Any], overrides: Sequence[str], load: Callable[...
         path = from_config(dict(config), overrides, load).record_path()
     except (LookupError, ValueError, OSError) as error:
         needs = error.needs if isinstance(error, NotPreparedError) else 0
-        return Cell(title, task, key, config, overrides, None, str(error), needs)
-    return Cell(title, task, key, config, overrides, path)
+        return PlannedRun(title, task, key, config, overrides, None, str(error), needs)
+    return PlannedRun(title, task, key, config, overrides, path)
 
 
-def state(cell: Cell) -> State:
+def run_status(cell: PlannedRun) -> RunStatus:
     """Look up how far a run is."""
     if cell.path is None:
-        return State("blocked")
-    held = lease.read(lease.path_of(cell.path))
-    if held is not None and held.alive(lease.path_of(cell.path)):
-        return State("running", holder=held)
+        return RunStatus("blocked")
+    held = lease.read_lease(lease.lease_path(cell.path))
+    if held is not None and held.alive(lease.lease_path(cell.path)):
+        return RunStatus("running", holder=held)
     try:
-        found = record.read(cell.path)
-        if found.status == "done" and record.finished(cell.path, cell.config["save_adapter"]) is None:
-            return State("missing")
-        return State(found.status, found)
+        found = record.read_record(cell.path)
+        if found.status == "done" and record.find_completed(cell.path, cell.config["save_adapter"]) is None:
+            return RunStatus("missing")
+        return RunStatus(found.status, found)
     except RecordError:
         if held is not None:
-            return State("lost", holder=held)
-        return State("interrupted" if cell.path.with_suffix(".checkpoint").exists() else "missing")
+            return RunStatus("lost", holder=held)
+        return RunStatus("interrupted" if cell.path.with_suffix(".checkpoint").exists() else "missing")
 
 
-def todo(cells: Sequence[Cell], retry: Sequence[str] = (), before: int | None = None) -> list[Cell]:
+def pending_runs(cells: Sequence[PlannedRun], retry: Sequence[str] = (), before: int | None = None) -> list[PlannedRun]:
     """Return the runs that have no record yet or are lost, those that others run (who may die of it), and retries.
 
     retry: states that are tried again, where the record has been written before that time (nanoseconds; None: ever).
     """
-    return [c for c in cells if wanted(c, state(c).name, retry, before)]
+    return [c for c in cells if should_run(c, run_status(c).name, retry, before)]
 
 
-def wanted(cell: Cell, name: str, retry: Sequence[str], before: int | None) -> bool:
+def should_run(cell: PlannedRun, name: str, retry: Sequence[str], before: int | None) -> bool:
     """Return whether a run in a state is to be run."""
-    old = cell.path is not None and (before is None or record.stamp(cell.path) < before)
-    return name in (*UNDONE, "running") or (name in retry and old)
+    old = cell.path is not None and (before is None or record.mtime_ns(cell.path) < before)
+    return name in (*PENDING, "running") or (name in retry and old)
 
 
-def silent(cell: Cell) -> bool:
+def heartbeat_overdue(cell: PlannedRun) -> bool:
     """Return whether somebody who has claimed a run has missed signs of life, but may not be taken for dead yet."""
     assert cell.path is not None
-    path = lease.path_of(cell.path)
+    path = lease.lease_path(cell.path)
     try:
-        return state(cell).name == "running" and time.time() - path.stat().st_mtime > 3 * lease.TOUCH
+        return run_status(cell).name == "running" and time.time() - path.stat().st_mtime > 3 * lease.HEARTBEAT_S
     except FileNotFoundError:
         return False

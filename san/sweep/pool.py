@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from san.errors import Preempted
-from san.record import stamp
-from san.runtime.signals import end_with, stopping
-from san.sweep.plan import UNDONE, Cell, silent, state
+from san.record import mtime_ns
+from san.runtime.signals import exit_with_parent, stop_on_signal
+from san.sweep.plan import PENDING, PlannedRun, heartbeat_overdue, run_status
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-LOOK = 2.0  # seconds between looks at runs that others are at
+POLL_S = 2.0  # seconds between looks at runs that others are at
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Worker:
     process: BaseProcess
     pipe: Connection
     device: str | None
-    cell: Cell | None = None
+    cell: PlannedRun | None = None
     gone: bool = False
 
 
@@ -47,8 +47,8 @@ class Outcome:
     stopped: bool = False
 
 
-def work(
-    cells: Sequence[Cell], jobs: int, devices: Sequence[str], say: Say, fail_fast: bool = False, wait: bool = True
+def run_pool(
+    cells: Sequence[PlannedRun], jobs: int, devices: Sequence[str], say: Log, fail_fast: bool = False, wait: bool = True
 ) -> Outcome:
     """Run cells in `jobs` processes, each on one of `devices` (CUDA's names, or none); return how they ended.
 
@@ -56,13 +56,13 @@ def work(
     SIGTERM, Ctrl-C and SIGUSR2 (SLURM's when time is nearly up) stop the processes, which save what they are at.
     """
     outcome, gave_up, told = Outcome(), False, 0
-    elsewhere: list[Cell] = []
-    waiting: list[Cell] = []
+    elsewhere: list[PlannedRun] = []
+    waiting: list[PlannedRun] = []
     for cell in cells:
-        (elsewhere if state(cell).name == "running" else waiting).append(cell)
-    stamps = {cell.path: stamp(cell.path) for cell in cells if cell.path is not None}
+        (elsewhere if run_status(cell).name == "running" else waiting).append(cell)
+    stamps = {cell.path: mtime_ns(cell.path) for cell in cells if cell.path is not None}
     workers: list[Worker] = []
-    with stopping(*STOPPING) as stop:
+    with stop_on_signal(*STOPPING) as stop:
         try:
             while any(w.cell for w in workers) or ((waiting or elsewhere) and not stop.is_set()):
                 while waiting and len(workers) < jobs and not stop.is_set():
@@ -71,64 +71,66 @@ def work(
                     gave_up = True
                     stop.set()
                 if not stop.is_set():
-                    give(workers, waiting, stamps)
-                for w in ready(workers):
-                    settle(w, stamps, outcome, say, elsewhere)
+                    dispatch(workers, waiting, stamps)
+                for w in wait_ready(workers):
+                    collect(w, stamps, outcome, say, elsewhere)
                 workers[:] = [w for w in workers if not w.gone]
                 if stop.is_set():
                     terminate(workers)
                 elif not waiting and not any(w.cell for w in workers):
-                    told = take_up(elsewhere, waiting, wait, say, told)
-                    stop.wait(LOOK if elsewhere or waiting else 0)
+                    told = requeue_abandoned(elsewhere, waiting, wait, say, told)
+                    stop.wait(POLL_S if elsewhere or waiting else 0)
         finally:
             terminate(workers)
     outcome.stopped = stop.is_set() and not gave_up
     return outcome
 
 
-def failed(outcome: Outcome, workers: Sequence[Worker], waiting: Sequence[Cell], stamps: Mapping[Path, int]) -> bool:
+def failed(
+    outcome: Outcome, workers: Sequence[Worker], waiting: Sequence[PlannedRun], stamps: Mapping[Path, int]
+) -> bool:
     """Return whether a run has failed, here or, looked up before another one is begun, in another sweep meanwhile."""
     if outcome.failed or outcome.lost:
         return True
     if all(w.cell for w in workers):
         return False
-    changed = [cell for cell in waiting if cell.path is not None and stamp(cell.path) != stamps[cell.path]]
-    return any(state(cell).name in ("failed", "oom") for cell in changed)
+    changed = [cell for cell in waiting if cell.path is not None and mtime_ns(cell.path) != stamps[cell.path]]
+    return any(run_status(cell).name in ("failed", "oom") for cell in changed)
 
 
-def take_up(elsewhere: list[Cell], waiting: list[Cell], wait: bool, say: Say, told: int) -> int:
+def requeue_abandoned(elsewhere: list[PlannedRun], waiting: list[PlannedRun], wait: bool, say: Log, told: int) -> int:
     """Look again at runs that others have: what they leave undone goes to `waiting`, what is done is forgotten.
 
     told: how many were said to be waited for; return how many there are.
     """
-    states = [(cell, state(cell).name) for cell in elsewhere]
-    waiting += [cell for cell, name in states if name in UNDONE]
-    elsewhere[:] = [cell for cell, name in states if name == "running" and (wait or silent(cell))]
+    states = [(cell, run_status(cell).name) for cell in elsewhere]
+    waiting += [cell for cell, name in states if name in PENDING]
+    elsewhere[:] = [cell for cell, name in states if name == "running" and (wait or heartbeat_overdue(cell))]
     if elsewhere and len(elsewhere) != told:
         say(f"Waiting for {len(elsewhere)} runs that others are at; Ctrl-C leaves them alone.")
     return len(elsewhere)
 
 
-def give(workers: Sequence[Worker], waiting: list[Cell], stamps: Mapping[Path, int]) -> None:
+def dispatch(workers: Sequence[Worker], waiting: list[PlannedRun], stamps: Mapping[Path, int]) -> None:
     """Give each idle process the next run, but none that another sweep has run meanwhile, whatever came of it."""
     for w in workers:
         while w.cell is None and waiting:
             cell = waiting.pop(0)
             assert cell.path is not None
             seen = stamps[cell.path]
-            if stamp(cell.path) == seen:
+            if mtime_ns(cell.path) == seen:
                 w.cell = cell
                 with contextlib.suppress(OSError):  # one that has just died is settled like any other
                     w.pipe.send((dict(cell.config), list(cell.overrides), seen))
 
 
-def settle(w: Worker, stamps: Mapping[Path, int], outcome: Outcome, say: Say, elsewhere: list[Cell]) -> None:
+def collect(w: Worker, stamps: Mapping[Path, int], outcome: Outcome, say: Log, elsewhere: list[PlannedRun]) -> None:
     """Note how the run of a process that has answered or died has ended, and say what no record says."""
-    verdict, text = answer(w)
+    verdict, text = receive(w)
     assert w.cell is not None and w.cell.path is not None
     if verdict == "failed":
         outcome.failed.append(w.cell.title)
-        if stamp(w.cell.path) == stamps[w.cell.path]:
+        if mtime_ns(w.cell.path) == stamps[w.cell.path]:
             say(f"{w.cell.title}: failed, and no record could be written: {text}")
     if verdict == "lost":
         outcome.lost.append(w.cell.title)
@@ -149,13 +151,13 @@ def start(device: str | None) -> Worker:
     """Start a process; it waits for its first run."""
     context = multiprocessing.get_context("spawn")  # CUDA and threads do not survive a fork
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, device, os.getpid()), daemon=False)
+    process = context.Process(target=worker_main, args=(theirs, device, os.getpid()), daemon=False)
     process.start()
     theirs.close()
     return Worker(process, ours, device)
 
 
-def ready(workers: Sequence[Worker]) -> list[Worker]:
+def wait_ready(workers: Sequence[Worker]) -> list[Worker]:
     """Wait a moment for processes that have answered or died; return them."""
     things: dict[Any, Worker] = {w.pipe: w for w in workers if w.cell} | {
         w.process.sentinel: w for w in workers if w.cell
@@ -164,7 +166,7 @@ def ready(workers: Sequence[Worker]) -> list[Worker]:
     return list({id(things[thing]): things[thing] for thing in found}.values())
 
 
-def answer(w: Worker) -> tuple[str, str]:
+def receive(w: Worker) -> tuple[str, str]:
     """Return what a process says of its run, or `lost` where it died."""
     try:
         if w.pipe.poll():
@@ -196,13 +198,13 @@ def terminate(workers: list[Worker]) -> None:
     workers.clear()
 
 
-def serve(pipe: Connection, device: str | None, parent: int) -> None:
+def worker_main(pipe: Connection, device: str | None, parent: int) -> None:
     """Run what comes through the pipe until it closes; end with the sweep, saving what is in flight."""
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # torch is imported, but has not looked for devices yet
     for number in (signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # the sweep passes them on as SIGTERM
-    end_with(parent)
+    exit_with_parent(parent)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from san.run import run  # noqa: PLC0415  (seconds)
 

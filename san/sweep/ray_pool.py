@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from san.errors import LaunchError
-from san.runtime.signals import stopping
+from san.runtime.signals import stop_on_signal
 
 RESOURCES = ("num_gpus", "num_cpus", "memory", "resources")
 SAVING = 120.0  # seconds that units which are told to stop have to save what they are at
 NAMES = {"num_gpus": "GPU", "num_cpus": "CPU", "memory": "memory"}  # in what Ray says that a cluster has
 
 
-def work(command: Sequence[str], jobs: int | None, profile: Mapping[str, Any]) -> bool:
+def run_on_ray(command: Sequence[str], jobs: int | None, profile: Mapping[str, Any]) -> bool:
     """Run the command in `jobs` units (None: as many as there is room for) to their ends, or until told to stop.
 
     profile: `address` of a cluster (None: this machine), and what a unit asks for, by Ray's names.
@@ -42,10 +42,10 @@ def work(command: Sequence[str], jobs: int | None, profile: Mapping[str, Any]) -
     address = profile.get("address") or "local"  # None would join whatever cluster was started here last
     try:
         ray.init(address=address, logging_level="ERROR", **own)
-        room = units(asks, ray.cluster_resources())
-        task = ray.remote(run).options(name="san", **asks)
+        room = max_workers(asks, ray.cluster_resources())
+        task = ray.remote(worker_command).options(name="san", **asks)
         tasks = [task.remote(list(command), str(Path.cwd())) for _ in range(jobs or room)]
-        told = stopped(ray, tasks)
+        told = wait_or_stop(ray, tasks)
         if not told:
             ray.get(tasks)  # raises what Ray says of a unit that it has lost
         return told
@@ -57,9 +57,9 @@ def work(command: Sequence[str], jobs: int | None, profile: Mapping[str, Any]) -
         ray.shutdown()
 
 
-def stopped(ray: Any, tasks: list[Any]) -> bool:
+def wait_or_stop(ray: Any, tasks: list[Any]) -> bool:
     """Wait for the tasks; on SIGTERM or Ctrl-C stop them, wait until they have saved themselves, and return True."""
-    with stopping(signal.SIGTERM, signal.SIGINT) as stop:
+    with stop_on_signal(signal.SIGTERM, signal.SIGINT) as stop:
         while ray.wait(tasks, num_returns=len(tasks), timeout=0.5)[1]:
             if stop.is_set():
                 for task in tasks:
@@ -69,7 +69,7 @@ def stopped(ray: Any, tasks: list[Any]) -> bool:
     return False
 
 
-def units(asks: Mapping[str, Any], has: Mapping[str, float]) -> int:
+def max_workers(asks: Mapping[str, Any], has: Mapping[str, float]) -> int:
     """Return how many units there is room for at a time; raise LaunchError where there is none for one."""
     wanted = {NAMES[key]: value for key, value in asks.items() if key in NAMES} | dict(asks.get("resources", {}))
     for name, value in wanted.items():
@@ -78,7 +78,7 @@ def units(asks: Mapping[str, Any], has: Mapping[str, float]) -> int:
     return int(min((has[name] / value for name, value in wanted.items() if value), default=1))
 
 
-def run(command: list[str], folder: str) -> int:
+def worker_command(command: list[str], folder: str) -> int:
     """Run the command of a unit; Ray has set which devices it sees. Cancelled, it waits until the sweep has saved."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ray cancels by it; what began with nohup ignores it
     process = subprocess.Popen(command, cwd=folder)  # noqa: S603  (our own program)

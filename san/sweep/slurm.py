@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 REQUEUES = 1000  # times that a job may run out of time and be queued again; submitit's own limit is 3
 
 
-class Unit:
+class SweepJob:
     """What one job runs: the command of a local sweep."""
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -50,11 +50,11 @@ class Unit:
         """
         import submitit  # noqa: PLC0415
 
-        if lease.born(self.pid):
+        if lease.process_start_time(self.pid):
             os.kill(self.pid, signal.SIGTERM)
-        while lease.born(self.pid):
+        while lease.process_start_time(self.pid):
             time.sleep(0.2)
-        return submitit.helpers.DelayedSubmission(Unit(self.command))
+        return submitit.helpers.DelayedSubmission(SweepJob(self.command))
 
 
 def submit(command: Sequence[str], jobs: int, profile: Mapping[str, Any], folder: Path) -> list[str]:
@@ -74,7 +74,7 @@ def submit(command: Sequence[str], jobs: int, profile: Mapping[str, Any], folder
             name="san", slurm_array_parallelism=jobs, **{k: v for k, v in profile.items() if v is not None}
         )
         with executor.batch():
-            submitted = [executor.submit(Unit(command)) for _ in range(jobs)]
+            submitted = [executor.submit(SweepJob(command)) for _ in range(jobs)]
         ids = [job.job_id for job in submitted]
     except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, NameError, ValueError) as error:
         raise LaunchError(f"SLURM refused the sweep: {str(error).strip()}") from error

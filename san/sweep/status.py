@@ -13,17 +13,17 @@ from san import backbones
 from san.adapter import attach
 from san.data.prepare.download import size
 from san.record import Record
-from san.sweep.plan import STATES, UNDONE, Cell, State
+from san.sweep.plan import PENDING, STATES, PlannedRun, RunStatus
 from san.tasks import load_suite
 
-LEFT = (*UNDONE, "running", "blocked")
+LEFT = (*PENDING, "running", "blocked")
 Column = tuple[str, str]
 RECORD = 60_000  # bytes of a record with its tracker's files; measured: 3 to 6 kB and 50 kB
-FILES = 2  # a saved state is whole before the one before it goes
-SAVED = {"adamw": 3, "sgd": 2}  # float32 copies of what trains in a run's saved state
+CHECKPOINT_COPIES = 2  # a saved state is whole before the one before it goes
+OPTIMIZER_COPIES = {"adamw": 3, "sgd": 2}  # float32 copies of what trains in a run's saved state
 
 
-def summary(cells: Sequence[Cell], states: Sequence[State], known: Sequence[Record] = ()) -> str:
+def summary(cells: Sequence[PlannedRun], states: Sequence[RunStatus], known: Sequence[Record] = ()) -> str:
     """Return one line: how many runs are in which state, and how long the rest will take, by the runs in `known`."""
     counts = Counter(s.name for s in states)
     parts = [f"{counts[name]} {name}" for name in STATES if counts[name]]
@@ -31,12 +31,14 @@ def summary(cells: Sequence[Cell], states: Sequence[State], known: Sequence[Reco
     waiting = sum(counts[name] for name in LEFT)
     kind = next((r.device["type"] for r in known if "type" in r.device), "cpu")
     device = {"cuda": "GPU"}.get(kind, kind.upper())
-    time_left = f"; about {hours(left)} of one {device} left" if waiting > unknown else ""
+    time_left = f"; about {format_duration(left)} of one {device} left" if waiting > unknown else ""
     no_estimate = f"; {unknown} like none that is done, so of unknown time" if unknown else ""
     return f"{len(cells)} runs: {', '.join(parts)}{time_left}{no_estimate}"
 
 
-def seconds_left(cells: Sequence[Cell], states: Sequence[State], known: Sequence[Record]) -> tuple[float, int]:
+def seconds_left(
+    cells: Sequence[PlannedRun], states: Sequence[RunStatus], known: Sequence[Record]
+) -> tuple[float, int]:
     """Estimate the seconds that are left from runs that are done, and count those that have no estimate.
 
     The median of the same method, backbone and task; else of method, backbone and suite; else of backbone and suite.
@@ -44,13 +46,13 @@ def seconds_left(cells: Sequence[Cell], states: Sequence[State], known: Sequence
     spent: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)  # an epoch's, and what is once
     for r in known:
         if r.status == "done":
-            for key in keys(f"{r.suite}/{r.task}", (r.suite, r.backbone, r.method)):
+            for key in similarity_keys(f"{r.suite}/{r.task}", (r.suite, r.backbone, r.method)):
                 once = r.seconds.get("build", 0.0) + r.seconds.get("evaluate", 0.0)
                 spent[key].append((r.seconds["fit"] / r.config["epochs"], once))
     left, unknown = 0.0, 0
     for c, s in zip(cells, states, strict=True):
         if s.name in LEFT:
-            like = next((spent[key] for key in keys(c.task, c.key) if key in spent), None)
+            like = next((spent[key] for key in similarity_keys(c.task, c.key) if key in spent), None)
             if like is None:
                 unknown += 1
                 continue
@@ -60,24 +62,24 @@ def seconds_left(cells: Sequence[Cell], states: Sequence[State], known: Sequence
     return left, unknown
 
 
-def keys(task: str, key: tuple[str, str, str]) -> tuple[tuple[str, ...], ...]:
+def similarity_keys(task: str, key: tuple[str, str, str]) -> tuple[tuple[str, ...], ...]:
     """Return by what runs are alike, the most alike first."""
     return (task, *key), key, key[:2]
 
 
-def hours(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a time for people."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def lines(cells: Sequence[Cell], states: Sequence[State]) -> Iterator[str]:
+def details(cells: Sequence[PlannedRun], states: Sequence[RunStatus]) -> Iterator[str]:
     """Yield a line for each run that is neither done nor missing: who runs it, or why it is not done."""
     for c, s in zip(cells, states, strict=True):
         if s.name == "running" and s.holder is not None:
             epoch = f", epoch {s.holder.epoch} of {s.holder.epochs}" if s.holder.epochs else ""
-            since = hours(max(0.0, time.time() - s.holder.since))
+            since = format_duration(max(0.0, time.time() - s.holder.since))
             yield f"running  {c.title}: {s.holder.host} process {s.holder.pid}, for {since}{epoch}"
         elif s.name == "lost" and s.holder is not None:
             yield f"lost     {c.title}: {s.holder.host} process {s.holder.pid} is gone; the same command runs it again"
@@ -87,7 +89,7 @@ def lines(cells: Sequence[Cell], states: Sequence[State]) -> Iterator[str]:
     yield from blocked(cells)
 
 
-def blocked(cells: Sequence[Cell]) -> Iterator[str]:
+def blocked(cells: Sequence[PlannedRun]) -> Iterator[str]:
     """Yield a line for each reason why runs cannot begin; tasks that are not prepared share one."""
     waiting = Counter(c.task for c in cells if c.needs)
     if waiting:
@@ -97,7 +99,7 @@ def blocked(cells: Sequence[Cell]) -> Iterator[str]:
     yield from (f"blocked  {n} runs: {reason}" for reason, n in others.items())
 
 
-def grid(cells: Sequence[Cell], states: Sequence[State]) -> str:
+def progress_table(cells: Sequence[PlannedRun], states: Sequence[RunStatus]) -> str:
     """Return a table of how many runs of each task and method there are, and how many of them are done."""
     methods, count, done = list(dict.fromkeys(c.key[2] for c in cells)), Counter[Column](), Counter[Column]()
     for c, s in zip(cells, states, strict=True):
@@ -108,7 +110,7 @@ def grid(cells: Sequence[Cell], states: Sequence[State]) -> str:
     return tabulate(rows, ["done", *methods])
 
 
-def disk(cells: Iterable[Cell], states: Iterable[State], jobs: int) -> str:
+def disk_estimate(cells: Iterable[PlannedRun], states: Iterable[RunStatus], jobs: int) -> str:
     """Return one line: the disk that the runs that are left take, beside what is there.
 
     Records and tracker's files; adapters, where they are kept; the state that each of `jobs` runs in flight saves; and
@@ -116,33 +118,33 @@ def disk(cells: Iterable[Cell], states: Iterable[State], jobs: int) -> str:
     """
     left = [c for c, s in zip(cells, states, strict=True) if s.name in LEFT]
     data = {c.task: c.needs for c in cells if c.needs}
-    adapters = [4 * trainable(c) for c in left if c.config["save_adapter"]]
-    flight = [4 * trainable(c) * SAVED[c.config["optimizer"]] for c in left]
+    adapters = [4 * trainable_count(c) for c in left if c.config["save_adapter"]]
+    flight = [4 * trainable_count(c) * OPTIMIZER_COPIES[c.config["optimizer"]] for c in left]
     parts = {
         "records": RECORD * len(left),
         "adapters": sum(adapters),
-        f"state of {jobs} in flight": FILES * jobs * max(flight, default=0),
+        f"state of {jobs} in flight": CHECKPOINT_COPIES * jobs * max(flight, default=0),
         f"images of {len(data)} tasks to prepare": sum(data.values()),
     }
     said = [f"{size(value)} {name}" for name, value in parts.items() if value]
     return f"disk needed: at most {size(sum(parts.values()))}" + (f" ({', '.join(said)})" if said else "")
 
 
-def trainable(cell: Cell) -> int:
+def trainable_count(cell: PlannedRun) -> int:
     """Return how many parameters a run trains."""
     suite, _, task = cell.task.partition("/")
     classes = len(load_suite(suite).task(task).classes)
     b, method = cell.config["backbone"], dict(cell.config["method"])
-    return counted(b["timm"], frozen(b["arguments"]), method.pop("name"), frozen(method), classes)
+    return trainable_parameters(b["timm"], hashable(b["arguments"]), method.pop("name"), hashable(method), classes)
 
 
-def frozen(options: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
+def hashable(options: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
     """Return options so that they can be remembered."""
     return tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(options.items()))
 
 
 @cache
-def counted(
+def trainable_parameters(
     name: str,
     arguments: tuple[tuple[str, object], ...],
     method: str,
@@ -151,5 +153,5 @@ def counted(
 ) -> int:
     """Attach a method to a backbone without weights, and count."""
     with torch.device("meta"):
-        model = backbones.build(name, classes, "random", None, dict(arguments))
+        model = backbones.build_backbone(name, classes, "random", None, dict(arguments))
         return attach(model, method, **dict(options)).counts.trainable

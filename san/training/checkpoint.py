@@ -25,10 +25,10 @@ from san.runtime import distributed
 
 log = logging.getLogger(__name__)
 RANDOM = ("cpu", "cuda")
-EVERY = 60.0  # seconds of training that a crash may cost, beyond the epoch in flight
+SAVE_EVERY_S = 60.0  # seconds of training that a crash may cost, beyond the epoch in flight
 
 
-def trained_of(model: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return what trains, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
@@ -61,7 +61,7 @@ class Checkpoint:
         A file that cannot be read is left aside with a warning: the run then begins anew.
         """
         at = self.read(model, optimizer, order) if self.path.exists() else Position()
-        if any(other != at for other in distributed.everyone(at)):
+        if any(other != at for other in distributed.all_gather_object(at)):
             raise RuntimeError(
                 f"{self.path} is not the same to all ranks. Give results=, a folder that all of them share."
             )
@@ -85,7 +85,7 @@ class Checkpoint:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, order: torch.Generator, tensors: Mapping[str, Tensor]
     ) -> None:
         """Put saved tensors in their places; the model last, when nothing can fail any more."""
-        trained = trained_of(model)
+        trained = trainable_parameters(model)
         saved = {key[6:]: value for key, value in tensors.items() if key.startswith("model/")}
         if {name: p.shape for name, p in trained.items()} != {name: value.shape for name, value in saved.items()}:
             raise ValueError("it is of another model")
@@ -112,7 +112,7 @@ class Checkpoint:
         order: the state of the order's generator when the epoch began.
         """
         cuda = (torch.cuda.get_rng_state(),) if torch.cuda.is_available() else ()
-        states = distributed.everyone((torch.get_rng_state(), *cuda))
+        states = distributed.all_gather_object((torch.get_rng_state(), *cuda))
         if distributed.rank() == 0:
             try:
                 self.write(self.tensors(model, optimizer, order, states), at)
@@ -120,14 +120,14 @@ class Checkpoint:
                 log.warning(
                     "%s cannot be written (%s); a run that is killed goes on from an older one.", self.path, error
                 )
-        distributed.everyone(None)  # none ends before it is written: torchrun would kill the others
+        distributed.all_gather_object(None)  # none ends before it is written: torchrun would kill the others
         self.saved = time.monotonic()
 
     def tensors(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, states: Sequence[tuple[Tensor, ...]]
     ) -> dict[str, Tensor]:
         """Name all that is saved. states: the random states of each rank's devices."""
-        named = {f"model/{name}": p.detach() for name, p in trained_of(model).items()}
+        named = {f"model/{name}": p.detach() for name, p in trainable_parameters(model).items()}
         for index, values in optimizer.state_dict()["state"].items():
             named |= {f"optimizer/{index}/{key}": value for key, value in values.items() if value is not None}
         named |= {
@@ -148,13 +148,13 @@ class Checkpoint:
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
         """Save and raise Preempted if the run, or another rank of it, was told to stop."""
-        if distributed.some(self.stop.is_set()):
+        if distributed.any_rank(self.stop.is_set()):
             self.save(model, optimizer, order, at)
             raise Preempted(f"stopped in epoch {at.epoch}; what is saved is in {self.path}")
 
     def after_epoch(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
         """Save if the last time is a while ago; several ranks, whose clocks differ, always do."""
-        if distributed.count() > 1 or time.monotonic() - self.saved > EVERY:
+        if distributed.world_size() > 1 or time.monotonic() - self.saved > SAVE_EVERY_S:
             self.save(model, optimizer, order, at)
 
     def remove(self) -> None:

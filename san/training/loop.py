@@ -34,7 +34,7 @@ class Score:
         return 100 * self.correct / self.total
 
 
-def mixed(device: torch.device, precision: str) -> AbstractContextManager[None]:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
     """Autocast to bfloat16, or nothing for fp32."""
     return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
 
@@ -58,7 +58,7 @@ def fit(
     optimizer = make_optimizer(model, recipe)
     steps, warmup = recipe.epochs * len(batches), recipe.warmup_epochs * len(batches)
     at = checkpoint.load(model, optimizer, batches.order) if checkpoint else Position()
-    forward = distributed.spread(model)
+    forward = distributed.wrap_ddp(model)
     for epoch in range(at.epoch, recipe.epochs + 1):
         model.train()
         begin, before, order = time.perf_counter(), at.seconds, batches.order.get_state()
@@ -99,11 +99,11 @@ def train_step(
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
-    with mixed(images.device, recipe.precision):
+    with autocast(images.device, recipe.precision):
         loss = weight * F.cross_entropy(model(images).float(), labels, label_smoothing=recipe.smoothing)
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
-    return distributed.total(loss.detach()).item() / distributed.count()
+    return distributed.all_reduce_sum(loss.detach()).item() / distributed.world_size()
 
 
 def check_gradients(model: nn.Module, trainable: Sequence[str]) -> None:
@@ -125,13 +125,13 @@ def evaluate(model: nn.Module, batches: Batches, precision: str = "fp32", restri
     correct = torch.zeros((), dtype=torch.long, device=batches.device)
     loss = torch.zeros((), dtype=torch.double, device=batches.device)
     for images, labels in batches:
-        with mixed(batches.device, precision):
+        with autocast(batches.device, precision):
             logits: Tensor = model(images).float()
         if restrict:
             logits = torch.full_like(logits, -torch.inf).index_copy(1, classes, logits[:, classes])
         correct += (logits.argmax(1) == labels).sum()
         loss += F.cross_entropy(logits, labels, reduction="sum")
-    correct, loss = distributed.total(correct), distributed.total(loss)
+    correct, loss = distributed.all_reduce_sum(correct), distributed.all_reduce_sum(loss)
     mean = float(loss) / len(batches.split)
     if not math.isfinite(mean):
         raise NonFiniteLossError(f"The loss of the evaluated split is {mean}: the weights are broken. Lower lr.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
-from san.errors import lookup
+from san.errors import choose
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -34,8 +34,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check types and ranges; a whole number is as good a float."""
-        lookup(self.optimizer, OPTIMIZERS, "optimizer")
-        lookup(self.precision, PRECISIONS, "precision")
+        choose(self.optimizer, OPTIMIZERS, "optimizer")
+        choose(self.precision, PRECISIONS, "precision")
         for field in fields(self):
             value = getattr(self, field.name)
             kinds = {int: (int,), float: (int, float), str: (str,)}[field.type]  # type: ignore[index]

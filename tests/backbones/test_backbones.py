@@ -13,6 +13,7 @@ import san
 from san import backbones
 from san.backbones import load
 from san.errors import WeightsError
+from san.layers.scaled import fold_into_last_stage
 
 NAME = "vit_tiny_patch16_224"
 SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
@@ -26,11 +27,11 @@ def saved(path: Path, **changes: int) -> nn.Module:
 
 def test_the_shipped_weights_are_the_ones_the_configuration_names() -> None:
     b = composed()["backbone"]
-    path = backbones.find(b["weights"])
+    path = backbones.find_weights(b["weights"])
     assert backbones.file_sha256(path) == b["sha256"]
     assert path.stat().st_size < 4 * 2**20
     assert path.with_suffix(".md").is_file()
-    model = backbones.build(b["timm"], 10, b["weights"], b["sha256"], b["arguments"])
+    model = backbones.build_backbone(b["timm"], 10, b["weights"], b["sha256"], b["arguments"])
     parameters = sum(p.numel() for p in model.parameters())
     assert 0.5e6 < parameters < 1.5e6
     assert backbones.input_size(model) == 32
@@ -38,7 +39,7 @@ def test_the_shipped_weights_are_the_ones_the_configuration_names() -> None:
 
 def test_local_weights_fill_all_but_the_head(tmp_path: Path) -> None:
     source = saved(tmp_path / "w.safetensors")
-    model = backbones.build(NAME, 3, str(tmp_path / "w.safetensors"), None, SMALL)
+    model = backbones.build_backbone(NAME, 3, str(tmp_path / "w.safetensors"), None, SMALL)
     assert model.head.out_features == 3
     assert torch.equal(model.blocks[0].mlp.fc1.weight, source.blocks[0].mlp.fc1.weight)
     assert backbones.weights_hash(model) == backbones.weights_hash(source)
@@ -49,17 +50,17 @@ def test_a_vit_b16_loads_from_a_local_file(tmp_path: Path) -> None:
     source = timm.create_model("vit_base_patch16_224.augreg_in21k", pretrained=False)
     save_file(source.state_dict(), tmp_path / "b16.safetensors")
     b = composed("backbone=vit_b16_augreg_in21k")["backbone"]
-    model = backbones.build(b["timm"], 100, str(tmp_path / "b16.safetensors"), None, b["arguments"])
+    model = backbones.build_backbone(b["timm"], 100, str(tmp_path / "b16.safetensors"), None, b["arguments"])
     assert model.head.out_features == 100
     assert torch.equal(model.blocks[11].mlp.fc2.weight, source.blocks[11].mlp.fc2.weight)
 
 
 def test_random_weights_have_to_be_asked_for() -> None:
     assert backbones.weights_key(NAME, "random") == f"random:{NAME}"
-    first, second = (backbones.build(NAME, 3, "random", None, SMALL) for _ in range(2))
+    first, second = (backbones.build_backbone(NAME, 3, "random", None, SMALL) for _ in range(2))
     assert backbones.weights_hash(first) != backbones.weights_hash(second)
     with pytest.raises(WeightsError):
-        backbones.build(NAME, 3, "vit_nano_that_is_not_there.safetensors", None, SMALL)
+        backbones.build_backbone(NAME, 3, "vit_nano_that_is_not_there.safetensors", None, SMALL)
 
 
 def broken(kind: str, path: Path) -> str:
@@ -89,21 +90,21 @@ def broken(kind: str, path: Path) -> str:
 )
 def test_broken_weights_are_refused(kind: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=message):
-        backbones.build(NAME, 3, broken(kind, tmp_path / "w.safetensors"), None, SMALL)
+        backbones.build_backbone(NAME, 3, broken(kind, tmp_path / "w.safetensors"), None, SMALL)
 
 
 def test_wrong_hash_missing_file_and_pickles_are_refused(tmp_path: Path) -> None:
     saved(tmp_path / "w.safetensors")
     with pytest.raises(WeightsError, match="is corrupt: its sha256 is .*, expected 00. Fetch it again"):
-        backbones.build(NAME, 3, str(tmp_path / "w.safetensors"), "00", SMALL)
+        backbones.build_backbone(NAME, 3, str(tmp_path / "w.safetensors"), "00", SMALL)
     with pytest.raises(WeightsError, match="No weights at .* takes 'timm', 'random' or the path"):
-        backbones.build(NAME, 3, "nowhere.safetensors", None, SMALL)
+        backbones.build_backbone(NAME, 3, "nowhere.safetensors", None, SMALL)
     (tmp_path / "w.pth").write_bytes(b"")
     with pytest.raises(WeightsError, match="other formats can run code when read"):
-        backbones.build(NAME, 3, str(tmp_path / "w.pth"), None, SMALL)
+        backbones.build_backbone(NAME, 3, str(tmp_path / "w.pth"), None, SMALL)
     (tmp_path / "w.npz").write_bytes(b"")
     with pytest.raises(WeightsError, match=r"w\.npz cannot be read as weights of"):
-        backbones.build("vit_tiny_patch16_224.augreg_in21k", 3, str(tmp_path / "w.npz"), None, {})
+        backbones.build_backbone("vit_tiny_patch16_224.augreg_in21k", 3, str(tmp_path / "w.npz"), None, {})
 
 
 def test_without_network_or_cache_the_error_says_how_to_fetch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_without_network_or_cache_the_error_says_how_to_fetch(monkeypatch: pytes
     monkeypatch.setattr(load.huggingface_hub, "get_session", NoNetwork)
     monkeypatch.setattr(load.huggingface_hub, "try_to_load_from_cache", lambda *_: None)
     with pytest.raises(WeightsError) as error:
-        backbones.build("vit_base_patch16_224.augreg_in21k", 3, "timm")
+        backbones.build_backbone("vit_base_patch16_224.augreg_in21k", 3, "timm")
     for part in (
         "model.safetensors of timm/vit_base_patch16_224.augreg_in21k",
         "are not in the cache",
@@ -123,7 +124,7 @@ def test_without_network_or_cache_the_error_says_how_to_fetch(monkeypatch: pytes
     ):
         assert part in str(error.value)
     with pytest.raises(WeightsError, match="timm has no pre-trained weights called"):
-        backbones.build("vit_base_patch16_224.no_such_tag", 3, "timm")
+        backbones.build_backbone("vit_base_patch16_224.no_such_tag", 3, "timm")
 
 
 @pytest.mark.parametrize(
@@ -251,6 +252,6 @@ def test_scaling_the_stream_of_a_convnext() -> None:
         model, images = tiny_convnext(**options).double().eval(), torch.randn(2, 3, 64, 64, dtype=torch.float64)
         before = model.forward_features(images)
         scale, shift = torch.rand(24, dtype=torch.float64) - 0.5, torch.randn(24, dtype=torch.float64)
-        backbones.scale_stream(model, scale, shift)
+        fold_into_last_stage(model, scale, shift)
         expected = before * scale[:, None, None] + shift[:, None, None]
         assert torch.allclose(model.forward_features(images), expected, atol=1e-12)

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
-from san.data.augment import PLAIN, Augment, seeded
-from san.data.batches import NORMALISE, Batches, Preprocess
+from san.data.augment import NO_AUGMENTATION, Augment, seeded
+from san.data.batches import NORMALIZE, Batches, Preprocess
 from san.data.split import Images, Split
 
 CONFIGS = ("none", "vpt", "ssf_fgvc", "ssf")
@@ -47,7 +47,7 @@ def test_the_same_images_whatever_the_number_of_workers(name: str) -> None:
         assert torch.equal(y, z)
     assert not all(torch.equal(a, b) for (a, _), (b, _) in zip(alone, other, strict=True))
     assert all(x.shape[1:] == (3, 28, 28) and x.dtype == torch.float32 for x, _ in alone)
-    if augment != PLAIN:
+    if augment != NO_AUGMENTATION:
         first, second = alone[0][0], alone[3][0]
         assert not torch.equal(first, second)
 
@@ -68,7 +68,7 @@ def test_drawing_leaves_the_random_states_of_the_run_alone(name: str) -> None:
 def test_vpt_s_chain_is_resize_crop_flip() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8))
     chain = transforms.Compose([transforms.Resize(32), transforms.RandomCrop(28), transforms.RandomHorizontalFlip(0.5)])
-    ours = named("vpt").transform(28, NORMALISE["half"])
+    ours = named("vpt").transform(28, NORMALIZE["half"])
     for seed in range(6):
         with seeded(seed):
             wanted = np.array(chain(image))
@@ -78,10 +78,10 @@ def test_vpt_s_chain_is_resize_crop_flip() -> None:
 
 
 def test_timm_s_recipe_has_the_steps_of_ssf() -> None:
-    steps = [type(step).__name__ for step in named("ssf").transform(28, NORMALISE["half"]).transforms]  # type: ignore[attr-defined]
+    steps = [type(step).__name__ for step in named("ssf").transform(28, NORMALIZE["half"]).transforms]  # type: ignore[attr-defined]
     assert steps[:3] == ["RandomResizedCropAndInterpolation", "RandomHorizontalFlip", "RandAugment"]
     assert steps[-2:] == ["Normalize", "RandomErasing"]
-    simple = [type(step).__name__ for step in named("ssf_fgvc").transform(28, NORMALISE["half"]).transforms]  # type: ignore[attr-defined]
+    simple = [type(step).__name__ for step in named("ssf_fgvc").transform(28, NORMALIZE["half"]).transforms]  # type: ignore[attr-defined]
     assert "RandAugment" not in simple
     assert "ColorJitter" not in simple
 
@@ -89,7 +89,7 @@ def test_timm_s_recipe_has_the_steps_of_ssf() -> None:
 def test_the_policy_never_fails() -> None:
     """Nor at its strongest, where timm posterizes to 0 bits."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3)).astype(np.uint8))
-    chain = named("ssf").transform(28, NORMALISE["half"])
+    chain = named("ssf").transform(28, NORMALIZE["half"])
     for seed in range(400):
         with seeded(seed):
             assert torch.isfinite(chain(image)).all()

@@ -12,7 +12,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from san.data import task_data
-from san.data.batches import NORMALISE, Batches, Preprocess
+from san.data.batches import NORMALIZE, Batches, Preprocess
 from san.data.prepare import demo, demo_images
 from san.data.resize import RESIZE, resize
 from san.data.split import Images, Split
@@ -35,7 +35,9 @@ SMALL = np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)
 @pytest.mark.parametrize("name", DEMO.tasks)
 def test_demo_task_is_what_its_row_says(name: str, data_root: Path) -> None:
     task = DEMO.task(name)
-    splits = {p: task_data.load(DEMO, task, p, data_root, "vtab", 32) for p in ("train", "val", "test", "train+val")}
+    splits = {
+        p: task_data.load_split(DEMO, task, p, data_root, "vtab", 32) for p in ("train", "val", "test", "train+val")
+    }
     assert {part: len(s) for part, s in splits.items()} == {
         "train": 800,
         "val": 200,
@@ -82,15 +84,15 @@ def test_digits_are_those_of_scikit_learn() -> None:
 
 def test_another_seed_makes_the_demo_anew(tmp_path: Path) -> None:
     task = DEMO.task("count")
-    first = task_data.load(DEMO, task, "val", tmp_path, "vtab", 32)
-    again = task_data.load(DEMO, task, "val", tmp_path, "vtab", 32)
-    other = task_data.load(replace(DEMO, seed=1), task, "val", tmp_path, "vtab", 32)
+    first = task_data.load_split(DEMO, task, "val", tmp_path, "vtab", 32)
+    again = task_data.load_split(DEMO, task, "val", tmp_path, "vtab", 32)
+    other = task_data.load_split(replace(DEMO, seed=1), task, "val", tmp_path, "vtab", 32)
     assert first.fingerprint == again.fingerprint != other.fingerprint
 
 
 @pytest.mark.parametrize("resident", [True, False])
 def test_batches_cover_everything_once_and_change_nothing(resident: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("san.data.batches.RESIDENT", 2**30 if resident else 0)
+    monkeypatch.setattr("san.data.batches.DEVICE_CACHE_BYTES", 2**30 if resident else 0)
     split = split_of(SMALL.copy(), [0, 1, 2, 0, 1])
     batches = Batches(split, 2, PLAIN, 4, CPU, torch.Generator().manual_seed(0))
     passes = []
@@ -116,18 +118,18 @@ def test_resident_and_streamed_batches_are_the_same(monkeypatch: pytest.MonkeyPa
     images = np.random.default_rng(0).integers(0, 256, (30, 9, 9, 3)).astype(np.uint8)
     made = {}
     for limit in (0, 2**30):
-        monkeypatch.setattr("san.data.batches.RESIDENT", limit)
+        monkeypatch.setattr("san.data.batches.DEVICE_CACHE_BYTES", limit)
         batches = Batches(split_of(images, [0] * 30), 7, PLAIN, 20, CPU, torch.Generator().manual_seed(3))
         made[limit] = torch.cat([x for x, _ in batches])
         assert bool(batches.resident) == bool(limit)
     assert torch.equal(made[0], made[2**30])
 
 
-@pytest.mark.parametrize("normalise", NORMALISE)
+@pytest.mark.parametrize("normalise", NORMALIZE)
 def test_normalisation(normalise: str) -> None:
     image = torch.randint(0, 256, (2, 5, 5, 3), dtype=torch.uint8)
     ours = Preprocess("vtab", normalise).scale(image)
-    mean, std = NORMALISE[normalise]
+    mean, std = NORMALIZE[normalise]
     for channel in range(3):
         wanted = (image[..., channel].double() / 255 - mean[channel]) / std[channel]
         assert torch.allclose(ours[:, channel].double(), wanted, atol=1e-6)
@@ -233,11 +235,11 @@ def test_a_task_without_val_has_it_in_no_sum_and_not_alone() -> None:
 def test_data_that_is_not_there_says_what_to_run(tmp_path: Path) -> None:
     suite = load_suite("vtab")
     with pytest.raises(FileNotFoundError) as error:
-        task_data.load(suite, suite.task("cifar"), "train", tmp_path, "vtab", 224)
+        task_data.load_split(suite, suite.task("cifar"), "train", tmp_path, "vtab", 224)
     for text in ("make prepare-vtab TASKS=cifar", "downloads 0.17 GB", "0.034 GB", "--from", "data=demo/digits"):
         assert text in str(error.value)
     (tmp_path / "vtab/dtd/vtab-224").mkdir(parents=True)
     with pytest.raises(
         FileNotFoundError, match="packed as vtab-224 .* this run takes resize bicubic at 224 px(.|\n)*--resize bicubic"
     ):
-        task_data.load(suite, suite.task("dtd"), "train", tmp_path, "bicubic", 224)
+        task_data.load_split(suite, suite.task("dtd"), "train", tmp_path, "bicubic", 224)

@@ -11,10 +11,10 @@ import pytest
 
 from data_tier import archives, downloads
 from san.data import pack, verify
-from san.data.layout import other_names
+from san.data.layout import class_name_mismatch
 from san.data.prepare import download, labels
-from san.data.prepare.pack_task import prepare
-from san.data.prepare.sources import find, tfds
+from san.data.prepare.pack_task import pack_splits
+from san.data.prepare.sources import find_source, tfds
 from san.data.resize import resize
 from san.tasks import load_suite
 
@@ -89,7 +89,7 @@ def test_every_split_of_every_task(name, packed, copies):
 def test_pixels_and_labels_are_those_that_tensorflow_datasets_reads(name, packed, copies):
     """Against TFDS's own decoding of the same rows; JPEG decoders may differ, lossless images may not."""
     task = VTAB.task(name)
-    source = find(task, copies)
+    source = find_source(task, copies)
     split, _, rows = source.stored("val")
     ours = verify.load_part(task, home_of(packed, task), "val")
     theirs = source.builder.as_data_source(split=split)
@@ -137,9 +137,11 @@ def test_tfrecord_copies_are_read_the_same(tmp_path, upstream, packed):
             downloads.serve(patch, upstream / builder)
             tensorflow_datasets.builder(builder, data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
         assert list(tmp_path.glob(f"{builder}/*/*.tfrecord*"))
-        prepare(VTAB, task, find(task, tmp_path), tmp_path / "packed", "vtab", SIDE, force=True, progress=quiet)
+        pack_splits(
+            VTAB, task, find_source(task, tmp_path), tmp_path / "packed", "vtab", SIDE, force=True, progress=quiet
+        )
         for part in ("train", "val", "test"):
-            ours, theirs = (pack.manifest_of(home_of(r, task) / part) for r in (tmp_path / "packed", packed))
+            ours, theirs = (pack.read_manifest(home_of(r, task) / part) for r in (tmp_path / "packed", packed))
             assert ours["digest"] == theirs["digest"]
 
 
@@ -153,7 +155,9 @@ def test_a_truncated_tfrecord_is_named(tmp_path, upstream):
     shard = next(tmp_path.glob("cifar100/*/*train.tfrecord*"))
     shard.write_bytes(shard.read_bytes()[:300_000])
     with pytest.raises(ValueError, match="is truncated"):
-        prepare(VTAB, task, find(task, tmp_path), tmp_path / "packed", "vtab", SIDE, force=True, progress=quiet)
+        pack_splits(
+            VTAB, task, find_source(task, tmp_path), tmp_path / "packed", "vtab", SIDE, force=True, progress=quiet
+        )
     assert not (tmp_path / "packed/vtab/cifar/native/train").exists()
 
 
@@ -229,7 +233,7 @@ def test_names_of_classes_and_sizes_of_downloads_are_those_of_tfds():
         builder = tensorflow_datasets.builder(tfds.name_of(task), data_dir="unused")
         names = getattr(dict(builder.info.features.items()).get("label"), "names", None)
         if names and not names[0].isdecimal():
-            assert other_names(task, names) == "", task.name
+            assert class_name_mismatch(task, names) == "", task.name
         assert int(str(builder.version).split(".")[0]) in facts["majors"]
         size = sum(info.size for info in builder.url_infos.values()) / 1e9
         if task.name not in ("caltech101", "eurosat", "diabetic_retinopathy", "imagenet"):  # alternatives, and by hand
@@ -237,7 +241,7 @@ def test_names_of_classes_and_sizes_of_downloads_are_those_of_tfds():
 
 
 def test_a_build_without_network_says_what_was_tried(tmp_path):
-    places = download.Places(tmp_path, tmp_path / "tfds", tmp_path / "manual")
+    places = download.Paths(tmp_path, tmp_path / "tfds", tmp_path / "manual")
     steps = download.plan([(VTAB, VTAB.task("cifar"))], places, None, 224)
     assert [s.action for s in steps] == ["build"]
     errors = download.prepare_all(steps, places, 224, False, 1, quiet, print)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import nn
 
-from san.layers.scaled import ScaledConv2d, ScaledLinear, scaled
+from san.layers.scaled import ScaledConv2d, ScaledLinear, scale_layer
 from san.layers.scaled_op import Conv, ScaledFunction, scaled_op
 
 DOUBLE = torch.float64
@@ -159,7 +159,7 @@ def test_merged_layers_compute_the_same(base: nn.Module, shape: tuple[int, ...],
     pre = None if isinstance(base, nn.LayerNorm) else Given(torch.ones(4, dtype=DOUBLE))
     x = torch.randn(shape, dtype=DOUBLE)
     before = base.double()(x)
-    layer = scaled(base, shift=True, pre=pre, axis=axis)
+    layer = scale_layer(base, shift=True, pre=pre, axis=axis)
     assert torch.allclose(layer(x), before, atol=1e-14)
     with torch.no_grad():
         for name, p in layer.named_parameters():
@@ -185,4 +185,4 @@ def test_a_copy_keeps_what_is_shared() -> None:
 )
 def test_other_layers_are_refused(base: nn.Module) -> None:
     with pytest.raises(TypeError, match=r"Cannot scale a \w+; allowed: Linear, Conv2d \(zero padding\), LayerNorm"):
-        scaled(base)
+        scale_layer(base)

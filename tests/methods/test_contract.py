@@ -22,11 +22,11 @@ BACKBONES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "convnext": (tiny_convnext, 32),
 }
 REFUSED = {("vpt_shallow", "convnext"), ("vpt_deep", "convnext")}
-CELLS = [(m, b) for m in methods.names() for b in BACKBONES if (m, b) not in REFUSED]
+CELLS = [(m, b) for m in methods.method_names() for b in BACKBONES if (m, b) not in REFUSED]
 # The options with which a method starts at the pre-trained function; the others never do.
 IDENTICAL_AT_START: dict[str, dict] = {
     name: {"std": 0.0} if name in ("ssf", "adapter", "adapter_plus") else {}
-    for name in methods.names()
+    for name in methods.method_names()
     if not name.startswith("vpt")
 }
 NOT_MERGED = {"adapter", "adapter_plus", "adaptformer", "vpt_deep", "vpt_shallow"}
@@ -36,7 +36,7 @@ cells = pytest.mark.parametrize(("method", "backbone"), CELLS)
 def attached(method: str, backbone: str, dtype: torch.dtype = torch.float32, **options) -> tuple[san.Adapter, Tensor]:
     """A tiny model with the method attached, and a batch of images for it."""
     make, side = BACKBONES[backbone]
-    if backbone == "convnext" and "targets" in methods.defaults(method):
+    if backbone == "convnext" and "targets" in methods.default_options(method):
         options |= {"targets": ["fc1", "fc2"]}
     model = make().to(dtype)
     torch.manual_seed(1)
@@ -64,7 +64,7 @@ def steps(model: nn.Module, images: Tensor, count: int = 3) -> list[float]:
 
 
 def test_the_matrix_is_whole() -> None:
-    assert len(methods.names()) == 18
+    assert len(methods.method_names()) == 18
     assert len(CELLS) == 18 * 4 - 2
 
 

@@ -27,7 +27,7 @@ def test_the_command_that_is_printed_repeats_the_run(words: list[str], data_root
     settings = [w for w in words if w.lstrip("+").split("=")[0] not in CELL]
     experiment = from_config(composed(*words, where), settings)
     made = experiment.record("failed", "weights")
-    again = shlex.split(explain.command(made))
+    again = shlex.split(explain.rerun_command(made))
     assert again[:2] == ["python", "train.py"]
     assert from_config(composed(*again[2:], where), []).identity == experiment.identity
 
@@ -49,7 +49,7 @@ def test_a_cell_says_all_that_is_known_of_it() -> None:
         )
         for r in vtab()
     ]
-    text = "\n".join(explain.lines("vtab", "ssf", "cifar", made))
+    text = "\n".join(explain.explain_cell("vtab", "ssf", "cifar", made))
     assert "vtab/cifar ssf: 3 records" in text
     assert "70.60 % (706 of 1000), epoch chosen on last" in text
     assert "python train.py method=ssf data=vtab/cifar seed=1 protocol=last_epoch precision=bf16" in text
@@ -57,6 +57,6 @@ def test_a_cell_says_all_that_is_known_of_it() -> None:
     assert "published  75.63 % as SSF (Mai et al. logs)" in text
     assert "SSF arXiv:2210.08823" in text
     with pytest.raises(LookupError, match="Unknown task of vtab 'cifer'. Did you mean cifar"):
-        list(explain.lines("vtab", "ssf", "cifer", made))
+        list(explain.explain_cell("vtab", "ssf", "cifer", made))
     with pytest.raises(LookupError, match="Unknown method 'sff'. Did you mean ssf"):
-        list(explain.lines("vtab", "sff", "cifar", made))
+        list(explain.explain_cell("vtab", "sff", "cifar", made))

@@ -37,12 +37,12 @@ def test_the_best_is_bold_the_second_underlined_and_rows_chosen_on_test_take_no_
 
 
 def test_spread_is_an_index_and_marks_stay_beside_it() -> None:
-    assert render.value("80.10 ± 0.12 (3)") == r"80.10$_{\pm0.12}^{3}$"
-    assert render.value("80.10 ± 0.12 (3)†") == r"80.10$_{\pm0.12}^{3}$\textdagger{}"
-    assert render.value("80.10 ± 0.12 (2) (failed)") == r"80.10$_{\pm0.12}^{2}$ (failed)"
-    assert render.value("–") == "--"
-    assert render.value("-3.10†") == r"$-$3.10\textdagger{}"
-    assert render.plain(r"a_b 5% x^2 ~\{}$ #&") == (
+    assert render.latex_cell("80.10 ± 0.12 (3)") == r"80.10$_{\pm0.12}^{3}$"
+    assert render.latex_cell("80.10 ± 0.12 (3)†") == r"80.10$_{\pm0.12}^{3}$\textdagger{}"
+    assert render.latex_cell("80.10 ± 0.12 (2) (failed)") == r"80.10$_{\pm0.12}^{2}$ (failed)"
+    assert render.latex_cell("–") == "--"
+    assert render.latex_cell("-3.10†") == r"$-$3.10\textdagger{}"
+    assert render.escape_latex(r"a_b 5% x^2 ~\{}$ #&") == (
         r"a\_b 5\% x\textasciicircum{}2 \textasciitilde{}\textbackslash{}\{\}\$ \#\&"
     )
 
@@ -50,7 +50,7 @@ def test_spread_is_an_index_and_marks_stay_beside_it() -> None:
 def test_where_one_file_cannot_be_written_all_stay_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    render.write(make_table(DEMO, records()), tmp_path, "demo")
+    render.write_table(make_table(DEMO, records()), tmp_path, "demo")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     write_text = Path.write_text
 
@@ -61,7 +61,7 @@ def test_where_one_file_cannot_be_written_all_stay_as_they_were(
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space left"):
-        render.write(make_table(DEMO, records()[:3]), tmp_path, "demo")
+        render.write_table(make_table(DEMO, records()[:3]), tmp_path, "demo")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
@@ -71,11 +71,11 @@ def test_a_figure_has_ours_and_the_published(tmp_path: Path) -> None:
     assert figure.points(table.ours)["ssf"] == (100.0, pytest.approx(74.6))
     assert figure.points(table.cited)["LoRA†◦"] == (pytest.approx(0.29e6), pytest.approx(72.25, abs=0.005))
     assert "SSF†" not in figure.points(table.cited)  # its printed parameters count the head
-    paths = figure.draw(table, tmp_path, "vtab")
+    paths = figure.draw_figure(table, tmp_path, "vtab")
     assert [p.name for p in paths] == ["vtab.pdf", "vtab.png"]
     assert paths[0].read_bytes().startswith(b"%PDF")
     assert paths[1].read_bytes().startswith(b"\x89PNG")
-    assert figure.draw(make_table(DEMO, []), tmp_path, "demo") == []
+    assert figure.draw_figure(make_table(DEMO, []), tmp_path, "demo") == []
 
 
 @pytest.mark.latex
@@ -83,7 +83,7 @@ def test_a_figure_has_ours_and_the_published(tmp_path: Path) -> None:
 def test_it_compiles_without_a_warning_and_fits_a_page(suite: Suite, given: object, tmp_path: Path) -> None:
     if shutil.which("pdflatex") is None:
         pytest.fail("no LaTeX: apt-get install texlive-latex-extra poppler-utils")
-    render.write(make_table(suite, given()), tmp_path, suite.name)
+    render.write_table(make_table(suite, given()), tmp_path, suite.name)
     (tmp_path / "page.tex").write_text(PAGE.replace("NAME", suite.name))
     made = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "page"], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -24,7 +24,7 @@ def named(**changes: Any) -> record.Record:
     """A record with an id of its own, as records have."""
     made = a_record(**changes)
     facts = (made.suite, made.method, made.variant, made.protocol, made.task, made.seed, made.evaluated_on)
-    return replace(made, id=changes.get("id") or record.identity({"facts": facts}))
+    return replace(made, id=changes.get("id") or record.hash_identity({"facts": facts}))
 
 
 def done(correct: int, **changes: Any) -> record.Record:
@@ -93,7 +93,7 @@ FILES = ["{}.csv", "{}_cells.csv", "{}_runs.csv", "{}.md", "{}.tex"]
 def test_golden_files(suite: Suite, file: str, tmp_path: Path) -> None:
     """UPDATE_GOLDEN=1 writes them anew; read the difference before committing it."""
     given = records() if suite is DEMO else vtab()
-    paths = render.write(make_table(suite, given), tmp_path, suite.name)
+    paths = render.write_table(make_table(suite, given), tmp_path, suite.name)
     assert [p.name for p in paths] == [name.format(suite.name) for name in FILES]
     name = file.format(suite.name)
     made = (tmp_path / name).read_text()
@@ -176,7 +176,7 @@ def test_no_records_give_an_empty_table() -> None:
 
 
 def test_runs_are_tidy(tmp_path: Path) -> None:
-    render.write(make_table(DEMO, records()), tmp_path, "demo")
+    render.write_table(make_table(DEMO, records()), tmp_path, "demo")
     runs = pd.read_csv(tmp_path / "demo_runs.csv", keep_default_na=False)
     assert len(runs) == len([r for r in records() if r.suite == "demo"]) - 1  # one is a copy of another
     assert set(runs.status) == {"done", "failed", "oom"}
@@ -195,7 +195,7 @@ def test_ours_stands_beside_the_published_value() -> None:
     assert (line["n"], line["status"], line["published"], line["published_as"]) == (3, "done", 69.0, "SSF")
     assert "SSF arXiv:2210.08823" in line["source"]
     assert facts.loc["re-run", "san‖", "svhn"]["status"] == "missing"
-    assert len(facts.loc["cited"]) == len(published.cells("vtab", "vit_b16_augreg_in21k")) == 999
+    assert len(facts.loc["cited"]) == len(published.published_numbers("vtab", "vit_b16_augreg_in21k")) == 999
 
 
 def test_a_backbone_has_a_table_of_its_own() -> None:

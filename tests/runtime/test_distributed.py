@@ -48,9 +48,9 @@ def test_two_processes_equal_one(tmp_path: Path, data_root: Path) -> None:
     for name, tensors in one.items():
         for key, value in tensors.items():
             torch.testing.assert_close(two[name][key], value, rtol=1e-4, atol=2e-6, msg=f"{name} {key}")
-    scores = [[r.last for r in record.read_all(tmp_path / n / "records")[0]] for n in ("1", "2")]
+    scores = [[r.last for r in record.read_records(tmp_path / n / "records")[0]] for n in ("1", "2")]
     assert scores[0] == scores[1]
-    assert [r.device["count"] for r in record.read_all(tmp_path / "2" / "records")[0]] == [2] * 4
+    assert [r.device["count"] for r in record.read_records(tmp_path / "2" / "records")[0]] == [2] * 4
 
 
 @pytest.mark.sweep
@@ -65,7 +65,7 @@ def test_told_to_stop_or_bereft_of_one_they_go_on_with_the_same_bits(
     deadline, found = time.monotonic() + 100, None
     while time.monotonic() < deadline and (found is None or found.epoch < 3):
         time.sleep(0.02)
-        found = next((lease.read(p) for p in tmp_path.rglob("b/records/**/*.claim")), None)
+        found = next((lease.read_lease(p) for p in tmp_path.rglob("b/records/**/*.claim")), None)
     if number == signal.SIGKILL:  # a rank dies; the other has saved itself after every epoch
         found = subprocess.run(["pgrep", "-P", str(stopped.pid)], capture_output=True, text=True, check=True)
         os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)

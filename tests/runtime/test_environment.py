@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from san.runtime import device
-from san.runtime.device import Meter, describe, energy, pick_device
-from san.runtime.environment import code, versions
+from san.runtime.device import Meter, describe_device, energy_joules, pick_device
+from san.runtime.environment import git_state, package_versions
 
 CPU = torch.device("cpu")
 
 
 def test_facts_are_there() -> None:
-    assert set(code()) == {"commit", "dirty"}
-    assert torch.__version__.startswith(versions()["torch"])
-    assert describe(CPU)["type"] == "cpu"
+    assert set(git_state()) == {"commit", "dirty"}
+    assert torch.__version__.startswith(package_versions()["torch"])
+    assert describe_device(CPU)["type"] == "cpu"
     assert Meter(CPU).read()["peak_bytes"] > 1e7
 
 
@@ -41,9 +41,9 @@ def test_a_gpu_is_asked_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml.nvmlDeviceGetTotalEnergyConsumption = lambda handle: 7000 if handle == "GPU-abc" else 0
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: types.SimpleNamespace(uuid="abc"))
-    assert energy(torch.device("cuda")) == 7.0
+    assert energy_joules(torch.device("cuda")) == 7.0
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert energy(torch.device("cuda")) is None
+    assert energy_joules(torch.device("cuda")) is None
 
 
 def test_devices() -> None:

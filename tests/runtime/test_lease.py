@@ -16,12 +16,12 @@ from san.runtime import lease
 
 def test_a_claim_is_held_once_and_given_back(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "run.claim"
-    with lease.held(path) as report:
+    with lease.hold(path) as report:
         assert report is not None
-        with lease.held(path) as second:
+        with lease.hold(path) as second:
             assert second is None
         report(3, 10)
-        found = lease.read(path)
+        found = lease.read_lease(path)
         assert found is not None
         assert (found.pid, found.epoch, found.epochs) == (os.getpid(), 3, 10)
         assert found.alive(path)
@@ -32,46 +32,46 @@ def test_a_claim_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "run.claim"
     code = f"from san.runtime import lease; from pathlib import Path; lease.take(Path({str(path)!r}))"
     subprocess.run([sys.executable, "-c", code], check=True)
-    left = lease.read(path)
+    left = lease.read_lease(path)
     assert left is not None
     assert not left.alive(path)
-    with lease.held(path) as report:
+    with lease.hold(path) as report:
         assert report is not None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_process_of_the_same_number_is_not_the_one_that_claimed(tmp_path: Path) -> None:
     path = tmp_path / "run.claim"
-    mine = lease.take(path)
+    mine = lease.acquire(path)
     assert mine is not None
-    lease.write(replace(mine, born="1", token="other"), path)
-    with lease.held(path) as report:
+    lease.write_lease(replace(mine, born="1", token="other"), path)
+    with lease.hold(path) as report:
         assert report is not None
 
 
-@pytest.mark.parametrize(("silent", "taken"), [(0, False), (lease.SILENT + 10, True)])
+@pytest.mark.parametrize(("silent", "taken"), [(0, False), (lease.STALE_AFTER_S + 10, True)])
 def test_a_claim_of_another_host_is_alive_as_long_as_it_is_touched(silent: float, taken: bool, tmp_path: Path) -> None:
     path = tmp_path / "run.claim"
-    far = lease.Claim("another-host", 1, "1", 0.0, "token")
+    far = lease.Lease("another-host", 1, "1", 0.0, "token")
     path.write_text(json.dumps(asdict(far)))
     os.utime(path, (time.time() - silent,) * 2)
-    with lease.held(path) as report:
+    with lease.hold(path) as report:
         assert (report is not None) == taken
     assert path.exists() != taken
 
 
 def test_a_claim_that_was_taken_over_is_not_given_back(tmp_path: Path) -> None:
     path = tmp_path / "run.claim"
-    with lease.held(path):
-        thief = lease.Claim("another-host", 1, "1", 0.0, "thief")
-        lease.write(thief, path)
-    assert lease.read(path) == thief
+    with lease.hold(path):
+        thief = lease.Lease("another-host", 1, "1", 0.0, "thief")
+        lease.write_lease(thief, path)
+    assert lease.read_lease(path) == thief
 
 
 def compete(path: Path, gate: float, won: Path) -> None:
     while time.time() < gate:
         pass
-    if lease.take(path) is not None:
+    if lease.acquire(path) is not None:
         (won / str(os.getpid())).touch()
     time.sleep(1)
 
@@ -81,7 +81,7 @@ def test_of_many_that_try_at_once_one_gets_it(stale: bool, tmp_path: Path) -> No
     path, won = tmp_path / "run.claim", tmp_path / "won"
     won.mkdir()
     if stale:
-        path.write_text(json.dumps(asdict(lease.Claim("another-host", 1, "1", 0.0, "old"))))
+        path.write_text(json.dumps(asdict(lease.Lease("another-host", 1, "1", 0.0, "old"))))
         os.utime(path, (0, 0))
     context = get_context("fork")
     processes = [context.Process(target=compete, args=(path, time.time() + 0.3, won)) for _ in range(12)]
@@ -96,13 +96,13 @@ def test_a_door_that_somebody_died_in_opens_again(tmp_path: Path, monkeypatch: p
     path = tmp_path / "run.claim"
     code = f"from san.runtime import lease; from pathlib import Path; lease.take(Path({str(path)!r}))"
     subprocess.run([sys.executable, "-c", code], check=True)
-    left = lease.read(path)
+    left = lease.read_lease(path)
     assert left is not None
     door = path.with_name(f".{path.name}-{left.token}.taken")
     door.touch()
-    assert lease.take(path) is None
-    os.utime(door, (time.time() - 2 * lease.DOOR,) * 2)
-    assert lease.take(path) is not None
+    assert lease.acquire(path) is None
+    os.utime(door, (time.time() - 2 * lease.TAKEOVER_LOCK_TIMEOUT_S,) * 2)
+    assert lease.acquire(path) is not None
     assert not door.exists()
 
 
@@ -110,9 +110,9 @@ def test_a_door_that_somebody_died_in_opens_again(tmp_path: Path, monkeypatch: p
 def test_a_claim_that_a_crashed_machine_left_unreadable_is_taken_over_in_time(text: str, tmp_path: Path) -> None:
     path = tmp_path / "run.claim"
     path.write_text(text)
-    assert lease.take(path) is None
-    os.utime(path, (time.time() - 2 * lease.SILENT,) * 2)
-    with lease.held(path) as report:
+    assert lease.acquire(path) is None
+    os.utime(path, (time.time() - 2 * lease.STALE_AFTER_S,) * 2)
+    with lease.hold(path) as report:
         assert report is not None
     assert list(tmp_path.iterdir()) == []
 
@@ -120,17 +120,17 @@ def test_a_claim_that_a_crashed_machine_left_unreadable_is_taken_over_in_time(te
 def test_who_is_taken_for_dead_and_lives_learns_of_it_and_leaves_the_claim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "TOUCH", 0.05)
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.05)
     path, robbed = tmp_path / "run.claim", []
-    with lease.held(path, lambda: robbed.append(True)) as report:
+    with lease.hold(path, lambda: robbed.append(True)) as report:
         assert report is not None
-        mine = lease.read(path)
+        mine = lease.read_lease(path)
         assert mine is not None
         other = replace(mine, host="another", token="other")
-        lease.write(other, path)
+        lease.write_lease(other, path)
         report(3, 10)
         deadline = time.monotonic() + 5
         while len(robbed) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
     assert len(robbed) == 2  # by its report, and by its signs of life
-    assert lease.read(path) == other
+    assert lease.read_lease(path) == other

@@ -11,7 +11,7 @@ import pytest
 from conftest import composed
 
 from san.runtime import wandb_logger
-from san.runtime.wandb_logger import NoTracker, Tracker, mode, open_tracker
+from san.runtime.wandb_logger import NoLogger, WandbLogger, open_logger, wandb_mode
 
 
 class Session:
@@ -38,7 +38,7 @@ def test_values_arrive_in_order(tmp_path: Path) -> None:
         given.update(run)
         return session
 
-    t = Tracker(start, tmp_path / "w", id="abc")
+    t = WandbLogger(start, tmp_path / "w", id="abc")
     t.log({"loss": 1.0}, 1)
     t.log({"loss": 0.5}, 2)
     t.finish({"accuracy": 90.0})
@@ -53,7 +53,7 @@ def test_values_arrive_in_order(tmp_path: Path) -> None:
 def test_a_broken_tracker_is_survived(
     broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(wandb_logger, "PATIENCE", 0.2)
+    monkeypatch.setattr(wandb_logger, "FINISH_TIMEOUT_S", 0.2)
 
     def start(**_: Any) -> Session:
         if broken == "start":
@@ -62,7 +62,7 @@ def test_a_broken_tracker_is_survived(
 
     begin = time.monotonic()
     with caplog.at_level(logging.WARNING):
-        t = Tracker(start, tmp_path)
+        t = WandbLogger(start, tmp_path)
         t.log({"loss": 1.0}, 1)
         t.finish({})
     assert time.monotonic() - begin < 5
@@ -73,22 +73,22 @@ def test_mode_never_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert mode() == "offline"
+    assert wandb_mode() == "offline"
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password not-a-real-key\n")
     (tmp_path / ".netrc").chmod(0o600)
-    assert mode() == "online"
+    assert wandb_mode() == "online"
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080")
-    assert mode() == "offline"
+    assert wandb_mode() == "offline"
     monkeypatch.setenv("WANDB_API_KEY", "not-a-real-key")
-    assert mode() == "online"
+    assert wandb_mode() == "online"
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert mode() == "disabled"
+    assert wandb_mode() == "disabled"
 
 
 def test_names() -> None:
-    assert isinstance(open_tracker("none", {}, "k", "g", "j"), NoTracker)
+    assert isinstance(open_logger("none", {}, "k", "g", "j"), NoLogger)
     with pytest.raises(LookupError, match="Unknown logger 'wand'. Did you mean wandb"):
-        open_tracker("wand", {}, "k", "g", "j")
+        open_logger("wand", {}, "k", "g", "j")
 
 
 def test_an_offline_run_can_be_read_back(
@@ -97,7 +97,7 @@ def test_an_offline_run_can_be_read_back(
     monkeypatch.setenv("WANDB_MODE", "offline")
     config = composed() | {"results": str(tmp_path)}
     with caplog.at_level(logging.INFO):
-        t = open_tracker("wandb", config, "0123456789ab", "demo", "san")
+        t = open_logger("wandb", config, "0123456789ab", "demo", "san")
         t.log({"eval/accuracy": 91.25}, 3)
         t.finish({"accuracy": 91.25})
     runs = list((tmp_path / "wandb").glob("offline-run-*-0123456789ab"))
@@ -117,7 +117,7 @@ def test_a_resumed_run_continues_its_own_and_keeps_adapter_and_tables(
     config = composed() | {"results": str(tmp_path)}
     (tmp_path / "adapter.safetensors").write_bytes(b"adapter")
     for step in (1, 2):
-        t = open_tracker("wandb", config, "0123456789ab", "demo", "san")
+        t = open_logger("wandb", config, "0123456789ab", "demo", "san")
         t.log({"train/loss": 1 / step}, step)
         if step == 2:
             t.keep(tmp_path / "adapter.safetensors", "0123456789ab")

@@ -44,9 +44,9 @@ class Sweep:
     def table(self) -> str:
         return (self.results / "tables" / "demo.csv").read_text()
 
-    def cells(self) -> list[plan.Cell]:
-        found = compose.sweep(["demo/digits", "demo/count"], ["linear", "san"], [0], self.overrides)
-        return [plan.cell(*each) for each in found]
+    def cells(self) -> list[plan.PlannedRun]:
+        found = compose.compose_grid(["demo/digits", "demo/count"], ["linear", "san"], [0], self.overrides)
+        return [plan.plan_run(*each) for each in found]
 
 
 @pytest.fixture
@@ -63,10 +63,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> st
     return whole.table()
 
 
-def running(sweep: Sweep) -> lease.Claim | None:
+def running(sweep: Sweep) -> lease.Lease | None:
     """The claim of a run that is in flight."""
     for path in sweep.results.rglob("*.claim"):
-        held = lease.read(path)
+        held = lease.read_lease(path)
         if held is not None and held.alive(path):
             return held
     return None
@@ -74,7 +74,7 @@ def running(sweep: Sweep) -> lease.Claim | None:
 
 def test_runs_are_those_that_hydra_composes_one_by_one(data_root: Path) -> None:
     overrides = ["epochs=3", "logger=none", f"data_root={data_root}"]
-    cells = compose.sweep(["demo/count", "vtab/cifar"], methods.names(), [0, 2], overrides)
+    cells = compose.compose_grid(["demo/count", "vtab/cifar"], methods.method_names(), [0, 2], overrides)
     assert len(cells) == 2 * 18 * 2
     for config, kept in cells[::5]:
         data = f"data={config['data']['suite']}/{config['data']['task']}"
@@ -104,7 +104,7 @@ def test_a_killed_sweep_goes_on(number: signal.Signals, sweep: Sweep, undisturbe
         driver.communicate(timeout=60)
         assert driver.returncode in (-number, 143)
     time.sleep(4)  # what runs without its sweep saves itself and ends
-    assert not [c for c in sweep.cells() if plan.state(c).name == "running"]
+    assert not [c for c in sweep.cells() if plan.run_status(c).name == "running"]
     done = sweep()
     assert done.returncode == 0, done.stdout + done.stderr
     assert sweep.table() == undisturbed
@@ -174,7 +174,7 @@ def test_fail_fast_stops_another_sweep_before_its_next_run(sweep: Sweep) -> None
         time.sleep(0.05)
     assert last.path is not None
     failure = a_record(status="failed", task="count", method="san")
-    record.write(replace(failure, error="elsewhere"), last.path)
+    record.write_record(replace(failure, error="elsewhere"), last.path)
     text, _ = first.communicate(timeout=200)
     assert first.returncode == 1, text
     assert "1 done, 1 failed, 2 missing" in " ".join(text.split("4 runs: ")[-1].split())
@@ -230,7 +230,7 @@ def test_the_plan_runs_nothing_and_the_status_knows_who_runs(sweep: Sweep) -> No
     assert not sweep.results.exists()
     cell = sweep.cells()[0]
     assert cell.path is not None
-    with lease.held(lease.path_of(cell.path)) as report:
+    with lease.hold(lease.lease_path(cell.path)) as report:
         assert report is not None
         report(1, 2)
         text = sweep("--status").stdout
@@ -242,42 +242,44 @@ def test_the_plan_runs_nothing_and_the_status_knows_who_runs(sweep: Sweep) -> No
 
 def test_what_cannot_be_run_is_said_and_the_rest_is_planned(tmp_path: Path, data_root: Path) -> None:
     overrides = [f"data_root={tmp_path}", f"results={tmp_path}", "logger=none"]
-    cells = [plan.cell(*each) for each in compose.sweep(["vtab/cifar", "demo/count"], ["linear"], [0], overrides)]
-    states = [plan.state(c) for c in cells]
+    cells = [
+        plan.plan_run(*each) for each in compose.compose_grid(["vtab/cifar", "demo/count"], ["linear"], [0], overrides)
+    ]
+    states = [plan.run_status(c) for c in cells]
     assert [s.name for s in states] == ["blocked", "missing"]
-    assert list(status.lines(cells, states)) == [
+    assert list(status.details(cells, states)) == [
         "blocked  1 runs: 1 tasks are not prepared. python scripts/prepare.py vtab/cifar"
     ]
-    assert plan.todo(cells) == [cells[1]]
-    disk = status.disk(cells, states, 1)
+    assert plan.pending_runs(cells) == [cells[1]]
+    disk = status.disk_estimate(cells, states, 1)
     assert "(120 kB records, 2 MB state of 1 in flight, 34 MB images of 1 tasks to prepare)" in disk
     assert "2 like none that is done" in status.summary(cells, states)
 
 
 def test_the_disk_of_a_plan_is_that_of_its_records_adapters_and_saved_states(tmp_path: Path, data_root: Path) -> None:
     overrides = ["save_adapter=true", f"data_root={data_root}", f"results={tmp_path}"]
-    cells = plan.cells(compose.sweep(["demo/count"], ["full", "san"], [0, 1], overrides))
+    cells = plan.plan_runs(compose.compose_grid(["demo/count"], ["full", "san"], [0, 1], overrides))
     full, san = 1_216_896 + 129 * 6, 10_368 + 129 * 6  # and the head: six classes of 128 features
-    assert [status.trainable(c) for c in cells] == [full, full, san, san]
+    assert [status.trainable_count(c) for c in cells] == [full, full, san, san]
     adapters, flight = 2 * 4 * (full + san), 2 * 3 * 3 * 4 * full
     whole = (adapters + flight + 4 * status.RECORD) / 1e6
-    states = [plan.state(c) for c in cells]
-    assert status.disk(cells, states, 3).startswith(f"disk needed: at most {whole:.0f} MB")
+    states = [plan.run_status(c) for c in cells]
+    assert status.disk_estimate(cells, states, 3).startswith(f"disk needed: at most {whole:.0f} MB")
 
 
 def test_time_left_is_estimated_from_what_is_done(sweep: Sweep) -> None:
     cells = sweep.cells()
     path = cells[0].path
     assert path is not None
-    states = [plan.State("missing") for _ in cells]
+    states = [plan.RunStatus("missing") for _ in cells]
     assert "4 like none that is done" in status.summary(cells, states)
     from test_tables import done as made
 
     one = made(
         800, task="digits", method="linear", config={"epochs": 4}, seconds={"fit": 8.0, "build": 1.0, "evaluate": 2.0}
     )
-    record.write(one, path)
-    states[0] = plan.state(cells[0])
+    record.write_record(one, path)
+    states[0] = plan.run_status(cells[0])
     left, unknown = status.seconds_left(cells, states, [one])
     assert (left, unknown) == (3 * (2 * 2.0 + 3.0), 0)  # three runs of two epochs
     assert json.loads(path.read_text())["status"] == "done"
@@ -288,7 +290,7 @@ def test_twenty_runs_killed_at_random_moments(sweep: Sweep, tmp_path: Path) -> N
     whole = Sweep(tmp_path / "whole", tmp_path)
     whole.overrides = [o if not o.startswith("results=") else f"results={whole.results}" for o in sweep.overrides]
     assert whole().returncode == 0
-    seconds = min(r.seconds["fit"] for r in record.read_all(whole.results / "records")[0])
+    seconds = min(r.seconds["fit"] for r in record.read_records(whole.results / "records")[0])
     draw, kills = random.Random(0), 0
     while kills < 20:
         driver = sweep.start()

@@ -79,9 +79,9 @@ def test_what_it_cannot_give_is_said(on_ray: OnRay) -> None:
 
 def test_as_many_units_as_there_is_room_for() -> None:
     has = {"GPU": 4.0, "CPU": 32.0, "memory": 64e9, "big": 3.0}
-    assert ray_pool.units({"num_gpus": 1, "num_cpus": 4}, has) == 4
-    assert ray_pool.units({"num_gpus": 0.5, "num_cpus": 4}, has) == 8
-    assert ray_pool.units({"num_gpus": 0.5, "num_cpus": 8}, has) == 4
-    assert ray_pool.units({"num_gpus": 0, "num_cpus": 8, "resources": {"big": 1}}, has) == 3
+    assert ray_pool.max_workers({"num_gpus": 1, "num_cpus": 4}, has) == 4
+    assert ray_pool.max_workers({"num_gpus": 0.5, "num_cpus": 4}, has) == 8
+    assert ray_pool.max_workers({"num_gpus": 0.5, "num_cpus": 8}, has) == 4
+    assert ray_pool.max_workers({"num_gpus": 0, "num_cpus": 8, "resources": {"big": 1}}, has) == 3
     with pytest.raises(LaunchError, match=r"asks for 8 GPU; Ray has 4"):
-        ray_pool.units({"num_gpus": 8}, has)
+        ray_pool.max_workers({"num_gpus": 8}, has)

@@ -86,7 +86,7 @@ def test_a_pre_empted_job_saves_itself_and_goes_on_to_the_same_end(
     (tmp_path / "whole").mkdir()
     whole = Cluster(tmp_path / "whole", data_root)
     assert whole(*one, epochs=24).returncode == 0
-    (resumed,), (undisturbed,) = (record.read_all(c.results / "records")[0] for c in (cluster, whole))
+    (resumed,), (undisturbed,) = (record.read_records(c.results / "records")[0] for c in (cluster, whole))
     assert (resumed.id, resumed.last) == (undisturbed.id, undisturbed.last)
 
 

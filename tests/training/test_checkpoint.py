@@ -9,7 +9,7 @@ import torch
 from conftest import tiny_vit
 
 import san
-from san.data.augment import PLAIN, Augment
+from san.data.augment import NO_AUGMENTATION, Augment
 from san.data.batches import Batches, Preprocess
 from san.data.split import Images, Split
 from san.errors import Preempted
@@ -60,7 +60,7 @@ def trained(
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 8])  # within an epoch, at its last batch, at the beginning of the next
 @pytest.mark.parametrize(
     ("method", "optimizer", "augment"),
-    [("san", "adamw", PLAIN), ("full", "sgd", AUGMENT), ("vpt_deep", "adamw", AUGMENT), ("linear", "adamw", Augment(mixup=0.8))],
+    [("san", "adamw", NO_AUGMENTATION), ("full", "sgd", AUGMENT), ("vpt_deep", "adamw", AUGMENT), ("linear", "adamw", Augment(mixup=0.8))],
 )  # fmt: skip
 def test_resumed_equals_uninterrupted(
     method: str, optimizer: str, augment: Augment, stop_after: int, tmp_path: Path
@@ -86,29 +86,29 @@ def test_two_interruptions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", ["truncated", "empty", "another method"])
 def test_a_damaged_checkpoint_is_left_aside(spoil: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole, _, _ = trained(tmp_path / "a", "san", "adamw", PLAIN, None)
+    whole, _, _ = trained(tmp_path / "a", "san", "adamw", NO_AUGMENTATION, None)
     with pytest.raises(Preempted):
-        trained(tmp_path / "b", "ssf" if spoil == "another method" else "san", "adamw", PLAIN, 5)
+        trained(tmp_path / "b", "ssf" if spoil == "another method" else "san", "adamw", NO_AUGMENTATION, 5)
     if spoil != "another method":
         saved = (tmp_path / "b").read_bytes()
         (tmp_path / "b").write_bytes(saved[: len(saved) // 2] if spoil == "truncated" else b"")
     with caplog.at_level(logging.WARNING):
-        again, losses, _ = trained(tmp_path / "b", "san", "adamw", PLAIN, None)
+        again, losses, _ = trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, None)
     assert "the run begins anew" in caplog.text
     assert len(losses) == 9
     assert torch.equal(again, whole)
 
 
 def test_long_runs_save_as_they_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("san.training.checkpoint.EVERY", 0.0)
-    whole, _, _ = trained(tmp_path / "a", "san", "adamw", PLAIN, None)
+    monkeypatch.setattr("san.training.checkpoint.SAVE_EVERY_S", 0.0)
+    whole, _, _ = trained(tmp_path / "a", "san", "adamw", NO_AUGMENTATION, None)
     assert (tmp_path / "a").exists()  # the run itself removes it when its record is written
-    again, losses, curve = trained(tmp_path / "a", "san", "adamw", PLAIN, None)
+    again, losses, curve = trained(tmp_path / "a", "san", "adamw", NO_AUGMENTATION, None)
     assert losses == []
     assert [point.epoch for point in curve] == [1, 2, 3]
     assert torch.equal(again, whole)
 
 
 def test_short_runs_do_not_save(tmp_path: Path) -> None:
-    trained(tmp_path / "a", "san", "adamw", PLAIN, None)
+    trained(tmp_path / "a", "san", "adamw", NO_AUGMENTATION, None)
     assert list(tmp_path.iterdir()) == []

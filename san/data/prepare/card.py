@@ -8,7 +8,7 @@ from san.data import pack, verify
 from san.tasks import Task
 
 
-def card(task: Task, home: Path | None) -> str:
+def task_card(task: Task, home: Path | None) -> str:
     """Return the card in Markdown. home: the packed task, whose classes are then counted; or None."""
     facts = task.facts
     lines = [f"## {task.suite}/{task.name}: {task.label} ({task.group})", ""]
@@ -37,8 +37,8 @@ def card(task: Task, home: Path | None) -> str:
 def coverage(task: Task, home: Path) -> list[str]:
     """Say how the classes are covered by each split, and by train + val, and list them by name with their counts."""
     splits = {part: verify.load_part(task, home, part) for part in verify.parts_of(task, home, "+".join(task.splits))}
-    names = named(task, home)
-    counts = {part: verify.held(task, split) for part, split in splits.items()}
+    names = class_names(task, home)
+    counts = {part: verify.class_counts(task, split) for part, split in splits.items()}
     if {"train", "val"} <= counts.keys():
         counts = {"train": counts["train"], "train+val": counts["train"] + counts["val"], "test": counts["test"]}
     lines = [f"Packed: {home}, made by {splits['test'].made_by}."]
@@ -53,9 +53,9 @@ def coverage(task: Task, home: Path) -> list[str]:
     return lines
 
 
-def named(task: Task, home: Path) -> list[str]:
+def class_names(task: Task, home: Path) -> list[str]:
     """Return class names in label order: the row's, or where these are numbers the source's."""
-    manifest = pack.manifest_of(home / "test")
+    manifest = pack.read_manifest(home / "test")
     found = manifest["source"].get("names") if manifest else None
     bare = all(name.isdecimal() for name in task.classes)
     return list(map(str, found)) if bare and found and len(found) == len(task.classes) else list(task.classes)

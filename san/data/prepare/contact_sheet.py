@@ -26,7 +26,7 @@ def chosen(labels: NDArray[np.int64], count: int) -> list[int]:
     return sorted(rows, key=lambda row: (labels[row], row))
 
 
-def draw(task: Task, names: Sequence[str], split: Split, path: Path) -> None:
+def draw_sheet(task: Task, names: Sequence[str], split: Split, path: Path) -> None:
     """Write a PNG: 32 images of a split, whole, each over the name of its class; enlarged pixel by pixel if small."""
     rows = chosen(split.labels, COLUMNS * ROWS)
     font = ImageFont.load_default(12)

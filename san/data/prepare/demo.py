@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from san.data.pack import manifest_of, write
+from san.data.pack import read_manifest, write_split
 from san.data.prepare.demo_images import VERSION, draw
 from san.tasks import Suite, Task
 
@@ -24,7 +24,7 @@ def digits(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
     )
 
 
-def make(task: Task, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
+def make_images(task: Task, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
     """Return all images, labels and ids of a demo task, in the order in which the splits take them."""
     if task.name == "digits":
         return digits(seed)
@@ -33,7 +33,7 @@ def make(task: Task, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], l
     return images, labels, [f"{task.name}-{i}" for i in range(total)]
 
 
-def prepare(suite: Suite, task: Task, folder: Path) -> None:
+def pack_demo(suite: Suite, task: Task, folder: Path) -> None:
     """Write the splits of a demo task below `folder`, unless all are there as seed and drawings make them today."""
     starts = {split: sum(list(task.splits.values())[:i]) for i, split in enumerate(task.splits)}
     sources = {
@@ -46,9 +46,9 @@ def prepare(suite: Suite, task: Task, folder: Path) -> None:
         }
         for split, size in task.splits.items()
     }
-    if all((manifest_of(folder / split) or {}).get("source") == sources[split] for split in sources):
+    if all((read_manifest(folder / split) or {}).get("source") == sources[split] for split in sources):
         return
-    images, labels, ids = make(task, suite.seed)
+    images, labels, ids = make_images(task, suite.seed)
     for split, source in sources.items():
         part = slice(starts[split], starts[split] + task.splits[split])
-        write(folder / split, zip(ids[part], labels[part].tolist(), images[part], strict=True), source)
+        write_split(folder / split, zip(ids[part], labels[part].tolist(), images[part], strict=True), source)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from san.data import verify
-from san.data.layout import home_of, packed_bytes
-from san.data.prepare.pack_task import Progress, prepare
-from san.data.prepare.sources import Source, find, tfds
+from san.data.layout import packed_bytes, packed_dir
+from san.data.prepare.pack_task import Progress, pack_splits
+from san.data.prepare.sources import Source, find_source, tfds
 from san.data.prepare.sources.files import open_root
 from san.tasks import Suite, Task
 
@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Places:
+class Paths:
     """Where things are: given (a folder or zip of the user's), packed data, TFDS copies, files brought by hand."""
 
     root: Path
@@ -52,35 +52,35 @@ class Step:
         return f"{self.task.suite}/{self.task.name}"
 
 
-def plan(pairs: Sequence[tuple[Suite, Task]], places: Places, resize: str | None, side: int) -> list[Step]:
+def plan(pairs: Sequence[tuple[Suite, Task]], places: Paths, resize: str | None, side: int) -> list[Step]:
     """Return a step for each task, in order; nothing is fetched or written. resize: None for each suite's own."""
     return [step(suite, task, places, resize or suite.resize, side) for suite, task in pairs]
 
 
-def step(suite: Suite, task: Task, places: Places, resize: str, side: int) -> Step:
+def step(suite: Suite, task: Task, places: Paths, resize: str, side: int) -> Step:
     """Return what has to happen for a task."""
-    home = home_of(task, places.root, resize, side)
+    home = packed_dir(task, places.root, resize, side)
     if suite.name == "demo":
         return Step(suite, task, resize, "done", "is drawn where it is needed")
     if places.given is not None:
-        return given(suite, task, resize, places.given)
-    if whole(task, home):
+        return from_user_path(suite, task, resize, places.given)
+    if is_complete(task, home):
         return Step(suite, task, resize, "done", str(home))
-    return Step(suite, task, resize, *by_tfds(task, places))
+    return Step(suite, task, resize, *tfds_step(task, places))
 
 
-def given(suite: Suite, task: Task, resize: str, path: Path) -> Step:
+def from_user_path(suite: Suite, task: Task, resize: str, path: Path) -> Step:
     """Look for a task in what the user has; raise FileNotFoundError or ValueError where that is no folder or zip."""
     open_root(path)
     try:
-        return Step(suite, task, resize, "pack", f"from {path}", find(task, path))
+        return Step(suite, task, resize, "pack", f"from {path}", find_source(task, path))
     except FileNotFoundError:
         return Step(suite, task, resize, "ask", f"nothing of it is at {path}; prepare.py --help lists the layouts")
     except Exception as error:  # whatever is wrong with one source; the other tasks go on
-        return Step(suite, task, resize, "ask", in_words(error))
+        return Step(suite, task, resize, "ask", error_text(error))
 
 
-def by_tfds(task: Task, places: Places) -> tuple[str, str]:
+def tfds_step(task: Task, places: Paths) -> tuple[str, str]:
     """Return action and note for a task that is neither packed nor given."""
     if "tfds" not in task.facts:
         return "ask", "TFDS does not have it: --from FOLDER_OR_ZIP. " + task.facts.get("where", "")
@@ -94,10 +94,10 @@ def by_tfds(task: Task, places: Places) -> tuple[str, str]:
     return "build", f"TFDS {tfds.name_of(task)}, {task.facts['download']} GB to download"
 
 
-def whole(task: Task, home: Path) -> bool:
+def is_complete(task: Task, home: Path) -> bool:
     """Return whether all splits of a task are packed, from one source, as their manifests say."""
     try:
-        verify.one_source(task, home)
+        verify.check_single_source(task, home)
         return all(verify.load_part(task, home, part) for part in verify.parts_of(task, home, "+".join(task.splits)))
     except ValueError:
         return False
@@ -113,7 +113,7 @@ def needed_bytes(steps: Sequence[Step], side: int) -> tuple[int, int, int, list[
     return int(1e9 * download), int(1e9 * copies), packed, [name for name, count in todo.items() if count is None]
 
 
-def check_disk(steps: Sequence[Step], places: Places, side: int) -> tuple[str, bool]:
+def check_disk(steps: Sequence[Step], places: Paths, side: int) -> tuple[str, bool]:
     """Return a line about download and disk, and whether there is room for it."""
     download, copies, packed, unknown = needed_bytes(steps, side)
     disks: dict[int, list[int]] = {}
@@ -127,7 +127,7 @@ def check_disk(steps: Sequence[Step], places: Places, side: int) -> tuple[str, b
     return line, all(need <= available for need, available in disks.values())
 
 
-def in_words(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """Return the message of an error that we raise ourselves, and of others their kind as well."""
     known = isinstance(error, ValueError | OSError | ModuleNotFoundError)
     return str(error) if known else f"{type(error).__name__}: {error}"
@@ -140,7 +140,7 @@ def size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def build_all(steps: Sequence[Step], places: Places, jobs: int, say: Say) -> dict[str, str]:
+def build_all(steps: Sequence[Step], places: Paths, jobs: int, say: Say) -> dict[str, str]:
     """Let TFDS fetch and prepare what is missing, each data set in its own process; return errors by data set."""
     todo = {tfds.name_of(s.task): s for s in steps if s.action == "build"}
     if not todo:
@@ -164,7 +164,7 @@ def build_all(steps: Sequence[Step], places: Places, jobs: int, say: Say) -> dic
     return errors
 
 
-def explain(s: Step, places: Places, error: BaseException) -> str:
+def explain(s: Step, places: Paths, error: BaseException) -> str:
     """Say what was tried for a task, and what to put where."""
     name, folder = tfds.name_of(s.task), places.manual_of(s.task)
     if isinstance(error, ModuleNotFoundError):
@@ -188,7 +188,7 @@ def explain(s: Step, places: Places, error: BaseException) -> str:
 
 
 def prepare_all(
-    steps: Sequence[Step], places: Places, side: int, force: bool, jobs: int, progress: Progress, say: Say
+    steps: Sequence[Step], places: Paths, side: int, force: bool, jobs: int, progress: Progress, say: Say
 ) -> list[str]:
     """Do the steps; return what went wrong, one text a task. A task that fails leaves the others alone."""
     failed = build_all(steps, places, jobs, say)
@@ -198,10 +198,10 @@ def prepare_all(
             if s.action == "ask":
                 raise FileNotFoundError(f"{s.name}: {s.note}")
             if s.action != "done" and not (s.action == "build" and tfds.name_of(s.task) in failed):
-                source = s.source or find(s.task, places.tfds)
-                done = prepare(s.suite, s.task, source, places.root, s.resize, side, force, progress)
+                source = s.source or find_source(s.task, places.tfds)
+                done = pack_splits(s.suite, s.task, source, places.root, s.resize, side, force, progress)
                 say(f"{s.name}: {'; '.join(done)}")
         except Exception as error:  # whatever is wrong with one source; the other tasks go on
-            text = in_words(error)
+            text = error_text(error)
             errors.append(text if s.name in text else f"{s.name}: {text}")
     return errors

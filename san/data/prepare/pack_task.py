@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from san.data import pack
-from san.data.layout import expected, home_of, other_names
+from san.data.layout import class_name_mismatch, expected_count, packed_dir
 from san.data.prepare.sources import Source
 from san.data.resize import resize
-from san.data.split import decode, read
+from san.data.split import decode_image, read_split
 from san.tasks import Suite, Task
 
 CHUNK = 256  # images in memory at a time
 Progress = Callable[[Iterable[pack.Example], str, int], Iterable[pack.Example]]
 
 
-def prepare(
+def pack_splits(
     suite: Suite, task: Task, source: Source, root: Path, wanted: str, side: int, force: bool, progress: Progress
 ) -> list[str]:
     """Pack every split of a task that is not packed from the same source already; return what was done, in words.
@@ -31,23 +31,23 @@ def prepare(
     wanted: the resize. force: pack although counts or class names are not the row's; a run on it must be forced, too.
     Raises ValueError that names the image or list that is wrong; splits that are whole stay, the others are not there.
     """
-    home = home_of(task, root, wanted, side)
+    home = packed_dir(task, root, wanted, side)
     form = home.name
     if not force:
-        check(task, source)
+        check_source(task, source)
     done = []
     for part in source.parts:
         about = source.describe(part) | {"form": form}
-        old = pack.manifest_of(home / part)
+        old = pack.read_manifest(home / part)
         if old is not None and about.items() <= old["source"].items() and readable(task, home / part, old):
             done.append(f"{part}: there already")
             continue
         about |= {"decoder": f"Pillow {PIL.__version__}", "names": source.names}
         examples = progress(source.examples(part), f"{task.suite}/{task.name} {part}", source.count(part))
-        manifest = pack.write(
+        manifest = pack.write_split(
             home / part, transformed(checked(examples, task), task, source.times, form, wanted, side), about
         )
-        share(suite, task, home, part)
+        hardlink_shared_images(suite, task, home, part)
         done.append(
             f"{part}: {manifest['count']} images" + (f" instead of {old['source']['made_by']}'s" if old else "")
         )
@@ -57,19 +57,19 @@ def prepare(
 def readable(task: Task, folder: Path, manifest: dict[str, Any]) -> bool:
     """Return whether a packed split is what its manifest says."""
     try:
-        read(folder, int(manifest["count"]), len(task.classes))
+        read_split(folder, int(manifest["count"]), len(task.classes))
     except ValueError:
         return False
     return True
 
 
-def check(task: Task, source: Source) -> None:
+def check_source(task: Task, source: Source) -> None:
     """Raise ValueError where the source names other classes than the row, or a split has not as many images."""
-    odd = other_names(task, source.names or ())
+    odd = class_name_mismatch(task, source.names or ())
     if odd:
         raise ValueError(f"{odd}. Labels would mean something else. (--force packs it nevertheless.)")
     for part in source.parts:
-        found, wanted = source.count(part), expected(task, source.describe(part), part)
+        found, wanted = source.count(part), expected_count(task, source.describe(part), part)
         if found != wanted:
             raise ValueError(
                 f"{task.suite}/{task.name}: {part} has {found} images; {wanted} are expected. The source is not "
@@ -94,7 +94,7 @@ def transformed(
 
     def one(example: pack.Example) -> pack.Example:
         name, label, data = example
-        image = decoded(name, data, task) * np.uint8(times)
+        image = decode_example(name, data, task) * np.uint8(times)
         return name, label, data if form == "encoded" else image if form == "native" else resized(image)
 
     def resized(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -107,11 +107,11 @@ def transformed(
             yield from pool.map(one, chunk)
 
 
-def decoded(name: str, data: bytes | NDArray[np.uint8], task: Task) -> NDArray[np.uint8]:
+def decode_example(name: str, data: bytes | NDArray[np.uint8], task: Task) -> NDArray[np.uint8]:
     """Decode an image; raise ValueError that names it where it cannot be, or has not the size that the row states."""
     assert isinstance(data, bytes)
     try:
-        image = decode(data)
+        image = decode_image(data)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # PIL's ways to refuse a file
         reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"Image {name} of {task.suite}/{task.name} cannot be decoded ({reason}).") from error
@@ -124,9 +124,9 @@ def decoded(name: str, data: bytes | NDArray[np.uint8], task: Task) -> NDArray[n
     return image
 
 
-def share(suite: Suite, task: Task, home: Path, part: str) -> None:
+def hardlink_shared_images(suite: Suite, task: Task, home: Path, part: str) -> None:
     """Keep one file of the images that another task of the suite has, too (clevr, dsprites, smallnorb)."""
     builder = task.facts.get("tfds", {}).get("builder")
     for other in suite.tasks.values():
         if other is not task and builder and other.facts.get("tfds", {}).get("builder") == builder:
-            pack.share_images(home / part, home.parents[1] / other.name / home.name / part)
+            pack.hardlink_images(home / part, home.parents[1] / other.name / home.name / part)

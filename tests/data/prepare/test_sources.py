@@ -22,15 +22,15 @@ import pytest
 from PIL import Image
 
 from san.data import pack, task_data, verify
-from san.data.layout import home_of
+from san.data.layout import packed_dir
 from san.data.prepare import download, labels
-from san.data.prepare.card import card, named
-from san.data.prepare.contact_sheet import draw
-from san.data.prepare.pack_task import prepare
-from san.data.prepare.sources import find, folders, tfds
+from san.data.prepare.card import class_names, task_card
+from san.data.prepare.contact_sheet import draw_sheet
+from san.data.prepare.pack_task import pack_splits
+from san.data.prepare.sources import find_source, folders, tfds
 from san.data.prepare.sources.files import inside, open_root
-from san.data.split import read
-from san.tasks import Suite, Task, chosen, load_suite
+from san.data.split import read_split
+from san.tasks import Suite, Task, load_suite, select_tasks
 
 VTAB, FGVC, GIC = (load_suite(name) for name in ("vtab", "fgvc", "gic"))
 ROOT = Path(__file__).parents[3]
@@ -50,8 +50,8 @@ def small(task: Task, **sizes: int) -> tuple[Suite, Task]:
 
 
 def packed(suite: Suite, task: Task, path: Path, root: Path, force: bool = False) -> Path:
-    prepare(suite, task, find(task, path), root, "vtab", 8, force, lambda examples, *_: examples)
-    return home_of(task, root, "vtab", 8)
+    pack_splits(suite, task, find_source(task, path), root, "vtab", 8, force, lambda examples, *_: examples)
+    return packed_dir(task, root, "vtab", 8)
 
 
 DTD = small(VTAB.task("dtd"), train=8, val=4, test=6)
@@ -119,7 +119,7 @@ def test_a_truncated_zip_is_named(tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "v"), "zip", tmp_path / "v")
     (tmp_path / "v.zip").write_bytes((tmp_path / "v.zip").read_bytes()[:3000])
     with pytest.raises(ValueError, match="v.zip is no folder and no whole zip file"):
-        find(DTD[1], tmp_path / "v.zip")
+        find_source(DTD[1], tmp_path / "v.zip")
 
 
 def test_a_zip_that_would_climb_out_is_read_in_place(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_zip_that_would_climb_out_is_read_in_place(tmp_path: Path) -> None:
         for name, count in LISTS.items():
             archive.writestr(f"dtd/{name}.txt", "../../escaped.txt 0\n" * count)
     with pytest.raises(ValueError, match="points out of"):
-        find(DTD[1], tmp_path / "evil.zip")
+        find_source(DTD[1], tmp_path / "evil.zip")
     assert [p.name for p in tmp_path.iterdir()] == ["evil.zip"]
 
 
@@ -147,19 +147,19 @@ def test_preparing_again_does_nothing_and_another_source_replaces(tmp_path: Path
     suite, task = DTD
     say = []
     for _ in range(2):
-        say.append(prepare(suite, task, find(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e))
+        say.append(pack_splits(suite, task, find_source(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e))
     assert say[0] == ["train: 8 images", "val: 4 images", "test: 6 images"]
     assert say[1] == ["train: there already", "val: there already", "test: there already"]
     images = tmp_path / "d" / "vtab/dtd/vtab-8/val/images.npy"
     images.write_bytes(images.read_bytes()[:-50])  # damage is mended
-    mended = prepare(suite, task, find(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
+    mended = pack_splits(suite, task, find_source(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
     assert [line.partition(":")[2].split()[0] for line in mended] == ["there", "4", "there"]
     pictures.save(one / "images/test/000001.jpg", 9, 9)  # and a corrected image is taken
-    corrected = prepare(suite, task, find(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
+    corrected = pack_splits(suite, task, find_source(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
     assert corrected[2].startswith("test: 6 images")
     two = pictures.vtab_lists(tmp_path / "two" / "dtd", LISTS, 46)
     (two / "test.txt").write_text((two / "test.txt").read_text().replace(" 5\n", " 6\n"))
-    last = prepare(suite, task, find(task, two), tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
+    last = pack_splits(suite, task, find_source(task, two), tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
     assert last[2] == "test: 6 images instead of vtab-1k folder's"
 
 
@@ -207,16 +207,16 @@ def test_damaged_json_splits_are_named(change: Mapping[str, Any], message: str, 
 def test_a_map_says_where_images_lie_that_are_elsewhere(tmp_path: Path) -> None:
     pictures.vpt_json(tmp_path, JSON, "elsewhere")
     with pytest.raises(ValueError, match="or map it in paths.json"):
-        find(CUB[1], tmp_path)
+        find_source(CUB[1], tmp_path)
     shutil.move(tmp_path / "elsewhere/t/2.jpg", tmp_path / "single.jpg")
     starts = {start: f"elsewhere/{start}" for start in ("b/", "c/", "v/", "t/")}
     (tmp_path / "paths.json").write_text(json.dumps({**starts, "t/2.jpg": "single.jpg"}))
-    source = find(CUB[1], tmp_path)
+    source = find_source(CUB[1], tmp_path)
     wanted = [(tmp_path / path).read_bytes() for path in ("elsewhere/t/1.jpg", "single.jpg", "elsewhere/t/3.jpg")]
     assert [image for _, _, image in source.examples("test")] == wanted
     (tmp_path / "paths.json").write_text("[1]")
     with pytest.raises(ValueError, match="paths.json of .* is no map from paths to paths"):
-        find(CUB[1], tmp_path)
+        find_source(CUB[1], tmp_path)
 
 
 def birds(folder: Path) -> Path:
@@ -246,7 +246,7 @@ def test_the_official_bird_layout_has_no_val_and_says_so(tmp_path: Path) -> None
         verify.parts_of(task, home, "val")
     (tmp_path / "image_class_labels.txt").write_text("11 5\n")
     with pytest.raises(ValueError, match="do not name the same images: 4, 1, 4"):
-        find(task, tmp_path)
+        find_source(task, tmp_path)
 
 
 def test_class_folders_as_imagenet_has_them(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_class_folders_as_imagenet_has_them(tmp_path: Path) -> None:
     assert verify.load_part(task, home, "test").labels.tolist() == [0, 999]
     pictures.save(tmp_path / "val" / "n00000000" / "y.JPEG", 0, 0)
     with pytest.raises(ValueError, match=r"folders that are no class of gic/imagenet: \['n00000000'\]"):
-        find(task, tmp_path)
+        find_source(task, tmp_path)
 
 
 def test_robustness_sets_are_test_images_of_imagenet_classes(tmp_path: Path) -> None:
@@ -357,14 +357,14 @@ def test_files_that_are_left_out_are_said(tmp_path: Path, caplog: pytest.LogCapt
     for name in ("a/1.heic", "a/2.heic", "b/notes.txt"):
         (tmp_path / name).touch()
     with caplog.at_level("INFO"):
-        task_data.own_suite(str(tmp_path))
+        task_data.folder_suite(str(tmp_path))
     assert "2 classes (a, b ...); images: train" in caplog.text
     assert "left out, as they are no images that are read: {'.heic': 2, '.txt': 1}" in caplog.text
 
 
 def test_nothing_there_lists_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="Nothing of vtab/dtd is at(.|\n)*train800.txt(.|\n)*TFDS data folder"):
-        find(DTD[1], tmp_path)
+        find_source(DTD[1], tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist; a folder or a .zip file is allowed"):
         open_root(tmp_path / "nix")
     for name in ("a/../../b", "a\\..\\..\\b", "C:\\b", "/b"):
@@ -440,8 +440,8 @@ def test_the_newest_readable_copy_is_taken(tmp_path: Path) -> None:
 
 
 def test_the_plan_says_what_is_there_and_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = download.Places(tmp_path, tmp_path / "tfds", tmp_path / "manual")
-    pairs = chosen(["vtab", "fgvc/nabirds"])
+    places = download.Paths(tmp_path, tmp_path / "tfds", tmp_path / "manual")
+    pairs = select_tasks(["vtab", "fgvc/nabirds"])
     steps = download.plan(pairs, places, "vtab", 224)
     asked = {s.name: s.note for s in steps if s.action == "ask"}
     assert asked.keys() == {"vtab/resisc45", "vtab/diabetic_retinopathy", "fgvc/nabirds"}
@@ -459,13 +459,15 @@ def test_the_plan_says_what_is_there_and_what_is_needed(tmp_path: Path, monkeypa
 
 
 def test_sizes_of_files_that_are_kept(tmp_path: Path) -> None:
-    places = download.Places(tmp_path, tmp_path / "tfds", tmp_path / "manual", given=tmp_path)
-    steps = download.plan(chosen(["gic/imagenet", "fgvc/nabirds", "robustness/imagenet_c_frost"]), places, None, 224)
+    places = download.Paths(tmp_path, tmp_path / "tfds", tmp_path / "manual", given=tmp_path)
+    steps = download.plan(
+        select_tasks(["gic/imagenet", "fgvc/nabirds", "robustness/imagenet_c_frost"]), places, None, 224
+    )
     assert [s.resize for s in steps] == ["crop_248", "crop_256", "crop_248"]
     steps = [replace(s, action="pack") for s in steps]
     assert download.needed_bytes(steps, 224) == (0, 0, 145 * 10**9, ["fgvc/nabirds", "robustness/imagenet_c_frost"])
     assert "the files of fgvc/nabirds, robustness/imagenet_c_frost" in download.check_disk(steps, places, 224)[0]
-    (demo,) = download.plan(chosen(["demo/digits"]), places, None, 224)
+    (demo,) = download.plan(select_tasks(["demo/digits"]), places, None, 224)
     assert (demo.action, demo.note) == ("done", "is drawn where it is needed")
 
 
@@ -476,7 +478,7 @@ def test_a_build_that_fails_lists_what_was_tried(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(tfds, "build", fail)
     monkeypatch.setattr(tfds, "file_names", lambda name: ["cars_train.tgz", "cars_test.tgz"])
     pairs = [(FGVC, FGVC.task("stanford_cars")), (FGVC, FGVC.task("nabirds"))]
-    places = download.Places(tmp_path, tmp_path / "tfds", tmp_path / "manual")
+    places = download.Paths(tmp_path, tmp_path / "tfds", tmp_path / "manual")
     steps = download.plan(pairs, places, None, 224)
     errors = download.prepare_all(steps, places, 224, False, 1, lambda e, *_: e, print)
     assert len(errors) == 2
@@ -499,7 +501,7 @@ def test_verify_finds_what_is_wrong(tmp_path: Path) -> None:
     times = (home / "test/images.npy").stat()
     np.save(home / "test/images.npy", images)
     os.utime(home / "test/images.npy", ns=(times.st_atime_ns, times.st_mtime_ns))
-    read(home / "test", 6, 47)  # looks untouched, so a run would take it
+    read_split(home / "test", 6, 47)  # looks untouched, so a run would take it
     wrong = [f.text for f in verify.verify(DTD[1], home) if f.good is False]
     assert len(wrong) == 1
     assert "does not match its manifest's digests" in wrong[0]
@@ -512,12 +514,12 @@ def test_verify_proves_membership_by_ids(tmp_path: Path) -> None:
     home = tmp_path / "vtab/cifar/native"
     for part, names in ids.items():
         rows = ((name, 0, np.zeros((32, 32, 3), np.uint8)) for name in names)
-        pack.write(home / part, rows, {"made_by": "TFDS", "ids": "upstream"})
+        pack.write_split(home / part, rows, {"made_by": "TFDS", "ids": "upstream"})
     assert verify.membership(task, home).good is True
     other = replace(task, facts={**task.facts, "ids": "0" * 16})
     assert verify.membership(other, home).good is False
     twice = ((name, 0, np.zeros((32, 32, 3), np.uint8)) for name in ["train_16399"])
-    pack.write(home / "test", twice, {"made_by": "TFDS", "ids": "upstream"})
+    pack.write_split(home / "test", twice, {"made_by": "TFDS", "ids": "upstream"})
     assert [f.text for f in verify.verify(task, home) if f.good is False] == ["test and train share 1 images"]
 
 
@@ -526,23 +528,23 @@ def test_other_class_names_are_refused(tmp_path: Path) -> None:
         for name in ("n01440764", "n01443537"):
             pictures.save(tmp_path / part / name / "x.jpg", 0, 0)
     suite, task = small(GIC.task("imagenet"), train=2, test=2)
-    source = replace(find(task, tmp_path), names=["n01443537", "n01440764", *task.classes[2:]])
+    source = replace(find_source(task, tmp_path), names=["n01443537", "n01440764", *task.classes[2:]])
     with pytest.raises(ValueError, match="names class 'n01443537' where gic/imagenet has 'n01440764' .2 differ"):
-        prepare(suite, task, source, tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
-    prepare(suite, task, source, tmp_path / "d", "vtab", 8, True, lambda e, *_: e)  # and stay a problem when forced
-    split = verify.load_part(task, home_of(task, tmp_path / "d", "vtab", 8), "train")
+        pack_splits(suite, task, source, tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
+    pack_splits(suite, task, source, tmp_path / "d", "vtab", 8, True, lambda e, *_: e)  # and stay a problem when forced
+    split = verify.load_part(task, packed_dir(task, tmp_path / "d", "vtab", 8), "train")
     assert "names class 'n01443537' where gic/imagenet has 'n01440764'" in split.problems[0]
 
 
 def test_cards_and_sheets(tmp_path: Path) -> None:
     home = packed(*DTD, pictures.vtab_lists(tmp_path / "dtd", LISTS, 47), tmp_path / "data")
-    text = card(DTD[1], home)
+    text = task_card(DTD[1], home)
     assert "train: 8 of 47 classes, 0 to 1 images a class; absent: crosshatched" in text
     assert "train+val: 8 of 47 classes" in text
     assert "| 0 | banded | 1 | 2 | 1 |" in text
     assert "first of the ten official folds" in text
-    assert "Not packed here" in card(VTAB.task("sun397"), None)
-    draw(DTD[1], named(DTD[1], home), verify.load_part(DTD[1], home, "train"), tmp_path / "sheet.png")
+    assert "Not packed here" in task_card(VTAB.task("sun397"), None)
+    draw_sheet(DTD[1], class_names(DTD[1], home), verify.load_part(DTD[1], home, "train"), tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size > 2000
 
 
@@ -642,8 +644,8 @@ def test_fine_grained_sets_of_tfds_have_the_official_split(
     keys = dict.fromkeys(("id", "file_name", "image/filename", "image", "label"))
     source = tfds.TfdsCopy(task, FakeBuilder(splits, **keys))
     suite = replace(FGVC, tasks={name: task})
-    prepare(suite, task, source, tmp_path, "vtab", 8, False, lambda e, *_: e)
-    home = home_of(task, tmp_path, "vtab", 8)
+    pack_splits(suite, task, source, tmp_path, "vtab", 8, False, lambda e, *_: e)
+    home = packed_dir(task, tmp_path, "vtab", 8)
     found = [verify.load_part(task, home, part) for part in verify.parts_of(task, home, "train+val")]
     assert sum(map(len, found)) == (4 if official else 6)
     assert all(part.problems == () for part in found)
@@ -657,13 +659,13 @@ def test_splits_of_two_sources_do_not_go_together(tmp_path: Path) -> None:
     suite, task = DTD
     home = packed(suite, task, pictures.vtab_lists(tmp_path / "dtd", LISTS, 47), tmp_path / "data")
     rows = ((f"x{i}", i, np.zeros((8, 8, 3), np.uint8)) for i in range(8))
-    pack.write(home / "train", rows, {"made_by": "TFDS", "builder": "dtd/3.0.1"})
+    pack.write_split(home / "train", rows, {"made_by": "TFDS", "builder": "dtd/3.0.1"})
     with pytest.raises(ValueError, match="mixes sources: train from TFDS dtd/3.0.1, val from vtab-1k folder"):
-        verify.one_source(task, home)
+        verify.check_single_source(task, home)
     assert any("mixes sources" in f.text for f in verify.verify(task, home) if f.good is False)
-    assert not download.whole(task, home)
+    assert not download.is_complete(task, home)
     packed(suite, task, tmp_path / "dtd", tmp_path / "data")  # from one of them again
-    assert download.whole(task, home)
+    assert download.is_complete(task, home)
 
 
 def test_preparing_a_paired_task_again_mends_the_shared_file(tmp_path: Path) -> None:
@@ -697,7 +699,7 @@ def test_images_of_more_than_8_bits_are_refused(tmp_path: Path) -> None:
 def test_one_damaged_source_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [(GIC, GIC.task("imagenet")), DTD]
     pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
-    places = download.Places(tmp_path / "data", tmp_path / "tfds", tmp_path / "manual", given=tmp_path)
+    places = download.Paths(tmp_path / "data", tmp_path / "tfds", tmp_path / "manual", given=tmp_path)
     find_it = download.find
 
     def broken(task: Task, path: Path) -> Any:
@@ -719,7 +721,7 @@ def test_own_folders_of_one_name_are_two_tasks(tmp_path: Path) -> None:
         for label in ("a", "b"):
             for i in range(30):
                 pictures.save(tmp_path / parent / "pics" / label / f"{i}.png", 0, i)
-        suite = task_data.own_suite(str(tmp_path / parent / "pics"))
+        suite = task_data.folder_suite(str(tmp_path / parent / "pics"))
         names += suite.tasks
     assert len(set(names)) == 2
     assert all(name.startswith("pics-") for name in names)
@@ -757,22 +759,22 @@ def test_verify_goes_on_whatever_is_damaged(tmp_path: Path) -> None:
 
 def test_the_plan_of_what_is_given_says_what_is_not_there(tmp_path: Path) -> None:
     pictures.vtab_lists(tmp_path / "vtab-1k" / "dtd", LISTS, 47)
-    places = download.Places(tmp_path, tmp_path / "tfds", tmp_path / "manual", given=tmp_path / "vtab-1k")
-    steps = download.plan(chosen(["vtab/dtd", "vtab/svhn"]), places, None, 224)
+    places = download.Paths(tmp_path, tmp_path / "tfds", tmp_path / "manual", given=tmp_path / "vtab-1k")
+    steps = download.plan(select_tasks(["vtab/dtd", "vtab/svhn"]), places, None, 224)
     assert [(s.action, s.name) for s in steps] == [("pack", "vtab/dtd"), ("ask", "vtab/svhn")]
     assert "nothing of it is at" in steps[1].note
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        download.plan(chosen(["vtab/dtd"]), replace(places, given=tmp_path / "nix"), None, 224)
+        download.plan(select_tasks(["vtab/dtd"]), replace(places, given=tmp_path / "nix"), None, 224)
 
 
 def test_lists_as_editors_leave_them(tmp_path: Path) -> None:
     folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
     text = (folder / "test.txt").read_text()
     (folder / "test.txt").write_bytes(b"\xef\xbb\xbf" + text.replace(" ", "\t").replace("\n", "\r\n").encode() + b"\n")
-    assert find(DTD[1], folder).count("test") == 6
+    assert find_source(DTD[1], folder).count("test") == 6
     (folder / "test.txt").write_bytes(b"\x8c\xff\x00")
     with pytest.raises(ValueError, match="test.txt of .* is no text"):
-        find(DTD[1], folder)
+        find_source(DTD[1], folder)
 
 
 def test_an_unwritable_place_is_said(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ LAYOUTS = {
 }
 
 
-def find(task: Task, path: Path) -> Source:
+def find_source(task: Task, path: Path) -> Source:
     """Return the source of a task at `path`, a folder or a zip file.
 
     Raises FileNotFoundError that lists the layouts that were looked for.

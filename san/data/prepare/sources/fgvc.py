@@ -39,7 +39,7 @@ def read_json(task: Task, root: Root) -> Listed:
     places = ("", *(f"{place}/" for place in task.facts.get("images", ())))
     renamed = path_map(root)
     files = {
-        part: [(path, located(root, moved(path, renamed), places), label[value]) for path, value in m.items()]
+        part: [(path, locate_image(root, remap_path(path, renamed), places), label[value]) for path, value in m.items()]
         for part, m in maps.items()
     }
     names = [str(value) for value in label] if all(isinstance(v, str) for v in label) else None
@@ -59,13 +59,13 @@ def path_map(root: Root) -> dict[str, str]:
     return renamed
 
 
-def moved(path: str, renamed: Mapping[str, str]) -> str:
+def remap_path(path: str, renamed: Mapping[str, str]) -> str:
     """Return what a path of the json files is called here: by the longest beginning that is mapped."""
     start = max((key for key in renamed if path.startswith(key)), key=len, default="")
     return renamed[start] + path[len(start) :] if start else path
 
 
-def located(root: Root, path: str, places: Sequence[str]) -> str:
+def locate_image(root: Root, path: str, places: Sequence[str]) -> str:
     """Return where an image that the json files name is; raise ValueError with all places where it is nowhere."""
     for place in places:
         if inside(root, place + path).is_file():
