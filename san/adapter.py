@@ -78,7 +78,9 @@ class Adapter:
                 raise ValueError(
                     f"'{self.method}' cannot be merged: {name} is part of no layer that a plain one equals."
                 )
-        inserted = {name: module for name, module in self.model.named_modules() if hasattr(module, "merged")}
+        inserted = {
+            name: module for name, module in self.model.named_modules() if hasattr(module, "merged")
+        }
         plain = {name: cast(Any, module).merged() for name, module in inserted.items()}
         for name, layer in plain.items():
             self.model.set_submodule(name, layer.train(inserted[name].training))
@@ -97,7 +99,9 @@ class Adapter:
         """
         present = named_parameters(self.model)
         if getattr(self.model, "adapted_by", None) is not self.mark:
-            raise ValueError(f"'{self.method}' has been merged into this model; save before you merge.")
+            raise ValueError(
+                f"'{self.method}' has been merged into this model; save before you merge."
+            )
         tensors = {name: present[name].detach().cpu().contiguous() for name in self.trainable}
         metadata = {
             "format": FORMAT,
@@ -141,7 +145,9 @@ def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
     for name, parameter in after.items():
         parameter.requires_grad_(name in trainable)
     norms = set(norm_parameters(model, found)) & before.keys()
-    counts = count_parameters({name: p.numel() for name, p in after.items()}, trainable, norms, head, backbone_size)
+    counts = count_parameters(
+        {name: p.numel() for name, p in after.items()}, trainable, norms, head, backbone_size
+    )
     return Adapter(model, method, options, trainable, frozenset(added), counts, mark)
 
 
@@ -159,12 +165,18 @@ def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
     try:
         trial = attach(copy.deepcopy(model), method, **options)
     except (LookupError, ValueError, TypeError) as error:
-        raise AdapterFileError(f"{path}, written by version {metadata['san']}, cannot be attached: {error}") from error
+        raise AdapterFileError(
+            f"{path}, written by version {metadata['san']}, cannot be attached: {error}"
+        ) from error
     load_tensors(trial, tensors, path)
     if not logits_match(
-        probe_logits(trial.model), json.loads(metadata["answer"]), next(trial.model.parameters()).dtype
+        probe_logits(trial.model),
+        json.loads(metadata["answer"]),
+        next(trial.model.parameters()).dtype,
     ):
-        raise AdapterFileError(f"{path} answers otherwise here: this {backbone_tag(model)} is built in another way.")
+        raise AdapterFileError(
+            f"{path} answers otherwise here: this {backbone_tag(model)} is built in another way."
+        )
     adapter = attach(model, method, **options)
     load_tensors(adapter, tensors, path)
     return adapter
@@ -173,13 +185,18 @@ def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
 def check_not_attached(model: nn.Module, method: str) -> None:
     """Raise ValueError if the model has a method attached."""
     if hasattr(model, "adapted_by"):
-        raise ValueError(f"This model has '{model.adapted_by}' attached already; build a fresh one for '{method}'.")
+        raise ValueError(
+            f"This model has '{model.adapted_by}' attached already; build a fresh one for '{method}'."
+        )
 
 
 def is_mergeable(model: nn.Module, name: str) -> bool:
     """Tell whether the parameter called `name` is inside a layer that can be merged."""
     parts = name.split(".")[:-1]
-    return any(hasattr(model.get_submodule(".".join(parts[:i])), "merged") for i in range(1, len(parts) + 1))
+    return any(
+        hasattr(model.get_submodule(".".join(parts[:i])), "merged")
+        for i in range(1, len(parts) + 1)
+    )
 
 
 def count_parameters(
@@ -190,7 +207,9 @@ def count_parameters(
     norm = sum(size[name] for name in trainable if name in norms)
     everything = sum(size[name] for name in trainable)
     percent = 100 * (everything - in_head) / backbone_size
-    return Counts(everything - norm - in_head, norm, in_head, everything, sum(size.values()), percent)
+    return Counts(
+        everything - norm - in_head, norm, in_head, everything, sum(size.values()), percent
+    )
 
 
 @torch.no_grad()
@@ -198,9 +217,17 @@ def load_tensors(adapter: Adapter, tensors: dict[str, Tensor], path: Any) -> Non
     """Copy the saved values in; raise AdapterFileError, before any is, unless they are all there and fit."""
     here = named_parameters(adapter.model)
     odd = sorted(set(adapter.trainable) ^ tensors.keys())
-    odd += [n for n in adapter.trainable if n in tensors and shape_and_dtype(here[n]) != shape_and_dtype(tensors[n])]
+    odd += [
+        n
+        for n in adapter.trainable
+        if n in tensors and shape_and_dtype(here[n]) != shape_and_dtype(tensors[n])
+    ]
     if odd:
-        there, wanted = (shape_and_dtype(of[odd[0]]) if odd[0] in of else "nothing" for of in (tensors, here))
-        raise AdapterFileError(f"{path} does not fit this model: {odd[0]} is {there} there and {wanted} here.")
+        there, wanted = (
+            shape_and_dtype(of[odd[0]]) if odd[0] in of else "nothing" for of in (tensors, here)
+        )
+        raise AdapterFileError(
+            f"{path} does not fit this model: {odd[0]} is {there} there and {wanted} here."
+        )
     for name, value in tensors.items():
         here[name].copy_(value)

@@ -19,12 +19,17 @@ from san.version import __version__
 FORMAT = "san-adapter-1"
 
 
-def check_model(model: nn.Module, tensors: dict[str, Tensor], metadata: dict[str, str], path: Any) -> None:
+def check_model(
+    model: nn.Module, tensors: dict[str, Tensor], metadata: dict[str, str], path: Any
+) -> None:
     """Raise AdapterFileError unless the model is of the saved kind and has the saved one's frozen weights."""
     tag = backbone_tag(model)
     if tag != metadata["backbone"]:
         raise AdapterFileError(f"{path} belongs to a {metadata['backbone']}; this is a {tag}.")
-    if content_hash({n: p for n, p in named_parameters(model).items() if n not in tensors}) != metadata["frozen"]:
+    if (
+        content_hash({n: p for n, p in named_parameters(model).items() if n not in tensors})
+        != metadata["frozen"]
+    ):
         raise AdapterFileError(
             f"{path} belongs to a {tag} with other weights or precision. Build the model that it was trained on."
         )
@@ -36,13 +41,18 @@ def logits_match(ours: list[float], theirs: list[float], dtype: torch.dtype) -> 
         return False
     here, there = torch.tensor(ours), torch.tensor(theirs)
     tolerance = 5e-2 if dtype in (torch.float16, torch.bfloat16) else 3e-3
-    return torch.allclose(here, there, rtol=0, atol=tolerance * float(there.abs().max()), equal_nan=True)
+    return torch.allclose(
+        here, there, rtol=0, atol=tolerance * float(there.abs().max()), equal_nan=True
+    )
 
 
 @torch.no_grad()
 def probe_logits(model: nn.Module) -> list[float]:
     """Return the logits, in evaluation mode, of one image that is a ramp from -1 to 1."""
-    channels, side = next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), input_size(model)
+    channels, side = (
+        next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)),
+        input_size(model),
+    )
     ramp = torch.linspace(-1, 1, channels * side * side).view(1, channels, side, side)
     training = [module for module in model.modules() if module.training]
     try:
@@ -67,16 +77,30 @@ def read_adapter(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, OSError) as error:
         raise AdapterFileError(f"{path} cannot be read as an adapter: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise AdapterFileError(f"{path} has format {metadata.get('format')}; {FORMAT} is allowed: save it anew.")
-    missing = {"method", "options", "backbone", "frozen", "tensors", "answer", "san"} - metadata.keys()
+        raise AdapterFileError(
+            f"{path} has format {metadata.get('format')}; {FORMAT} is allowed: save it anew."
+        )
+    missing = {
+        "method",
+        "options",
+        "backbone",
+        "frozen",
+        "tensors",
+        "answer",
+        "san",
+    } - metadata.keys()
     if missing:
-        raise AdapterFileError(f"{path} does not say its {', '.join(sorted(missing))}: save it anew.")
+        raise AdapterFileError(
+            f"{path} does not say its {', '.join(sorted(missing))}: save it anew."
+        )
     if version_key(metadata["san"]) > version_key(__version__):
         raise AdapterFileError(
             f"{path} was written by version {metadata['san']} of san, this is {__version__}: update."
         )
     if content_hash(tensors) != metadata["tensors"]:
-        raise AdapterFileError(f"{path} is corrupt: its tensors are not those that were saved. Fetch it again.")
+        raise AdapterFileError(
+            f"{path} is corrupt: its tensors are not those that were saved. Fetch it again."
+        )
     for name, kind in (("options", dict), ("answer", list)):
         with contextlib.suppress(ValueError):
             if isinstance(json.loads(metadata[name]), kind):

@@ -24,7 +24,9 @@ EXPECTED = (LookupError, ValueError, TypeError, OSError, WeightsError, NonFinite
 
 def run(main: Callable[[], Any]) -> None:
     """Call a Hydra main function; on an error we foresee print one message and exit with 1 (130 after Ctrl-C)."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand exceptions to us instead of printing a trace
+    os.environ.setdefault(
+        "HYDRA_FULL_ERROR", "1"
+    )  # hand exceptions to us instead of printing a trace
     try:
         main()
     except KeyboardInterrupt:

@@ -30,11 +30,21 @@ def register_tasks() -> None:
             {"override /augment@_global_.augment": suite.augment},
         ]
         for task in suite.tasks.values():
-            recipe = {"override /recipe@_global_.recipe": task.facts.get("recipe", suite.recipe)}
-            node = {"suite": name, "task": task.name, "resize": suite.resize, "normalise": "${backbone.normalise}"}
+            recipe = {"override /recipe@_global_.recipe": task.recipe or suite.recipe}
+            node = {
+                "suite": name,
+                "task": task.name,
+                "resize": suite.resize,
+                "normalise": "${backbone.normalise}",
+            }
             # Hydra loads `data=demo/count` from the group data/demo, but lists, completes and globs by the group data.
             for group, option in ((f"data/{name}", task.name), ("data", f"{name}/{task.name}")):
-                store.store(group=group, name=option, node={"defaults": [*chosen, recipe], **node}, package="data")
+                store.store(
+                    group=group,
+                    name=option,
+                    node={"defaults": [*chosen, recipe], **node},
+                    package="data",
+                )
 
 
 def compose_grid(
@@ -49,8 +59,15 @@ def compose_grid(
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         by_task = {task: compose("train", overrides=[f"data={task}", *overrides]) for task in tasks}
-        nodes = {m: compose("train", overrides=[f"method={m}", f"data={tasks[0]}", *overrides]).method for m in methods}
-    kept = [o for o in overrides if o.lstrip("+~").split("=")[0] not in CELL and not o.startswith("logger")]
+        nodes = {
+            m: compose("train", overrides=[f"method={m}", f"data={tasks[0]}", *overrides]).method
+            for m in methods
+        }
+    kept = [
+        o
+        for o in overrides
+        if o.lstrip("+~").split("=")[0] not in CELL and not o.startswith("logger")
+    ]
     cells: list[tuple[dict[str, Any], list[str]]] = []
     for task in tasks:
         for method in methods:

@@ -38,7 +38,9 @@ class EvalProtocol:
     def __post_init__(self) -> None:
         choose(self.selected_on, ("last", self.evaluate), "protocol.selected_on")
         if not isinstance(self.every, int) or self.every < 0:
-            raise ValueError(f"protocol.every came as {self.every!r}; allowed: 0 (after the last epoch only) or more.")
+            raise ValueError(
+                f"protocol.every came as {self.every!r}; allowed: 0 (after the last epoch only) or more."
+            )
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,11 @@ class Experiment:
                 "restore": backbones.file_sha256(self.restore) if self.restore else None,
                 "preprocess": asdict(self.preprocess),
                 "augment": asdict(self.augment),
-                "backbone": [b["timm"], b["arguments"], backbones.weights_key(b["timm"], b["weights"])],
+                "backbone": [
+                    b["timm"],
+                    b["arguments"],
+                    backbones.weights_key(b["timm"], b["weights"]),
+                ],
                 "method": [self.method, dict(self.options)],
                 "recipe": asdict(self.recipe),
                 "protocol": protocol,
@@ -102,7 +108,9 @@ class Experiment:
     def record_path(self) -> Path:
         """Return where this run's record is or will be."""
         folder = Path(self.config["results"]) / "records"
-        return record.record_path(folder, self.suite.name, self.method, self.task.name, self.seed, self.identity)
+        return record.record_path(
+            folder, self.suite.name, self.method, self.task.name, self.seed, self.identity
+        )
 
     def record(self, status: str, weights: str, **outcome: Any) -> Record:
         """Return this run's record with its outcome."""
@@ -125,7 +133,9 @@ class Experiment:
                 "evaluate": self.evaluate.fingerprint,
                 "source": "; ".join(dict.fromkeys(s.made_by for s in self.splits)),
                 "kind": "; ".join(dict.fromkeys(s.kind for s in self.splits)),
-                "forced": "; ".join(dict.fromkeys(problem for s in self.splits for problem in s.problems)),
+                "forced": "; ".join(
+                    dict.fromkeys(problem for s in self.splits for problem in s.problems)
+                ),
             },
             code=environment.git_state(),
             versions=environment.package_versions(),
@@ -140,7 +150,9 @@ def variant_of(overrides: Sequence[str], recipe: Recipe, config: Mapping[str, An
     usual = dict(config["recipe"])
     usual["lr"] = usual["lr"].get(config["method"]["name"], usual["lr"]["other"])
     same = {key for key, value in usual.items() if getattr(recipe, key, None) == value}
-    words = ["restored" if o.startswith("restore=") else o for o in overrides]  # which file, the identity knows
+    words = [
+        "restored" if o.startswith("restore=") else o for o in overrides
+    ]  # which file, the identity knows
     return shlex.join(sorted(o for o in words if o.lstrip("+~").split("=")[0] not in same))
 
 
@@ -152,7 +164,9 @@ def resolve_normalization(wanted: str, backbone: str) -> str:
     found = next((name for name, values in NORMALIZE.items() if values == statistics), None)
     if found is None:
         known = ", ".join(NORMALIZE)
-        raise ValueError(f"{backbone} has mean and std {statistics}; name one with data.normalise=... ({known}).")
+        raise ValueError(
+            f"{backbone} has mean and std {statistics}; name one with data.normalise=... ({known})."
+        )
     return found
 
 
@@ -161,15 +175,19 @@ def resolve_adapter_path(path: str | None, task: Task) -> Path | None:
     if path is None and "train" not in task.splits:
         raise ValueError(
             f"{task.suite}/{task.name} has no training images: give restore=FILE, the adapter that a run of "
-            f"{task.facts['trained_on']} kept with save_adapter=true."
+            f"{task.trained_on} kept with save_adapter=true."
         )
     if path is not None and not Path(path).is_file():
-        raise FileNotFoundError(f"restore={path} is no file. A run with save_adapter=true keeps one beside its record.")
+        raise FileNotFoundError(
+            f"restore={path} is no file. A run with save_adapter=true keeps one beside its record."
+        )
     return None if path is None else Path(path)
 
 
 def from_config(
-    config: dict[str, Any], overrides: Sequence[str], load: Callable[..., Split] = task_data.load_split
+    config: dict[str, Any],
+    overrides: Sequence[str],
+    load: Callable[..., Split] = task_data.load_split,
 ) -> Experiment:
     """Check a resolved configuration (plain dicts) and read the data that it names.
 
@@ -187,16 +205,21 @@ def from_config(
     options, backbone = check_options(name, method), config["backbone"]
     check_compatible(name, options, backbones.family_of_name(backbone["timm"]))
     device = pick_device(config["device"])
-    precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(config["precision"], config["precision"])
+    precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(
+        config["precision"], config["precision"]
+    )
     recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)} | {"precision": precision})
     protocol = EvalProtocol(**config["protocol"])
     chosen = config["data"]
     suite = (
-        load_suite(chosen["suite"]) if chosen["suite"] != task_data.CUSTOM else task_data.folder_suite(chosen["root"])
+        load_suite(chosen["suite"])
+        if chosen["suite"] != task_data.CUSTOM
+        else task_data.folder_suite(chosen["root"])
     )
     task = suite.task(chosen["task"] or next(iter(suite.tasks)))
     preprocess = Preprocess(
-        config["data"]["resize"], resolve_normalization(config["data"]["normalise"], backbone["timm"])
+        config["data"]["resize"],
+        resolve_normalization(config["data"]["normalise"], backbone["timm"]),
     )
     side = backbones.input_size_of_name(backbone["timm"], backbone["arguments"])
     place = (Path(config["data_root"]), preprocess.resize, side, config["force_data"])

@@ -40,9 +40,12 @@ class Point:
 
     def __post_init__(self) -> None:
         if not (
-            all(type(v) is int for v in (self.epoch, self.correct, self.total)) and 0 <= self.correct <= self.total > 0
+            all(type(v) is int for v in (self.epoch, self.correct, self.total))
+            and 0 <= self.correct <= self.total > 0
         ):
-            raise ValueError(f"impossible score: {self.correct!r} of {self.total!r} after epoch {self.epoch!r}.")
+            raise ValueError(
+                f"impossible score: {self.correct!r} of {self.total!r} after epoch {self.epoch!r}."
+            )
 
     @property
     def accuracy(self) -> float:
@@ -97,7 +100,9 @@ class Record:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; text is allowed.")
         for name in ("config", "data", "code", "versions", "device", "params", "seconds"):
             if not isinstance(getattr(self, name), dict):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; names with values are allowed.")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; names with values are allowed."
+                )
         if not all(isinstance(value, str) for value in self.data.values()):
             raise ValueError(f"data is {self.data!r}; texts are allowed.")
         if not NAME.fullmatch(self.backbone):  # files are named by it
@@ -130,7 +135,9 @@ class Record:
 
 def hash_identity(facts: Mapping[str, Any]) -> str:
     """Return 12 hex digits that name a run by its content: a sha256 over `facts` as canonical JSON."""
-    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    canonical = json.dumps(
+        facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
@@ -157,12 +164,16 @@ def write_record(record: Record, path: Path) -> None:
 def check_writable(path: Path) -> None:
     """Raise OSError in words unless a record can be written to `path`; better now than after an hour of training."""
     if path.is_dir():
-        raise OSError(f"{path} is a folder; a record is to be there. Remove it, or give results=FOLDER.")
+        raise OSError(
+            f"{path} is a folder; a record is to be there. Remove it, or give results=FOLDER."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise OSError(f"{path.parent} cannot be written ({error.strerror}). Give results=FOLDER that can.") from error
+        raise OSError(
+            f"{path.parent} cannot be written ({error.strerror}). Give results=FOLDER that can."
+        ) from error
 
 
 def read_record(path: Path) -> Record:
@@ -171,10 +182,14 @@ def read_record(path: Path) -> Record:
         raw = json.loads(path.read_text())
         if not isinstance(raw, dict) or raw.get("schema") != SCHEMA or raw["schema"] is True:
             version = raw.get("schema") if isinstance(raw, dict) else None
-            raise RecordError(f"{path} has schema {version}; {SCHEMA} is allowed. Delete it and run again.")
+            raise RecordError(
+                f"{path} has schema {version}; {SCHEMA} is allowed. Delete it and run again."
+            )
         unknown = raw.keys() - {f.name for f in fields(Record)}
         if unknown:
-            raise RecordError(f"{path} has unknown fields {', '.join(sorted(unknown))}. Delete it and run again.")
+            raise RecordError(
+                f"{path} has unknown fields {', '.join(sorted(unknown))}. Delete it and run again."
+            )
         for name in ("last", "best"):
             raw[name] = Point(**raw[name]) if raw.get(name) is not None else None
         raw["curve"] = [Point(**point) for point in raw["curve"]]
@@ -182,7 +197,9 @@ def read_record(path: Path) -> Record:
     except RecordError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise RecordError(f"{path} is not a readable record ({error}). Delete it and run again.") from error
+        raise RecordError(
+            f"{path} is not a readable record ({error}). Delete it and run again."
+        ) from error
 
 
 def read_records(folder: Path) -> tuple[list[Record], list[str]]:
@@ -213,4 +230,8 @@ def find_completed(path: Path, adapter: bool = False) -> Record | None:
         record = read_record(path)
     except RecordError:
         return None
-    return record if record.status == "done" and (not adapter or path.with_suffix(".safetensors").exists()) else None
+    return (
+        record
+        if record.status == "done" and (not adapter or path.with_suffix(".safetensors").exists())
+        else None
+    )

@@ -50,17 +50,27 @@ def run(config: dict[str, Any], overrides: Sequence[str], seen: int | None = Non
     record.check_writable(path)
     with stop_on_signal() as stop, hold_lease(path, stop) as report:
         if not distributed.all_gather_object(report is not None)[0]:
-            log.info("%s: another process is running it (%s)", experiment.title, lease.lease_path(path))
+            log.info(
+                "%s: another process is running it (%s)", experiment.title, lease.lease_path(path)
+            )
             return None
-        accuracy = distributed.all_gather_object(find_accuracy(experiment))[0]  # between the first look and the claim
+        accuracy = distributed.all_gather_object(find_accuracy(experiment))[
+            0
+        ]  # between the first look and the claim
         if accuracy is not None or distributed.all_gather_object(record.mtime_ns(path) != seen)[0]:
             return accuracy
         return execute(experiment, report or (lambda epoch, epochs: None), stop)
 
 
-def hold_lease(path: Path, stop: threading.Event) -> AbstractContextManager[Callable[[int, int], None] | None]:
+def hold_lease(
+    path: Path, stop: threading.Event
+) -> AbstractContextManager[Callable[[int, int], None] | None]:
     """Hold the claim of a run on rank 0; whoever loses it is to stop."""
-    return lease.hold(lease.lease_path(path), stop.set) if distributed.rank() == 0 else contextlib.nullcontext()
+    return (
+        lease.hold(lease.lease_path(path), stop.set)
+        if distributed.rank() == 0
+        else contextlib.nullcontext()
+    )
 
 
 def find_accuracy(experiment: Experiment) -> float | None:
@@ -69,15 +79,24 @@ def find_accuracy(experiment: Experiment) -> float | None:
     done = record.find_completed(path, config["save_adapter"])
     if done is None or config["force"]:
         return None
-    log.info("%s: %.2f %%, done already: %s (force=true runs it again)", experiment.title, done.accuracy, path)
+    log.info(
+        "%s: %.2f %%, done already: %s (force=true runs it again)",
+        experiment.title,
+        done.accuracy,
+        path,
+    )
     return done.accuracy
 
 
-def execute(experiment: Experiment, report: Callable[[int, int], None], stop: threading.Event) -> float:
+def execute(
+    experiment: Experiment, report: Callable[[int, int], None], stop: threading.Event
+) -> float:
     """Build, train, evaluate and write the record, whatever comes of it."""
     path, config = experiment.record_path(), experiment.config
     logger = config["logger"]["name"] if distributed.rank() == 0 else "none"
-    tracker = open_logger(logger, config, experiment.identity, experiment.suite.name, experiment.method)
+    tracker = open_logger(
+        logger, config, experiment.identity, experiment.suite.name, experiment.method
+    )
     checkpoint, weights = Checkpoint(path.with_suffix(".checkpoint"), stop), ""
     try:
         begin = time.perf_counter()
@@ -104,14 +123,20 @@ def execute(experiment: Experiment, report: Callable[[int, int], None], stop: th
     if config["logger"]["artifact"] and config["save_adapter"]:
         tracker.keep(path.with_suffix(".safetensors"), experiment.identity)
     tracker.finish({"accuracy": result.accuracy, **result.params, **result.seconds})
-    log.info("%s: %.2f %% in %.0f s: %s", experiment.title, result.accuracy, result.seconds["fit"], path)
+    log.info(
+        "%s: %.2f %% in %.0f s: %s", experiment.title, result.accuracy, result.seconds["fit"], path
+    )
     return result.accuracy
 
 
-def record_failure(experiment: Experiment, weights: str, error: Exception, checkpoint: Checkpoint) -> None:
+def record_failure(
+    experiment: Experiment, weights: str, error: Exception, checkpoint: Checkpoint
+) -> None:
     """Record why a run has failed. What it had saved stays, for another try, unless it would only lead there again."""
     status = "oom" if isinstance(error, torch.OutOfMemoryError) else "failed"
-    log.error("%s: %s (%s)", experiment.title, status, str(error).partition("\n")[0])  # the rest of a sweep goes on
+    log.error(
+        "%s: %s (%s)", experiment.title, status, str(error).partition("\n")[0]
+    )  # the rest of a sweep goes on
     if isinstance(error, NonFiniteLossError):
         checkpoint.remove()
     path = experiment.record_path()
@@ -124,7 +149,9 @@ def build(experiment: Experiment) -> tuple[Adapter, str]:
     """Return the backbone with the method attached, and the hash of the pre-trained weights."""
     torch.manual_seed(experiment.seed)
     b = experiment.backbone
-    model = backbones.build_backbone(b["timm"], len(experiment.task.classes), b["weights"], b["sha256"], b["arguments"])
+    model = backbones.build_backbone(
+        b["timm"], len(experiment.task.classes), b["weights"], b["sha256"], b["arguments"]
+    )
     weights = backbones.weights_hash(model)
     if experiment.restore is None:
         adapter = attach(model, experiment.method, **experiment.options)
@@ -154,7 +181,9 @@ def with_time_limit(hours: float | None, after_step: Step) -> Step:
         """Look at the clock after the step."""
         after_step(done, steps, loss, lr)
         if hours is not None and time.monotonic() - begin > 3600 * hours:
-            raise TimeoutError(f"{done} of {steps} steps are done after {hours} hours, which is max_hours.")
+            raise TimeoutError(
+                f"{done} of {steps} steps are done after {hours} hours, which is max_hours."
+            )
 
     return checked
 
@@ -164,8 +193,10 @@ def make_evaluator(
 ) -> Callable[[int], dict[str, float]]:
     """Return what evaluates the model after an epoch, adds to the curve and the seconds, and returns what is logged."""
     shared = experiment.preprocess, experiment.side, experiment.device
-    held_out = Batches(experiment.evaluate, 256, *shared, share=(distributed.rank(), distributed.world_size()))
-    restrict = "restrict" in experiment.task.facts
+    held_out = Batches(
+        experiment.evaluate, 256, *shared, share=(distributed.rank(), distributed.world_size())
+    )
+    restrict = experiment.task.test_classes is not None
 
     def score(epoch: int) -> dict[str, float]:
         """Score the evaluated split once."""
@@ -186,8 +217,15 @@ def train(
     report: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Fit and evaluate; return the outcome's fields of the record."""
-    model, recipe, every = adapter.model.to(experiment.device), experiment.recipe, experiment.protocol.every
-    progress, curve = Progress(experiment.title, None if distributed.rank() == 0 else io.StringIO()), checkpoint.curve
+    model, recipe, every = (
+        adapter.model.to(experiment.device),
+        experiment.recipe,
+        experiment.protocol.every,
+    )
+    progress, curve = (
+        Progress(experiment.title, None if distributed.rank() == 0 else io.StringIO()),
+        checkpoint.curve,
+    )
     seconds = {"fit": 0.0, "evaluate": 0.0, "step": 0.0}
     score = make_evaluator(experiment, model, curve, seconds)
 
@@ -219,5 +257,7 @@ def train(
         "curve": curve,
         "params": asdict(adapter.counts),
         "seconds": seconds,
-        **(meter.read() | ({"joules": None} if resumed else {})),  # what an interrupted run spent is not known
+        **(
+            meter.read() | ({"joules": None} if resumed else {})
+        ),  # what an interrupted run spent is not known
     }

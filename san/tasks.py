@@ -1,16 +1,39 @@
-"""Rows of `benchmarks/*.yaml` as frozen tasks: the one place where a task's facts stand."""
+"""Rows of `benchmarks/*.yaml` as typed, frozen suites and tasks: the one place where a task's facts stand."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from msgspec import Meta
 
 from san.errors import choose
+from san.schema import PositiveInt, from_mapping
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+Storage = Literal["array", "encoded"]
+
+
+@dataclass(frozen=True)
+class TfdsSource:
+    """How a task is read from TensorFlow Datasets.
+
+    splits: ours as slices in TFDS's notation. major_versions: those that can be read. label_rule: a feature, or a rule
+    of `san.data.prepare.labels`. id_template: how an image's id is made of features. pixel_scale: what stored pixels
+    are multiplied with. layout: `official` where the slices are not those of the papers.
+    """
+
+    builder: str
+    major_versions: tuple[int, ...]
+    id_template: str
+    splits: Mapping[str, str]
+    config: str = ""
+    version: str = ""
+    label_rule: str = "label"
+    pixel_scale: PositiveInt = 1
+    layout: Literal["official"] | None = None
 
 
 @dataclass(frozen=True)
@@ -21,7 +44,14 @@ class Task:
     a task does not have are left out.
     classes: their names in label order (their numbers, where nobody has named them); the head's size is their number.
     storage: `array` packs decoded images of one size, `encoded` the files as they are, for random crops.
-    facts: where the images come from, how they are proved, licence, quirks (benchmarks/vtab.yaml explains the keys).
+    native_size: all images are squares of so many pixels, and are stored so.
+    ids_digest: 16 digits of the sha256 of the ids of train, then val, where the benchmark's membership is known.
+    official_splits: sizes of the official layout, where it differs from the papers'.
+    image_folders, test_folders: where a source may have its images; aliases: other names of its folder.
+    size_gb: of the files, where it is not what is downloaded. manual_files, how_to_get: what a person has to bring.
+    recipe: where it is not the suite's. trained_on: the task whose adapters are tested on this one.
+    test_classes: predictions are among the classes that have test images, so many. alexnet_error: of 1, for the mCE.
+    root: the directory of a user's own images.
     """
 
     suite: str
@@ -30,13 +60,30 @@ class Task:
     group: str
     classes: tuple[str, ...]
     splits: Mapping[str, int]
-    storage: str = "array"
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    storage: Storage = "array"
+    native_size: PositiveInt | None = None
+    ids_digest: str | None = None
+    official_splits: Mapping[str, int] | None = None
+    image_folders: tuple[str, ...] = ()
+    test_folders: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    tfds: TfdsSource | None = None
+    download_gb: float = 0
+    size_gb: float = 0
+    manual_files: tuple[str, ...] = ()
+    how_to_get: str = ""
+    licence: str = ""
+    quirk: str = ""
+    recipe: str | None = None
+    trained_on: str | None = None
+    test_classes: PositiveInt | None = None
+    alexnet_error: Annotated[float, Meta(gt=0, le=1)] | None = None
+    root: str | None = None
 
     def parts(self, split: str) -> list[str]:
         """Return the stored splits that `split` (a name, or names joined by `+`) is the sum of.
 
-        Raises LookupError with the nearest names where there is no such split.
+        Raises UnknownNameError with the nearest names where there is no such split.
         """
         parts = split.split("+")
         for part in parts:
@@ -51,7 +98,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark: its tasks and methods in table order, and the settings that it runs with by default."""
+    """A benchmark: its tasks and methods in table order, and the settings that it runs with by default.
+
+    source: `drawn` where the images are made on the spot. covers_all_classes: every split should have images of every
+    class.
+    """
 
     name: str
     title: str
@@ -62,7 +113,9 @@ class Suite:
     seed: int
     methods: tuple[str, ...]
     means: tuple[str, ...]
-    tasks: Mapping[str, Task]
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    source: Literal["files", "drawn", "folder"] = "files"
+    covers_all_classes: bool = True
 
     @property
     def groups(self) -> list[str]:
@@ -70,7 +123,7 @@ class Suite:
         return list(dict.fromkeys(task.group for task in self.tasks.values()))
 
     def task(self, name: str) -> Task:
-        """Return the task called `name`; raise LookupError with the nearest names if there is none."""
+        """Return the task called `name`; raise UnknownNameError with the nearest names if there is none."""
         return self.tasks[choose(name, self.tasks, f"task of {self.name}")]
 
 
@@ -80,41 +133,48 @@ def suite_names() -> list[str]:
 
 
 def select_tasks(names: Sequence[str]) -> list[tuple[Suite, Task]]:
-    """Return suite and task for names such as `vtab` (all its tasks) and `vtab/cifar`; raise LookupError."""
+    """Return suite and task for names such as `vtab` (all its tasks) and `vtab/cifar`; raise UnknownNameError."""
     pairs = []
     for name in names:
         suite_name, _, task_name = name.partition("/")
         suite = load_suite(suite_name)
-        pairs += [(suite, task) for task in ([suite.task(task_name)] if task_name else suite.tasks.values())]
+        tasks = [suite.task(task_name)] if task_name else suite.tasks.values()
+        pairs += [(suite, task) for task in tasks]
     return pairs
 
 
 @cache
 def load_suite(name: str) -> Suite:
-    """Read `benchmarks/<name>.yaml`; raise LookupError with the nearest names if there is none."""
+    """Read `benchmarks/<name>.yaml`; raise UnknownNameError with the nearest names if there is none."""
     choose(name, suite_names(), "suite")
-    rows = yaml.safe_load((BENCHMARKS / f"{name}.yaml").read_text())
-    tasks = {key: read_task(name, key, row, rows) for key, row in rows["tasks"].items()}
-    settings = {key: rows[key] for key in ("title", "backbone", "recipe", "augment", "resize", "seed")}
-    return Suite(name, tasks=tasks, methods=tuple(rows["methods"]), means=tuple(rows["means"]), **settings)
+    return read_suite(name, yaml.safe_load((BENCHMARKS / f"{name}.yaml").read_text()))
 
 
-def read_task(suite: str, name: str, row: Mapping[str, Any], rows: Mapping[str, Any]) -> Task:
+def read_suite(name: str, rows: Mapping[str, Any]) -> Suite:
+    """Turn the rows of a file into a Suite.
+
+    `splits` and `storage` of the suite are those of each task that does not say otherwise. Raises UnknownNameError on
+    an unknown key (with the nearest), InvalidValueError on a missing key or a value of another type.
+    """
+    facts = dict(rows)
+    task_rows = facts.pop("tasks")
+    shared = {"splits": facts.pop("splits", {}), "storage": facts.pop("storage", "array")}
+    tasks = {key: _read_task(name, key, row, shared) for key, row in task_rows.items()}
+    return from_mapping(Suite, {**facts, "name": name, "tasks": tasks}, f"suite {name}")
+
+
+def _read_task(suite: str, name: str, row: Mapping[str, Any], shared: Mapping[str, Any]) -> Task:
     """Turn a row into a Task; what it does not say is the suite's."""
-    facts = {k: v for k, v in row.items() if k not in ("label", "group", "classes", "splits", "storage")}
-    return Task(
-        suite,
-        name,
-        row["label"],
-        row["group"],
-        class_names(row["classes"]),
-        {**rows.get("splits", {}), **row.get("splits", {})},
-        row.get("storage", rows.get("storage", "array")),
-        facts,
-    )
+    where = f"task {suite}/{name}"
+    facts = {**shared, **row, "suite": suite, "name": name}
+    facts["splits"] = {**shared["splits"], **row.get("splits", {})}
+    facts["classes"] = _class_names(row["classes"])
+    if "tfds" in row:
+        facts["tfds"] = from_mapping(TfdsSource, row["tfds"], f"{where}, tfds")
+    return from_mapping(Task, facts, where)
 
 
-def class_names(classes: list[str] | str | int) -> tuple[str, ...]:
+def _class_names(classes: list[str] | str | int) -> tuple[str, ...]:
     """Return class names in label order, as listed, from `benchmarks/classes/<classes>.txt`, or numbers."""
     if isinstance(classes, int):
         return tuple(map(str, range(classes)))

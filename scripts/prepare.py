@@ -26,7 +26,9 @@ from san.tasks import select_tasks, suite_names
 def progress(examples: Iterable[Example], title: str, total: int) -> Iterable[Example]:
     """Show a bar on a terminal, a line now and then in a log."""
     every = 0.2 if sys.stderr.isatty() else 15
-    return tqdm(examples, desc=title, total=total, unit="img", mininterval=every, delay=2, leave=False)
+    return tqdm(
+        examples, desc=title, total=total, unit="img", mininterval=every, delay=2, leave=False
+    )
 
 
 def arguments() -> argparse.Namespace:
@@ -35,19 +37,37 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__ + layouts, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tasks", nargs="+", metavar="SUITE[/TASK]", help=f"suites: {', '.join(suite_names())}")
-    parser.add_argument("--from", dest="given", type=Path, metavar="PATH", help="a folder or .zip that has the images")
-    parser.add_argument("--root", type=Path, default=Path("data"), help="packed images go here (default: data)")
+    parser.add_argument(
+        "tasks", nargs="+", metavar="SUITE[/TASK]", help=f"suites: {', '.join(suite_names())}"
+    )
+    parser.add_argument(
+        "--from",
+        dest="given",
+        type=Path,
+        metavar="PATH",
+        help="a folder or .zip that has the images",
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path("data"), help="packed images go here (default: data)"
+    )
     parser.add_argument("--tfds", type=Path, help="TFDS copies, found or made (default: ROOT/tfds)")
     parser.add_argument(
-        "--manual", type=Path, help="files brought by hand, one folder a builder (default: ROOT/manual)"
+        "--manual",
+        type=Path,
+        help="files brought by hand, one folder a builder (default: ROOT/manual)",
     )
     parser.add_argument("--resize", default=None, choices=RESIZE, help="default: the suite's")
-    parser.add_argument("--side", type=int, default=224, help="pixels, where images are resized (default: 224)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="data sets that TFDS builds at a time")
+    parser.add_argument(
+        "--side", type=int, default=224, help="pixels, where images are resized (default: 224)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="data sets that TFDS builds at a time"
+    )
     parser.add_argument("--plan", action="store_true", help="say what would be done, and stop")
     parser.add_argument(
-        "--force", action="store_true", help="pack although counts or class names are not the benchmark's"
+        "--force",
+        action="store_true",
+        help="pack although counts or class names are not the benchmark's",
     )
     return parser.parse_args()
 
@@ -56,7 +76,9 @@ def main() -> None:
     """Plan, check the disk, build, pack; say what failed and exit with 1 if anything did."""
     args = arguments()
     pairs = select_tasks(args.tasks)
-    places = download.Paths(args.root, args.tfds or args.root / "tfds", args.manual or args.root / "manual", args.given)
+    places = download.Paths(
+        args.root, args.tfds or args.root / "tfds", args.manual or args.root / "manual", args.given
+    )
     steps = download.plan(pairs, places, args.resize, args.side)
     for step in steps:
         print(f"{step.action:6} {step.name}: {step.note}")
@@ -65,12 +87,16 @@ def main() -> None:
     if args.plan:
         return
     if not room:
-        raise OSError(f"Not enough disk: {line}. Prepare fewer tasks at a time, or choose --root and --tfds.")
+        raise OSError(
+            f"Not enough disk: {line}. Prepare fewer tasks at a time, or choose --root and --tfds."
+        )
     errors = download.prepare_all(steps, places, args.side, args.force, args.jobs, progress, print)
     for error in errors:
         print(f"\nError: {error}", file=sys.stderr)
     if errors:
-        sys.exit(f"\n{len(errors)} of {len(steps)} tasks could not be prepared. Run this again to go on.")
+        sys.exit(
+            f"\n{len(errors)} of {len(steps)} tasks could not be prepared. Run this again to go on."
+        )
 
 
 if __name__ == "__main__":

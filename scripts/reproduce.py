@@ -28,26 +28,43 @@ ROOT = Path(__file__).parents[1]
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("suite", choices=suite_names())
     parser.add_argument("--methods", help="comma-separated; default: the suite's own")
     parser.add_argument("--tasks", help="comma-separated; default: all of the suite")
     parser.add_argument("--seeds", default="0", help="comma-separated")
     parser.add_argument("--backbone", help="default: the suite's own")
     parser.add_argument(
-        "--jobs", type=positive, help="processes, SLURM jobs or Ray units at a time; default: one a visible GPU, or one"
+        "--jobs",
+        type=positive,
+        help="processes, SLURM jobs or Ray units at a time; default: one a visible GPU, or one",
     )
     parser.add_argument("--retry", default="", help="failed, oom, or both: run those again, too")
-    parser.add_argument("--fail-fast", action="store_true", help="begin no more runs after the first that fails")
-    parser.add_argument("--launcher", default="local", choices=("local", "slurm", "ray"), help="what starts processes")
-    parser.add_argument("--profile", type=Path, help="what jobs ask for; default: clusters/<launcher>.yaml")
+    parser.add_argument(
+        "--fail-fast", action="store_true", help="begin no more runs after the first that fails"
+    )
+    parser.add_argument(
+        "--launcher",
+        default="local",
+        choices=("local", "slurm", "ray"),
+        help="what starts processes",
+    )
+    parser.add_argument(
+        "--profile", type=Path, help="what jobs ask for; default: clusters/<launcher>.yaml"
+    )
     for name, what in (("plan", "what would be run"), ("status", "how far the runs are")):
         parser.add_argument(f"--{name}", action="store_true", help=f"say {what}, and stop")
     # What a job is told: when it was handed out, in nanoseconds. It retries what had failed by then, leaves runs that
     # others are at alone, and makes no table.
     parser.add_argument("--unit", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--cancel", action="store_true", help="cancel the SLURM jobs of this results folder")
-    parser.add_argument("overrides", nargs="*", help="anything else that train.py takes, e.g. epochs=5")
+    parser.add_argument(
+        "--cancel", action="store_true", help="cancel the SLURM jobs of this results folder"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", help="anything else that train.py takes, e.g. epochs=5"
+    )
     return parser.parse_intermixed_args()
 
 
@@ -83,13 +100,21 @@ def cells_of(args: argparse.Namespace) -> list[Any]:
         raise ValueError(
             "force=true would run everything again whenever the sweep goes on. Remove the records instead."
         )
-    tasks = dict.fromkeys(suite.task(name).name for name in args.tasks.split(",")) if args.tasks else suite.tasks
+    tasks = (
+        dict.fromkeys(suite.task(name).name for name in args.tasks.split(","))
+        if args.tasks
+        else suite.tasks
+    )
     methods = list(dict.fromkeys(args.methods.split(","))) if args.methods else list(suite.methods)
     if not all(seed.isdecimal() for seed in args.seeds.split(",")):
-        raise ValueError(f"--seeds came as '{args.seeds}'; allowed: whole numbers joined by commas, e.g. 0,1,2.")
+        raise ValueError(
+            f"--seeds came as '{args.seeds}'; allowed: whole numbers joined by commas, e.g. 0,1,2."
+        )
     seeds = list(dict.fromkeys(int(seed) for seed in args.seeds.split(",")))
     overrides = [*args.overrides, *([f"backbone={args.backbone}"] if args.backbone else [])]
-    found = compose.compose_grid([f"{suite.name}/{task}" for task in tasks], methods, seeds, overrides)
+    found = compose.compose_grid(
+        [f"{suite.name}/{task}" for task in tasks], methods, seeds, overrides
+    )
     return plan.plan_runs(found)
 
 
@@ -107,18 +132,33 @@ def report(args: argparse.Namespace, cells: list[Any], folder: Path) -> bool:
     for line in slurm.queued(folder):
         print(f"slurm    {line}")
     if args.plan:
-        print(status.disk_estimate(cells, states, processes(args)), status.progress_table(cells, states), sep="\n\n")
+        print(
+            status.disk_estimate(cells, states, processes(args)),
+            status.progress_table(cells, states),
+            sep="\n\n",
+        )
     sys.stdout.flush()
     return all(s.name in ("done", "running") for s in states)
 
 
 def unit(args: argparse.Namespace) -> list[str]:
     """Return the command of one job: the same sweep on what it gets."""
-    words = {"--methods": args.methods, "--tasks": args.tasks, "--seeds": args.seeds, "--backbone": args.backbone}
+    words = {
+        "--methods": args.methods,
+        "--tasks": args.tasks,
+        "--seeds": args.seeds,
+        "--backbone": args.backbone,
+    }
     words |= {"--retry": args.retry or None, "--unit": str(time.time_ns())}
     options = [f"{key}={value}" for key, value in words.items() if value is not None]
     options += ["--fail-fast"] * args.fail_fast
-    return [sys.executable, str(ROOT / "scripts/reproduce.py"), args.suite, *options, *args.overrides]
+    return [
+        sys.executable,
+        str(ROOT / "scripts/reproduce.py"),
+        args.suite,
+        *options,
+        *args.overrides,
+    ]
 
 
 def submit(args: argparse.Namespace, todo: list[Any], folder: Path) -> None:
@@ -129,7 +169,9 @@ def submit(args: argparse.Namespace, todo: list[Any], folder: Path) -> None:
         print("Nothing to submit.")
         return
     ids = slurm.submit(unit(args), args.jobs or 1, profile(args), folder)
-    print(f"Submitted {len(ids)} jobs: {', '.join(ids)}. Logs: {folder}. make status shows how far they are.")
+    print(
+        f"Submitted {len(ids)} jobs: {', '.join(ids)}. Logs: {folder}. make status shows how far they are."
+    )
 
 
 def work(args: argparse.Namespace, todo: list[Any]) -> bool:
@@ -139,7 +181,12 @@ def work(args: argparse.Namespace, todo: list[Any]) -> bool:
     if args.launcher == "ray":
         return ray_pool.run_on_ray(unit(args), args.jobs, profile(args))
     return pool.run_pool(
-        todo, processes(args), devices(), partial(print, flush=True), args.fail_fast, args.unit is None
+        todo,
+        processes(args),
+        devices(),
+        partial(print, flush=True),
+        args.fail_fast,
+        args.unit is None,
     ).stopped
 
 
@@ -151,7 +198,9 @@ def profile(args: argparse.Namespace) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"--profile {path} cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"--profile {path} holds no options. Write `name: value` lines, as in {ROOT / 'clusters'}.")
+        raise ValueError(
+            f"--profile {path} holds no options. Write `name: value` lines, as in {ROOT / 'clusters'}."
+        )
     return found
 
 
@@ -166,7 +215,10 @@ def main() -> None:
     results = cells[0].config["results"]
     folder = Path(results).absolute() / "slurm"
     if args.cancel:
-        print("\n".join(f"cancelled {line}" for line in slurm.cancel(folder)) or "No jobs of this folder are queued.")
+        print(
+            "\n".join(f"cancelled {line}" for line in slurm.cancel(folder))
+            or "No jobs of this folder are queued."
+        )
         return
     whole = report(args, cells, folder)
     if args.plan or args.status:
@@ -178,7 +230,9 @@ def main() -> None:
         submit(args, todo, folder)
         return
     if todo and work(args, todo):
-        print("Stopped: what was in flight is saved, and the same command goes on.", file=sys.stderr)
+        print(
+            "Stopped: what was in flight is saved, and the same command goes on.", file=sys.stderr
+        )
         sys.exit(143)
     if todo:
         whole = report(args, cells, folder)

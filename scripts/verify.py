@@ -25,12 +25,20 @@ def homes(task: Task, root: Path) -> list[Path]:
 
 def main() -> None:
     """Check what is packed; exit with 1 if anything is wrong, or nothing is there."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="+", metavar="SUITE[/TASK]", help=f"suites: {', '.join(suite_names())}")
-    parser.add_argument("--root", type=Path, default=Path("data"), help="packed images (default: data)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "tasks", nargs="+", metavar="SUITE[/TASK]", help=f"suites: {', '.join(suite_names())}"
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path("data"), help="packed images (default: data)"
+    )
     parser.add_argument("--card", action="store_true", help="print the data set cards instead")
     parser.add_argument("--sheets", action="store_true", help="draw the contact sheets as well")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="where figures/ is (default: results)")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="where figures/ is (default: results)"
+    )
     args = parser.parse_args()
     bad = there = proved = 0
     pairs = select_tasks(args.tasks)
@@ -46,15 +54,21 @@ def main() -> None:
             findings = verify.verify(task, home)
             wrong = any(f.good is False for f in findings)
             bad += wrong
-            proved += not wrong and any(f.good and f.text.startswith("the ids of") for f in findings)
+            proved += not wrong and any(
+                f.good and f.text.startswith("the ids of") for f in findings
+            )
             print(
-                f"{task.suite}/{task.name} ({home.name})", *(f"  {MARK[f.good]} {f.text}" for f in findings), sep="\n"
+                f"{task.suite}/{task.name} ({home.name})",
+                *(f"  {MARK[f.good]} {f.text}" for f in findings),
+                sep="\n",
             )
             if args.sheets and wrong:
                 print("  no contact sheet of data that is wrong")
             elif args.sheets:
                 path = args.results / "figures" / "data" / f"{task.name}.png"
-                split = verify.load_part(task, home, verify.parts_of(task, home, "+".join(task.splits))[0])
+                split = verify.load_part(
+                    task, home, verify.parts_of(task, home, "+".join(task.splits))[0]
+                )
                 draw_sheet(task, class_names(task, home), split, path)
                 print(f"  {path}")
     if not args.card:

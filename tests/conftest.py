@@ -22,14 +22,26 @@ def tiny_vit(classes: int = 10, **options: Any) -> VisionTransformer:
     """Two blocks, 32 wide, on 16 px images."""
     torch.manual_seed(0)
     return VisionTransformer(
-        img_size=16, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=classes, **options
+        img_size=16,
+        patch_size=8,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        num_classes=classes,
+        **options,
     )
 
 
 def tiny_dino(classes: int = 10) -> VisionTransformer:
     """What DINOv2 adds to a ViT: layer scale, registers without position, a gated MLP; and norms of q and k."""
     return tiny_vit(
-        classes, init_values=0.5, reg_tokens=2, no_embed_class=True, mlp_layer=SwiGLUPacked, mlp_ratio=2, qk_norm=True
+        classes,
+        init_values=0.5,
+        reg_tokens=2,
+        no_embed_class=True,
+        mlp_layer=SwiGLUPacked,
+        mlp_ratio=2,
+        qk_norm=True,
     )
 
 
@@ -45,14 +57,18 @@ def tiny_swin(classes: int = 10) -> SwinTransformer:
 def tiny_convnext(classes: int = 10, **options: Any) -> ConvNeXt:
     """Four stages, 8 to 24 wide, on images of 32 px or more."""
     torch.manual_seed(0)
-    return ConvNeXt(depths=(1, 1, 2, 2), dims=(8, 12, 16, 24), num_classes=classes, ls_init_value=0.5, **options)
+    return ConvNeXt(
+        depths=(1, 1, 2, 2), dims=(8, 12, 16, 24), num_classes=classes, ls_init_value=0.5, **options
+    )
 
 
 def composed(*overrides: str) -> dict[str, Any]:
     """Compose the real configuration, resolved, as plain dicts."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(compose.CONFIGS), version_base="1.3"):
-        return OmegaConf.to_container(hydra_compose("train", overrides=list(overrides)), resolve=True)
+        return OmegaConf.to_container(
+            hydra_compose("train", overrides=list(overrides)), resolve=True
+        )
 
 
 @pytest.fixture(scope="session")

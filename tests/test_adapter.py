@@ -45,7 +45,11 @@ def test_a_file_is_small_and_says_what_it_is(tmp_path: Path) -> None:
 def test_options_come_back(tmp_path: Path) -> None:
     saved(tmp_path / "a.safetensors", "lora", targets=["fc1"], rank=2, alpha=3)
     adapter = san.restore(tiny_vit(), tmp_path / "a.safetensors")
-    assert (adapter.options["targets"], adapter.options["rank"], adapter.options["alpha"]) == (("fc1",), 2, 3)
+    assert (adapter.options["targets"], adapter.options["rank"], adapter.options["alpha"]) == (
+        ("fc1",),
+        2,
+        3,
+    )
 
 
 def test_restored_into_what_it_was_saved_from_and_merged(tmp_path: Path) -> None:
@@ -55,7 +59,9 @@ def test_restored_into_what_it_was_saved_from_and_merged(tmp_path: Path) -> None
     assert torch.equal(again.model.eval()(images), adapter.model.eval()(images))
     again.merge()
     assert torch.allclose(again.model(images), adapter.model(images), atol=1e-4)
-    with pytest.raises(ValueError, match="'ssf' has been merged into this model; save before you merge"):
+    with pytest.raises(
+        ValueError, match="'ssf' has been merged into this model; save before you merge"
+    ):
         again.save(tmp_path / "b.safetensors")
     assert not (tmp_path / "b.safetensors").exists()
 
@@ -69,7 +75,9 @@ def another_start():
 
 def seven_classes():
     model = tiny_vit(classes=7)
-    model.load_state_dict({n: v for n, v in tiny_vit().state_dict().items() if "head" not in n}, strict=False)
+    model.load_state_dict(
+        {n: v for n, v in tiny_vit().state_dict().items() if "head" not in n}, strict=False
+    )
     return model
 
 
@@ -84,7 +92,10 @@ def seven_classes():
         (lambda: tiny_vit(global_pool="avg", fc_norm=False), "answers otherwise here"),
         (lambda: tiny_vit().double(), "with other weights or precision"),
         (tiny_swin, "belongs to a VisionTransformer; this is a SwinTransformer"),
-        (seven_classes, r"does not fit this model: head.weight is \(10, 32\) float32 there and \(7, 32\) "),
+        (
+            seven_classes,
+            r"does not fit this model: head.weight is \(10, 32\) float32 there and \(7, 32\) ",
+        ),
     ],
 )
 def test_another_model_is_refused_and_left_alone(make, message: str, tmp_path: Path) -> None:
@@ -113,10 +124,22 @@ def test_another_tensor_set_is_refused(tmp_path: Path) -> None:
     tensors = load_file(path)
     name = "blocks.0.mlp.fc1.scale"
     for changed, message in [
-        ({**tensors, "blocks.9.extra": torch.ones(2)}, r"blocks.9.extra is \(2,\) float32 there and nothing here"),
-        ({n: v for n, v in tensors.items() if n != name}, rf"{name} is nothing there and \(128,\) float32 here"),
-        ({**tensors, name: torch.ones(5)}, rf"{name} is \(5,\) float32 there and \(128,\) float32 here"),
-        ({**tensors, name: tensors[name].double()}, rf"{name} is \(128,\) float64 there and \(128,\) float32 here"),
+        (
+            {**tensors, "blocks.9.extra": torch.ones(2)},
+            r"blocks.9.extra is \(2,\) float32 there and nothing here",
+        ),
+        (
+            {n: v for n, v in tensors.items() if n != name},
+            rf"{name} is nothing there and \(128,\) float32 here",
+        ),
+        (
+            {**tensors, name: torch.ones(5)},
+            rf"{name} is \(5,\) float32 there and \(128,\) float32 here",
+        ),
+        (
+            {**tensors, name: tensors[name].double()},
+            rf"{name} is \(128,\) float64 there and \(128,\) float32 here",
+        ),
     ]:
         with pytest.raises(AdapterFileError, match=message):
             san.restore(tiny_vit(), rewritten(path, changed))
@@ -152,7 +175,9 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-7] ^= 1
     path.write_bytes(content)
-    with pytest.raises(AdapterFileError, match="is corrupt: its tensors are not those that were saved"):
+    with pytest.raises(
+        AdapterFileError, match="is corrupt: its tensors are not those that were saved"
+    ):
         san.restore(tiny_vit(), path)
 
 
@@ -167,7 +192,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterFileError, match="has format None; san-adapter-1 is allowed"):
         san.restore(tiny_vit(), path)
     save_file({"x": torch.ones(1)}, path, {"format": "san-adapter-1", "method": "san"})
-    with pytest.raises(AdapterFileError, match="does not say its answer, backbone, frozen, options, san, tensors"):
+    with pytest.raises(
+        AdapterFileError, match="does not say its answer, backbone, frozen, options, san, tensors"
+    ):
         san.restore(tiny_vit(), path)
 
 

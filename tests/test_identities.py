@@ -36,15 +36,30 @@ OTHERS = [
     ["method=san_lora"],
     ["method=ssf", "method.std=0.1", "data.normalise=unit", "data.resize=bicubic"],
     ["method=partial", "method.blocks=2", "protocol=best_test", "protocol.every=2"],
-    ["method=linear", "augment=ssf", "augment.jitter=0.1", "augment.policy=null", "augment.erasing=0.5"],
+    [
+        "method=linear",
+        "augment=ssf",
+        "augment.jitter=0.1",
+        "augment.policy=null",
+        "augment.erasing=0.5",
+    ],
     ["method=bitfit", "optimizer=sgd", "precision=bf16", "weight_decay=0", "protocol=tune"],
-    ["method=norm", "backbone.weights=random", "+backbone.arguments.drop_path_rate=0.1", "data.normalise=clip"],
+    [
+        "method=norm",
+        "backbone.weights=random",
+        "+backbone.arguments.drop_path_rate=0.1",
+        "data.normalise=clip",
+    ],
 ]
 
 
 def demo() -> list[list[str]]:
     suite = load_suite("demo")
-    return [[f"data=demo/{task}", f"method={method}"] for task in suite.tasks for method in suite.methods]
+    return [
+        [f"data=demo/{task}", f"method={method}"]
+        for task in suite.tasks
+        for method in suite.methods
+    ]
 
 
 def pack(root: Path, name: str) -> None:
@@ -56,7 +71,9 @@ def pack(root: Path, name: str) -> None:
         arrays = [np.full((32, 32, 3), 10 * start + i, np.uint8) for i in range(4)]
         images = files if task.storage == "encoded" else arrays
         examples = ((f"{part}-{i}", i, image) for i, image in enumerate(images))
-        write_split(packed_dir(task, root, "crop_256", 224) / part, examples, {"made_by": "test_identities"})
+        write_split(
+            packed_dir(task, root, "crop_256", 224) / part, examples, {"made_by": "test_identities"}
+        )
 
 
 def found(overrides: list[str], root: Path) -> dict[str, str]:

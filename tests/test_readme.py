@@ -42,7 +42,9 @@ def added(section: str) -> dict[str, str]:
     files = {}
     for part in diff.split("+++ ")[1:]:
         name, *lines = part.splitlines()
-        files[name] = "".join(line.removeprefix("+") + "\n" for line in lines if line.startswith("+"))
+        files[name] = "".join(
+            line.removeprefix("+") + "\n" for line in lines if line.startswith("+")
+        )
     return files
 
 
@@ -52,12 +54,21 @@ def test_the_example_method_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "embedding.py").write_text(files["san/methods/embedding.py"])
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     assert files["configs/method/embedding.yaml"] == "name: embedding\n"
-    for make, name in ((tiny_vit, "patch_embed.proj"), (tiny_swin, "patch_embed.proj"), (tiny_convnext, "stem.0")):
+    for make, name in (
+        (tiny_vit, "patch_embed.proj"),
+        (tiny_swin, "patch_embed.proj"),
+        (tiny_convnext, "stem.0"),
+    ):
         model = make()
         adapter = san.attach(model, "embedding")
         model(torch.randn(2, 3, *([16, 16] if make is tiny_vit else [32, 32]))).sum().backward()
-        assert {n for n, p in model.named_parameters() if p.grad is not None} == set(adapter.trainable)
-        assert {n for n in adapter.trainable if not n.startswith("head.")} == {f"{name}.weight", f"{name}.bias"}
+        assert {n for n, p in model.named_parameters() if p.grad is not None} == set(
+            adapter.trainable
+        )
+        assert {n for n in adapter.trainable if not n.startswith("head.")} == {
+            f"{name}.weight",
+            f"{name}.bias",
+        }
 
 
 def test_the_example_task_draws(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +77,9 @@ def test_the_example_task_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, entry = files["san/data/prepare/demo_images.py"].rpartition('    "size"')
     exec(code, demo_images.__dict__)
     monkeypatch.setitem(
-        demo_images.DRAW, "size", eval(entry.strip().removeprefix(":").rstrip(","), demo_images.__dict__)
+        demo_images.DRAW,
+        "size",
+        eval(entry.strip().removeprefix(":").rstrip(","), demo_images.__dict__),
     )
     images, labels = demo_images.draw("size", len(row["classes"]), 6, seed=0)
     assert images.shape == (6, 32, 32, 3)
@@ -98,14 +111,26 @@ def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_table_of_methods_is_true() -> None:
-    rows = [row.split("|")[1:-1] for row in README.split("## Methods\n\n")[1].split("\n\n")[0].splitlines()[2:]]
-    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row[0])) == methods.method_names()
+    rows = [
+        row.split("|")[1:-1]
+        for row in README.split("## Methods\n\n")[1].split("\n\n")[0].splitlines()[2:]
+    ]
+    assert (
+        sorted(name for row in rows for name in re.findall(r"`(\w+)`", row[0]))
+        == methods.method_names()
+    )
     for cells in rows:
         names, counts = re.findall(r"`(\w+)`", cells[0]), re.findall(r"[\d,]+", cells[2])
-        for name, count in zip(names, counts * len(names) if len(counts) == 1 else counts, strict=True):
+        for name, count in zip(
+            names, counts * len(names) if len(counts) == 1 else counts, strict=True
+        ):
             adapter = san.attach(copy.deepcopy(vit_b16()), name)
-            assert adapter.counts.trainable - adapter.counts.head == int(count.replace(",", "")), name
-            assert {"yes": bool(adapter.added), "no": True, "": not adapter.added}[cells[3].strip()], name
+            assert adapter.counts.trainable - adapter.counts.head == int(count.replace(",", "")), (
+                name
+            )
+            assert {"yes": bool(adapter.added), "no": True, "": not adapter.added}[
+                cells[3].strip()
+            ], name
             assert (name in NOT_MERGED) == (cells[3].strip() == "no"), name
 
 

@@ -48,7 +48,9 @@ def test_round_trip_is_exact_and_atomic(tmp_path: Path) -> None:
     assert a_record(selected_on="test").accuracy == 91.0
 
 
-def test_a_write_that_fails_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_the_old_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "r.json"
     record.write_record(a_record(), path)
 
@@ -73,7 +75,9 @@ def test_a_write_that_fails_leaves_the_old_record(tmp_path: Path, monkeypatch: p
         ('{"schema": 1, "surprise": 1}', "has unknown fields surprise"),
     ],
 )
-def test_corrupt_records_are_named_and_the_rest_is_read(text: str, message: str, tmp_path: Path) -> None:
+def test_corrupt_records_are_named_and_the_rest_is_read(
+    text: str, message: str, tmp_path: Path
+) -> None:
     record.write_record(a_record(), tmp_path / "good.json")
     (tmp_path / "bad.json").write_text(text)
     with pytest.raises(RecordError, match=message):
@@ -128,7 +132,9 @@ def test_only_departures_from_the_recipe_make_a_variant(data_root: Path) -> None
 
 
 def test_the_epoch_is_chosen_on_what_is_evaluated(data_root: Path) -> None:
-    with pytest.raises(LookupError, match="Unknown protocol.selected_on 'val'. Allowed: last, test"):
+    with pytest.raises(
+        LookupError, match="Unknown protocol.selected_on 'val'. Allowed: last, test"
+    ):
         identity(data_root, "protocol.selected_on=val")
 
 

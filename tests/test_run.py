@@ -34,7 +34,9 @@ class Shell:
         return [sys.executable, str(ROOT / "train.py"), *arguments, *self.places]
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, timeout=300, check=False
+        )
 
     def records(self) -> list[record.Record]:
         found, problems = record.read_records(self.results / "records")
@@ -87,7 +89,12 @@ def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
     assert adapter.counts.trainable == done.params["trainable"]
     suite = load_suite("demo")
     test = task_data.load_split(
-        suite, suite.task("digits"), "test", Path(train.places[1].removeprefix("data_root=")), "vtab", 32
+        suite,
+        suite.task("digits"),
+        "test",
+        Path(train.places[1].removeprefix("data_root=")),
+        "vtab",
+        32,
     )
     batches = Batches(test, 256, Preprocess("vtab", "half"), 32, torch.device("cpu"))
     assert evaluate(model, batches).correct == done.last.correct
@@ -95,7 +102,11 @@ def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
     elsewhere = f"restore={path.with_suffix('.safetensors')}"
     assert train("method=ssf", "logger=none", elsewhere).returncode == 0
     (tested,) = [r for r in train.records() if r.config["restore"]]
-    assert (tested.last.correct, tested.last.epoch, tested.data["train"]) == (done.last.correct, 0, "")
+    assert (tested.last.correct, tested.last.epoch, tested.data["train"]) == (
+        done.last.correct,
+        0,
+        "",
+    )
     wrong = train("method=san", "logger=none", elsewhere)
     assert wrong.returncode == 1
     assert "is ssf with" in wrong.stderr
@@ -105,7 +116,9 @@ def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
 def test_a_multirun_fills_cells(train: Shell) -> None:
     done = train("-m", "epochs=1", "method=linear,san", "seed=0,1", "logger=none")
     assert done.returncode == 0, done.stderr
-    assert {(r.method, r.seed) for r in train.records()} == {(m, s) for m in ("linear", "san") for s in (0, 1)}
+    assert {(r.method, r.seed) for r in train.records()} == {
+        (m, s) for m in ("linear", "san") for s in (0, 1)
+    }
 
 
 def test_a_loss_that_explodes_is_recorded_as_failed(train: Shell) -> None:
@@ -130,7 +143,9 @@ def test_a_loss_that_explodes_is_recorded_as_failed(train: Shell) -> None:
         ("backbone.weights=no.safetensors", "No weights at"),
     ],
 )
-def test_bad_input_ends_with_a_message_and_no_record(argument: str, message: str, train: Shell) -> None:
+def test_bad_input_ends_with_a_message_and_no_record(
+    argument: str, message: str, train: Shell
+) -> None:
     refused = train(argument, "logger=none")
     assert refused.returncode == 1
     assert message in refused.stderr
@@ -138,7 +153,9 @@ def test_bad_input_ends_with_a_message_and_no_record(argument: str, message: str
     assert train.records() == []
 
 
-def test_an_unwritable_results_folder_is_found_before_training(tmp_path: Path, data_root: Path) -> None:
+def test_an_unwritable_results_folder_is_found_before_training(
+    tmp_path: Path, data_root: Path
+) -> None:
     (tmp_path / "file").write_text("")
     refused = Shell(tmp_path / "file", data_root)(*QUICK)
     assert refused.returncode == 1
@@ -147,7 +164,9 @@ def test_an_unwritable_results_folder_is_found_before_training(tmp_path: Path, d
 
 def test_interrupting_leaves_no_record(train: Shell) -> None:
     command = train.command("epochs=1000", "logger=none")
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits that it is ignored
+    heed = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # a job in the background inherits that it is ignored
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)  # noqa: PLW1509
     assert "head train" in process.stderr.readline()  # the model is built: training begins
     time.sleep(1)
@@ -165,19 +184,29 @@ def test_help_and_completion_need_no_torch(train: Shell) -> None:
         "try: runpy.run_path('train.py', run_name='__main__')\n"
         "finally: assert 'torch' not in sys.modules"
     )
-    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert shown.returncode == 0, shown.stderr
     assert "qkv_anterior: patch" in shown.stdout
     environment = os.environ | {"COMP_LINE": "python train.py data=demo/o", "COMP_POINT": "27"}
     query = [sys.executable, str(ROOT / "train.py"), "-sc", "query=bash"]
-    completed = subprocess.run(query, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    completed = subprocess.run(
+        query, cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+    )
     assert completed.stdout.split() == ["data=demo/orientation"]
 
 
 def test_the_table_skips_a_corrupt_record_and_names_it(train: Shell) -> None:
     assert train(*QUICK).returncode == 0
     (train.results / "records" / "demo" / "broken.json").write_text("{")
-    command = [sys.executable, str(ROOT / "scripts/tables.py"), "demo", "--results", str(train.results)]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts/tables.py"),
+        "demo",
+        "--results",
+        str(train.results),
+    ]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     assert "broken.json is not a readable record" in shown.stderr

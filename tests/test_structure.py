@@ -36,7 +36,12 @@ LAYERS = [
     "cli",
 ]
 ALONE = {  # who may import what nobody else does
-    "timm": {"san.backbones.families", "san.backbones.load", "san.backbones.sites", "san.data.augment"},
+    "timm": {
+        "san.backbones.families",
+        "san.backbones.load",
+        "san.backbones.sites",
+        "san.data.augment",
+    },
     "torchvision": {"san.data.augment"},
     "tensorflow_datasets": {"san.data.prepare.sources.tfds"},
     "huggingface_hub": {"san.backbones.load"},
@@ -83,9 +88,15 @@ def test_imports_run_one_way() -> None:
         for imported in imports(tree):
             if imported.partition(".")[0] == "san":
                 assert imported.count("."), f"{name} imports {imported}, which stands above it"
-                assert LAYERS.index(layer(imported)) <= LAYERS.index(layer(name)), f"{name} imports {imported}"
+                assert LAYERS.index(layer(imported)) <= LAYERS.index(layer(name)), (
+                    f"{name} imports {imported}"
+                )
                 arrows += layer(imported) != layer(name)
-    there = {path.stem for path in (ROOT / "san").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    there = {
+        path.stem
+        for path in (ROOT / "san").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
     assert there - {"__init__"} == set(LAYERS) == {layer(name) for name in trees if name != "san"}
     assert arrows > 50
 
@@ -99,7 +110,9 @@ def test_some_libraries_are_known_to_one_module() -> None:
 
 
 def test_files_and_functions_are_small() -> None:
-    paths = [p for folder in ("san", "scripts") for p in (ROOT / folder).rglob("*.py")] + [ROOT / "train.py"]
+    paths = [p for folder in ("san", "scripts") for p in (ROOT / folder).rglob("*.py")] + [
+        ROOT / "train.py"
+    ]
     assert len(paths) > 25
     for path in paths:
         text = path.read_text()
@@ -125,16 +138,25 @@ def test_every_cell_composes(data_root: Path) -> None:
 
 
 def test_every_task_composes_and_says_how_to_get_its_data(tmp_path: Path) -> None:
-    tasks = [f"{suite}/{task}" for suite in suite_names() if suite != "demo" for task in load_suite(suite).tasks]
+    tasks = [
+        f"{suite}/{task}"
+        for suite in suite_names()
+        if suite != "demo"
+        for task in load_suite(suite).tasks
+    ]
     assert len(tasks) == 19 + 5 + 2 + 21
     (tmp_path / "adapter").touch()
     for task in tasks:
         settings = [f"data={task}", "backbone=vit_nano", f"data_root={tmp_path}"]
         if task.startswith("robustness/"):
-            with pytest.raises(ValueError, match="no training images: give restore=FILE, .* a run of gic/imagenet"):
+            with pytest.raises(
+                ValueError, match="no training images: give restore=FILE, .* a run of gic/imagenet"
+            ):
                 from_config(composed(*settings), [])
             settings.append(f"restore={tmp_path / 'adapter'}")
-        with pytest.raises(FileNotFoundError, match=r"is not prepared below(.|\n)*scripts/prepare.py .* --from"):
+        with pytest.raises(
+            FileNotFoundError, match=r"is not prepared below(.|\n)*scripts/prepare.py .* --from"
+        ):
             from_config(composed(*settings), [])
 
 
@@ -149,27 +171,39 @@ def test_every_choice_composes_and_is_named_like_its_file(group: str) -> None:
 
 def test_a_demo_task_brings_its_backbone_and_the_command_line_wins() -> None:
     assert composed("data=demo/count")["backbone"]["name"] == "vit_nano"
-    assert composed("data=demo/count", "backbone=vit_b16_orig_in21k")["backbone"]["name"] == "vit_b16_orig_in21k"
+    assert (
+        composed("data=demo/count", "backbone=vit_b16_orig_in21k")["backbone"]["name"]
+        == "vit_b16_orig_in21k"
+    )
 
 
 def test_every_method_states_its_options_in_its_configuration() -> None:
-    assert {path.stem for path in (ROOT / "configs/method").glob("*.yaml")} == set(methods.method_names())
+    assert {path.stem for path in (ROOT / "configs/method").glob("*.yaml")} == set(
+        methods.method_names()
+    )
     for name in methods.method_names():
         options = composed(f"method={name}")["method"]
         assert options.pop("name") == name
-        assert methods.check_options(name, options) == methods.default_options(name) == methods.check_options(name, {})
+        assert (
+            methods.check_options(name, options)
+            == methods.default_options(name)
+            == methods.check_options(name, {})
+        )
         assert options.keys() == methods.default_options(name).keys()
 
 
 def test_nothing_private_is_committed() -> None:
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
     if not files:
         pytest.skip("not a git checkout")
     private = re.compile(r"/(home|Users|root|work)/\w|api[_-]?key\s*=\s*['\"]\w{20}", re.IGNORECASE)
     texts = [
         f
         for f in files
-        if f.endswith((".py", ".md", ".yaml", ".toml", ".cff", "Makefile")) and "test_structure" not in f
+        if f.endswith((".py", ".md", ".yaml", ".toml", ".cff", "Makefile"))
+        and "test_structure" not in f
     ]
     assert len(texts) > 40
     for file in texts:

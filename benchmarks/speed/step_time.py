@@ -63,7 +63,9 @@ def fitting_options(method: str, model: nn.Module) -> dict[str, list[str]]:
     return {"targets": ["fc1", "fc2"]} if low_rank and family(model) == "ConvNeXt" else {}
 
 
-def make_steps(backbone: str, wanted: list[str], batch: int, device: torch.device) -> dict[str, Step]:
+def make_steps(
+    backbone: str, wanted: list[str], batch: int, device: torch.device
+) -> dict[str, Step]:
     """Return the floor's step and that of each method that makes sense on the backbone."""
     stock = timm.create_model(backbone, num_classes=100).to(device).train()
     side = input_size(stock)
@@ -113,8 +115,12 @@ def summary(times: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     """Parse arguments, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="vit_tiny_patch16_224", help="a timm ViT, Swin or ConvNeXt")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--backbone", default="vit_tiny_patch16_224", help="a timm ViT, Swin or ConvNeXt"
+    )
     parser.add_argument("--methods", help="comma-separated; default: all")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=15)
@@ -124,9 +130,12 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted = args.methods.split(",") if args.methods else methods.method_names()
     times = measure(make_steps(args.backbone, wanted, args.batch, device), args.rounds, device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    name = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    )
     print(
-        f"{args.backbone}, batch {args.batch}, {args.threads} thread(s) of {name}, torch {torch.__version__}, ", end=""
+        f"{args.backbone}, batch {args.batch}, {args.threads} thread(s) of {name}, torch {torch.__version__}, ",
+        end="",
     )
     print(f"timm {timm.__version__}, {args.rounds} rounds\n")
     print(summary(times).to_markdown(floatfmt=("", ".1f", ".2f", ".2f", ".2f")))

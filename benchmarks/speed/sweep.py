@@ -23,7 +23,9 @@ def planning(runs: int, data: Path) -> str:
     tasks, names = [f"demo/{task}" for task in load_suite("demo").tasks], methods.method_names()
     seeds = range(-(-runs // (len(tasks) * len(names))))
     begin = time.perf_counter()
-    cells = plan.plan_runs(compose.compose_grid(tasks, names, seeds, [f"data_root={data}", "logger=none"]))
+    cells = plan.plan_runs(
+        compose.compose_grid(tasks, names, seeds, [f"data_root={data}", "logger=none"])
+    )
     planned = time.perf_counter()
     for cell in cells:
         plan.run_status(cell)
@@ -50,7 +52,9 @@ def unit(tasks: str, names: str, data: Path) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--runs", type=int, default=10_000)
     args = parser.parse_args()

@@ -26,7 +26,9 @@ def synthetic(folder: Path, count: int) -> int:
         for method in methods.method_names():
             for seed in range(seeds):
                 one = done(suite.name, task, method, suite.backbone, seed)
-                record.write_record(one, record.record_path(folder, suite.name, method, task, seed, one.id))
+                record.write_record(
+                    one, record.record_path(folder, suite.name, method, task, seed, one.id)
+                )
     return len(pairs) * len(methods.method_names()) * seeds
 
 
@@ -45,7 +47,9 @@ def done(suite: str, task: str, method: str, backbone: str, seed: int) -> Record
 
 def main() -> None:
     """Print a line of Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--records", type=int, default=10_000)
     count = parser.parse_args().records
     with tempfile.TemporaryDirectory() as place:
@@ -60,7 +64,9 @@ def main() -> None:
             figure.draw_figure(table, folder / "figures", name)
         seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"| {made:,} records to the tables and figures of {len(SUITES)} suites | {seconds:.1f} s, {peak:.2f} GiB |")
+    print(
+        f"| {made:,} records to the tables and figures of {len(SUITES)} suites | {seconds:.1f} s, {peak:.2f} GiB |"
+    )
 
 
 if __name__ == "__main__":

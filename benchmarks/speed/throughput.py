@@ -47,9 +47,15 @@ def write_images(folder: Path, count: int, height: int, width: int) -> list[Path
 
 def image_folder(folder: Path, size: int, workers: int, device: torch.device) -> Callable[[], None]:
     """Return an epoch as most code bases have it."""
-    steps = [transforms.Resize((SIDE, SIDE)), transforms.ToTensor(), transforms.Normalize(*NORMALIZE["half"])]
+    steps = [
+        transforms.Resize((SIDE, SIDE)),
+        transforms.ToTensor(),
+        transforms.Normalize(*NORMALIZE["half"]),
+    ]
     images = datasets.ImageFolder(str(folder), transforms.Compose(steps))
-    loader = DataLoader(images, size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    loader = DataLoader(
+        images, size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
     return lambda: use(loader, device)
 
 
@@ -70,7 +76,11 @@ def packed(
         for path in paths:
             image = np.array(Image.open(path).convert("RGB"))
             stored = resize([image], "vtab", SIDE)[0] if form == "resized" else image
-            yield path.name, int(path.parent.name), path.read_bytes() if form == "encoded" else stored
+            yield (
+                path.name,
+                int(path.parent.name),
+                path.read_bytes() if form == "encoded" else stored,
+            )
 
     if not (folder / form).exists():
         pack.write_split(folder / form, examples(), {})
@@ -81,19 +91,28 @@ def packed(
 
 def main() -> None:
     """Parse arguments, time, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--height", type=int, default=375)
     parser.add_argument("--width", type=int, default=500)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the DataLoader")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="processes of the DataLoader"
+    )
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     device = torch.device(args.device)
     form = "native" if args.height == args.width <= SIDE else "resized"
     order = torch.Generator().manual_seed(0)
-    crops = {"shuffle": order, "augment": Augment(crop="random", flip=0.5), "classes": 10, "workers": args.workers}
+    crops = {
+        "shuffle": order,
+        "augment": Augment(crop="random", flip=0.5),
+        "classes": 10,
+        "workers": args.workers,
+    }
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         paths = write_images(root / "files", args.count, args.height, args.width)

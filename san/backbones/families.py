@@ -8,7 +8,11 @@ import timm
 from timm.models import ConvNeXt, SwinTransformer, VisionTransformer
 from torch import nn
 
-FAMILIES: dict[str, type[nn.Module]] = {"ViT": VisionTransformer, "Swin": SwinTransformer, "ConvNeXt": ConvNeXt}
+FAMILIES: dict[str, type[nn.Module]] = {
+    "ViT": VisionTransformer,
+    "Swin": SwinTransformer,
+    "ConvNeXt": ConvNeXt,
+}
 
 
 MODULES = {
@@ -25,7 +29,9 @@ def family(model: nn.Module) -> str:
     for name, kind in FAMILIES.items():
         if isinstance(model, kind):
             return name
-    raise TypeError(f"No sites are known for a {type(model).__name__}; allowed: timm's {supported_classes()}.")
+    raise TypeError(
+        f"No sites are known for a {type(model).__name__}; allowed: timm's {supported_classes()}."
+    )
 
 
 def family_of_name(name: str) -> str:
@@ -53,7 +59,9 @@ def classifier_name(model: nn.Module) -> str:
     head = cast(Any, model).get_classifier()
     if not isinstance(head, nn.Linear):
         found = f"The classifier of this {type(model).__name__} is a {type(head).__name__}"
-        raise TypeError(f"{found}; one Linear is allowed: build it with num_classes, and without distillation.")
+        raise TypeError(
+            f"{found}; one Linear is allowed: build it with num_classes, and without distillation."
+        )
     return str(next(name for name, module in model.named_modules() if module is head))
 
 
@@ -65,7 +73,10 @@ def head_name(model: nn.Module) -> str:
 def backbone_tag(model: nn.Module) -> str:
     """Return timm's architecture and weights tag of a model, or its class where it was not made by name."""
     config = getattr(model, "pretrained_cfg", None) or {}
-    return ".".join(filter(None, (config.get("architecture"), config.get("tag")))) or type(model).__name__
+    return (
+        ".".join(filter(None, (config.get("architecture"), config.get("tag"))))
+        or type(model).__name__
+    )
 
 
 def input_size(model: nn.Module) -> int:

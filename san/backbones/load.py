@@ -21,7 +21,11 @@ PACKAGED = Path(__file__).parents[1] / "weights"
 
 
 def build_backbone(
-    name: str, classes: int, weights: str, sha256: str | None = None, arguments: Mapping[str, Any] | None = None
+    name: str,
+    classes: int,
+    weights: str,
+    sha256: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Build a timm model with a fresh head of `classes` outputs and pre-trained weights everywhere else.
 
@@ -36,7 +40,9 @@ def build_backbone(
         return timm.create_model(name, pretrained=False, **options)
     path = find_weights(weights)
     if sha256 is not None and file_sha256(path) != sha256:
-        raise WeightsError(f"{path} is corrupt: its sha256 is {file_sha256(path)}, expected {sha256}. Fetch it again.")
+        raise WeightsError(
+            f"{path} is corrupt: its sha256 is {file_sha256(path)}, expected {sha256}. Fetch it again."
+        )
     if path.suffix == ".npz":
         return load_npz(name, path, options)
     model = timm.create_model(name, pretrained=False, **options)
@@ -54,7 +60,9 @@ def find_weights(weights: str) -> Path:
             f"No weights at {tried}. backbone.weights takes 'timm', 'random' or the path of a .safetensors or .npz."
         )
     if path.suffix not in (".safetensors", ".npz"):
-        raise WeightsError(f"{path} is no .safetensors or .npz file; other formats can run code when read, so none is.")
+        raise WeightsError(
+            f"{path} is no .safetensors or .npz file; other formats can run code when read, so none is."
+        )
     return path
 
 
@@ -62,11 +70,17 @@ def load_from_hub(name: str, options: dict[str, Any]) -> nn.Module:
     """Load timm's weights of the tag in `name` from the local cache, or from the hub where there is a network."""
     if name not in timm.list_pretrained():
         near = difflib.get_close_matches(name, timm.list_pretrained(), n=3)
-        raise WeightsError(f"timm has no pre-trained weights called '{name}'. Nearest: {', '.join(near)}.")
+        raise WeightsError(
+            f"timm has no pre-trained weights called '{name}'. Nearest: {', '.join(near)}."
+        )
     config: Any = timm.get_pretrained_cfg(name)
-    repo = config.hf_hub_id + ("" if "/" in config.hf_hub_id and not config.hf_hub_id.endswith("/") else name)
+    repo = config.hf_hub_id + (
+        "" if "/" in config.hf_hub_id and not config.hf_hub_id.endswith("/") else name
+    )
     cached = huggingface_hub.try_to_load_from_cache(repo, "model.safetensors")
-    timm.create_model(name, pretrained=False, **options)  # what is wrong with the arguments is not the hub's fault
+    timm.create_model(
+        name, pretrained=False, **options
+    )  # what is wrong with the arguments is not the hub's fault
     try:
         if not isinstance(cached, str):  # ask once, before timm asks again and again for minutes
             url = huggingface_hub.hf_hub_url(repo, "model.safetensors")
@@ -74,7 +88,9 @@ def load_from_hub(name: str, options: dict[str, Any]) -> nn.Module:
         return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub raises whatever its transport does; with a cached file it is not the network
         if isinstance(cached, str):
-            raise WeightsError(f"{cached} cannot be read ({error}). Delete it so that it is fetched again.") from error
+            raise WeightsError(
+                f"{cached} cannot be read ({error}). Delete it so that it is fetched again."
+            ) from error
         cache = huggingface_hub.constants.HF_HUB_CACHE
         raise WeightsError(
             f"The weights of {name} (model.safetensors of {repo}) are not in the cache {cache}, and the hub cannot be "
@@ -87,7 +103,9 @@ def load_from_hub(name: str, options: dict[str, Any]) -> nn.Module:
 def load_npz(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
     """Let timm convert an original `.npz` of the Vision Transformer authors."""
     try:
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options)
+        return timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
+        )
     except Exception as error:
         raise WeightsError(f"{path} cannot be read as weights of {name}: {error}") from error
 
@@ -101,9 +119,13 @@ def load_backbone(model: nn.Module, path: Path) -> None:
     head = classifier_name(model) + "."
     wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(head)}
     found = {k: v for k, v in found.items() if not k.startswith(head)}
-    wrong = [k for k in wanted if k not in found or found[k].shape != wanted[k].shape] + sorted(found.keys() - wanted)
+    wrong = [k for k in wanted if k not in found or found[k].shape != wanted[k].shape] + sorted(
+        found.keys() - wanted
+    )
     if wrong:
-        raise WeightsError(f"{path} holds another model: {len(wrong)} tensors differ, first {wrong[0]}.")
+        raise WeightsError(
+            f"{path} holds another model: {len(wrong)} tensors differ, first {wrong[0]}."
+        )
     model.load_state_dict({k: v.to(wanted[k].dtype) for k, v in found.items()}, strict=False)
 
 
@@ -152,5 +174,7 @@ def pretrained_normalization(name: str) -> tuple[tuple[float, ...], tuple[float,
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise LookupError(f"timm has no pre-trained weights called '{name}'.{hint}") from error
     if config is None:
-        raise LookupError(f"timm knows no normalisation of '{name}'. Name one with data.normalise=...")
+        raise LookupError(
+            f"timm knows no normalisation of '{name}'. Name one with data.normalise=..."
+        )
     return tuple(config.mean), tuple(config.std)

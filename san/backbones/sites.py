@@ -76,12 +76,18 @@ def site(
     module = model.get_submodule(name)
     if isinstance(module, nn.Linear):
         inputs, channels, axis = module.in_features, module.out_features, -1
-        return Site(name, "linear", part, inputs, channels, axis, anterior, reads or (0, inputs), opening)
+        return Site(
+            name, "linear", part, inputs, channels, axis, anterior, reads or (0, inputs), opening
+        )
     if isinstance(module, nn.Conv2d):
         inputs, channels, axis = module.in_channels, module.out_channels, 1
-        return Site(name, "conv", part, inputs, channels, axis, anterior, reads or (0, inputs), opening)
+        return Site(
+            name, "conv", part, inputs, channels, axis, anterior, reads or (0, inputs), opening
+        )
     channels, axis = len(cast(Tensor, module.weight)), 1 if isinstance(module, LayerNorm2d) else -1
-    return Site(name, "norm", part, channels, channels, axis, anterior, reads or (0, channels), opening)
+    return Site(
+        name, "norm", part, channels, channels, axis, anterior, reads or (0, channels), opening
+    )
 
 
 def has(model: nn.Module, name: str) -> bool:
@@ -95,14 +101,20 @@ def attention_block(model: nn.Module, here: str, stream: str, opening: str) -> I
     block: Any = model.get_submodule(here)
     known_block = type(block) in (Block, SwinTransformerBlock)
     if not known_block or not isinstance(block.mlp, Mlp | GluMlp) or not hasattr(block.attn, "qkv"):
-        found = type(block).__name__ + (f" with a {type(block.mlp).__name__}" if known_block else "")
-        raise TypeError(f"No sites are known for a {found}; allowed: timm's Block with Mlp or GluMlp.")
+        found = type(block).__name__ + (
+            f" with a {type(block.mlp).__name__}" if known_block else ""
+        )
+        raise TypeError(
+            f"No sites are known for a {found}; allowed: timm's Block with Mlp or GluMlp."
+        )
     qkv, width = f"{here}.attn.qkv", block.attn.proj.in_features
     yield site(model, f"{here}.norm1", "block", stream)
     yield site(model, qkv, "block", stream, opening=opening)
     for name, third in (("q_norm", 0), ("k_norm", 1)):
         if has(model, f"{here}.attn.{name}"):
-            yield site(model, f"{here}.attn.{name}", "block", qkv, (third * width, (third + 1) * width))
+            yield site(
+                model, f"{here}.attn.{name}", "block", qkv, (third * width, (third + 1) * width)
+            )
     values = (2 * width, 3 * width)  # attention mixes places, not channels: proj reads what v wrote
     if has(model, f"{here}.attn.norm"):
         yield site(model, f"{here}.attn.norm", "block", qkv, values)
@@ -117,7 +129,9 @@ def mlp(model: nn.Module, here: str, anterior: str) -> Iterator[Site]:
     fc1 = site(model, f"{here}.mlp.fc1", "block", anterior)
     half = fc1.channels // 2
     gated = isinstance(module, GluMlp)
-    reads = (0, fc1.channels) if not gated else (0, half) if module.gate_last else (half, fc1.channels)
+    reads = (
+        (0, fc1.channels) if not gated else (0, half) if module.gate_last else (half, fc1.channels)
+    )
     yield fc1
     if has(model, f"{here}.mlp.norm"):
         yield site(model, f"{here}.mlp.norm", "block", fc1.name, reads)

@@ -52,11 +52,17 @@ class Augment:
                 or not 0 <= value <= most
                 or value == math.inf
             ):
-                raise ValueError(f"augment.{name} came as {value!r}; allowed: 0 {'to 1' if most == 1 else 'or more'}.")
+                raise ValueError(
+                    f"augment.{name} came as {value!r}; allowed: 0 {'to 1' if most == 1 else 'or more'}."
+                )
         if self.crop == "none" and (self.flip or self.jitter or self.policy or self.erasing):
-            raise ValueError("augment.crop=none takes images as they are; flips and the like need random or resized.")
+            raise ValueError(
+                "augment.crop=none takes images as they are; flips and the like need random or resized."
+            )
         if self.crop == "random" and (self.jitter or self.policy or self.erasing):
-            raise ValueError("augment.crop=random is crop and flip; jitter, policy and erasing need crop=resized.")
+            raise ValueError(
+                "augment.crop=random is crop and flip; jitter, policy and erasing need crop=resized."
+            )
 
     def transform(self, side: int, statistics: Statistics) -> Callable[[Image.Image], Tensor]:
         """Return what turns a PIL image into a normalised `(3, side, side)`."""
@@ -71,7 +77,9 @@ class Augment:
             ]
             chain: Callable[[Image.Image], Tensor] = transforms.Compose(steps)
             return chain
-        jitter: Any = self.jitter or None  # what timm takes for none, though its annotation does not say so
+        jitter: Any = (
+            self.jitter or None
+        )  # what timm takes for none, though its annotation does not say so
         made: Callable[[Image.Image], Tensor] = create_transform(
             side,
             is_training=True,
@@ -96,7 +104,9 @@ class Augment:
         if len(images) % 2:
             return images, F.one_hot(labels, classes).float()
         make: Any = Mixup
-        mixer = make(self.mixup, self.cutmix, label_smoothing=0.0, num_classes=classes)  # smoothing is the loss's
+        mixer = make(
+            self.mixup, self.cutmix, label_smoothing=0.0, num_classes=classes
+        )  # smoothing is the loss's
         with seeded(seed):
             mixed: tuple[Tensor, Tensor] = mixer(images, labels)
         return mixed

@@ -50,8 +50,12 @@ class Preprocess:
     def scale(self, pixels: Tensor) -> Tensor:
         """Turn uint8 `(B, H, W, 3)` into normalised float32 `(B, 3, H, W)`; the input is left alone."""
         x = pixels.permute(0, 3, 1, 2).float()
-        mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in NORMALIZE[self.normalise])
-        return x.div_(255).sub_(mean).div_(std)  # in place: on a CPU fresh memory costs more than the arithmetic
+        mean, std = (
+            torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in NORMALIZE[self.normalise]
+        )
+        return (
+            x.div_(255).sub_(mean).div_(std)
+        )  # in place: on a CPU fresh memory costs more than the arithmetic
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,11 @@ class Batches:
     def after(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate once without the first `done` batches; what is drawn is the same as with them."""
         count = len(self.split)
-        order = torch.arange(count) if self.shuffle is None else torch.randperm(count, generator=self.shuffle)
+        order = (
+            torch.arange(count)
+            if self.shuffle is None
+            else torch.randperm(count, generator=self.shuffle)
+        )
         labels = torch.from_numpy(self.split.labels)
         rows = list(torch.split(order, self.size))
         seeds = [0] * len(rows)
@@ -116,7 +124,9 @@ class Batches:
         rank, ranks = self.share
         rows = [mine for index in rows[done:] if len(mine := index[rank::ranks])]
         made = self.images(rows, drawing)
-        for index, images, seed in zip(rows, made, mixing, strict=False):  # only evaluating, unmixed, has fewer rows
+        for index, images, seed in zip(
+            rows, made, mixing, strict=False
+        ):  # only evaluating, unmixed, has fewer rows
             targets = labels[index].to(self.device)
             yield self.augment.mix(images, targets, self.classes, seed)
 
@@ -125,14 +135,19 @@ class Batches:
         if self.augment.crop != "none":
             yield from self.augmented(rows, seeds)
         elif self.shuffle is not None and len(self.split) * self.side**2 * 3 <= DEVICE_CACHE_BYTES:
-            yield from (self.preprocess.scale(self.pixels_on_device()[index.to(self.device)]) for index in rows)
+            yield from (
+                self.preprocess.scale(self.pixels_on_device()[index.to(self.device)])
+                for index in rows
+            )
         else:
             made = prefetch(lambda index: self.on_device(self.make(index)), rows)
             yield from (self.preprocess.scale(pixels) for pixels in made)
 
     def augmented(self, rows: Sequence[Tensor], seeds: Sequence[int]) -> Iterator[Tensor]:
         """Yield augmented batches, from worker processes if there are any."""
-        images = Augmented(self.split, self.augment.transform(self.side, NORMALIZE[self.preprocess.normalise]))
+        images = Augmented(
+            self.split, self.augment.transform(self.side, NORMALIZE[self.preprocess.normalise])
+        )
         keys = [[(row, seeds[row]) for row in index.tolist()] for index in rows]
         context = (
             "fork" if self.workers else None
@@ -152,7 +167,11 @@ class Batches:
 
     def on_device(self, pixels: Tensor) -> Tensor:
         """Move pixels without waiting for the copy where the device allows it."""
-        return pixels.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else pixels
+        return (
+            pixels.pin_memory().to(self.device, non_blocking=True)
+            if self.device.type == "cuda"
+            else pixels
+        )
 
     def pixels_on_device(self) -> Tensor:
         """Return the pixels of the whole split; they are made at the first call."""

@@ -18,7 +18,7 @@ def storage_format(task: Task, resize: str, side: int) -> str:
     `native` (small images of one size), `encoded` (the files, for random crops), or a resize and a side, `vtab-224`.
     """
     choose(resize, RESIZE, "resize")
-    if task.facts.get("native"):
+    if task.native_size:
         return "native"
     return "encoded" if task.storage == "encoded" else f"{resize}-{side}"
 
@@ -31,14 +31,14 @@ def packed_dir(task: Task, root: Path, resize: str, side: int) -> Path:
 def packed_bytes(task: Task, side: int) -> int | None:
     """Return how many bytes a packed task takes; for files kept as they are what the row states, or None."""
     if task.storage == "encoded":
-        size = task.facts.get("size", task.facts.get("download"))
+        size = task.size_gb or task.download_gb
         return int(1e9 * size) if size else None
-    return sum(task.splits.values()) * 3 * int(task.facts.get("native", side)) ** 2
+    return sum(task.splits.values()) * 3 * (task.native_size or side) ** 2
 
 
 def expected_count(task: Task, source: Mapping[str, Any], part: str) -> int:
     """Return how many images a split must have in the layout that its source has."""
-    sizes = task.facts[source["layout"]] if source.get("layout") else task.splits
+    sizes = (task.official_splits or {}) if source.get("layout") else task.splits
     return int(sizes[part])
 
 
@@ -50,12 +50,17 @@ def folder_name(class_name: str) -> str:
 
 def class_name_mismatch(task: Task, names: Sequence[str]) -> str:
     """Say how a source's class names differ from the row's, or nothing; numbers are no names."""
-    known, found = [folder_name(name) for name in task.classes], [folder_name(str(name)) for name in names]
+    known, found = (
+        [folder_name(name) for name in task.classes],
+        [folder_name(str(name)) for name in names],
+    )
     if not found:
         return ""
     if len(known) != len(found):
         return f"The source names {len(found)} classes, {task.suite}/{task.name} has {len(known)}"
-    named = any(not name.isdecimal() for name in known) and any(not name.isdecimal() for name in found)
+    named = any(not name.isdecimal() for name in known) and any(
+        not name.isdecimal() for name in found
+    )
     odd = [(ours, theirs) for ours, theirs in zip(known, found, strict=True) if ours != theirs]
     if not named or not odd:
         return ""

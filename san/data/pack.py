@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 
 VERSION = 2
 KEYS = {"version", "source", "count", "shape", "classes", "pixels", "labels", "ids", "digest"}
-Example = tuple[str, int, NDArray[np.uint8] | bytes]  # id, label, image (H, W, 3) or the bytes of its file
+Example = tuple[
+    str, int, NDArray[np.uint8] | bytes
+]  # id, label, image (H, W, 3) or the bytes of its file
 
 
 def sha256_16(data: bytes | memoryview) -> str:
@@ -35,7 +37,11 @@ def sha256_16(data: bytes | memoryview) -> str:
 
 def fingerprint(manifest: dict[str, Any]) -> str:
     """Return 16 hex digits over the digests of images, labels and ids: equal for equal data, however it was made."""
-    return sha256_16(json.dumps([manifest["shape"], manifest["pixels"], manifest["labels"], manifest["ids"]]).encode())
+    return sha256_16(
+        json.dumps(
+            [manifest["shape"], manifest["pixels"], manifest["labels"], manifest["ids"]]
+        ).encode()
+    )
 
 
 def labels_digest(labels: NDArray[np.int64]) -> str:
@@ -60,7 +66,9 @@ def pixels_digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_split(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> dict[str, Any]:
+def write_split(
+    folder: Path, examples: Iterable[Example], source: dict[str, Any]
+) -> dict[str, Any]:
     """Write one split so that it is there whole or not at all; return its manifest. `source` says how it was made.
 
     The examples are read once and never held. Raises OSError where the folder cannot be written, ValueError where the
@@ -96,7 +104,9 @@ def create_staging_dir(folder: Path) -> tuple[Path, int]:
             shutil.rmtree(path, ignore_errors=True)
     while True:
         path = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        with contextlib.suppress(FileNotFoundError):  # another process took it for a dead one's before it was locked
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # another process took it for a dead one's before it was locked
             lock = os.open(path, os.O_RDONLY)
             fcntl.flock(lock, fcntl.LOCK_EX)
             if path.exists():
@@ -124,11 +134,17 @@ def write_arrays(folder: Path, examples: Iterable[Example]) -> dict[str, Any]:
     with (folder / "images.npy").open("wb") as file:
         begin_array(file, (0,))
         for name, label, image in examples:
-            rows = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else np.ascontiguousarray(image)
+            rows = (
+                np.frombuffer(image, np.uint8)
+                if isinstance(image, bytes)
+                else np.ascontiguousarray(image)
+            )
             this = () if isinstance(image, bytes) else rows.shape
             shape = this if shape is None else shape
             if this != shape:
-                raise ValueError(f"{name} is {this or 'a file'}, the images before it are {shape or 'files'}.")
+                raise ValueError(
+                    f"{name} is {this or 'a file'}, the images before it are {shape or 'files'}."
+                )
             file.write(rows.data)
             offsets.append(offsets[-1] + len(rows))
             ids.append(name)
@@ -158,7 +174,9 @@ HEADER = 128  # bytes of the .npy header, the data's beginning: the true shape i
 def begin_array(file: BinaryIO, shape: tuple[int, ...]) -> None:
     """Write the header of a uint8 .npy file in its fixed place."""
     text = io.BytesIO()
-    np.lib.format.write_array_header_1_0(text, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        text, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
     header = text.getvalue()
     prefix, said = header[:8], header[10:].rstrip(b" \n")
     file.write(prefix + (HEADER - 10).to_bytes(2, "little") + said.ljust(HEADER - 11) + b"\n")
@@ -187,7 +205,11 @@ def hardlink_images(folder: Path, other: Path) -> bool:
     Another task of the same images then costs no space. Where the file system has no hard links both are kept.
     """
     mine, theirs = read_manifest(folder), read_manifest(other)
-    if mine is None or theirs is None or any(mine[key] != theirs[key] for key in ("pixels", "shape", "count")):
+    if (
+        mine is None
+        or theirs is None
+        or any(mine[key] != theirs[key] for key in ("pixels", "shape", "count"))
+    ):
         return False
     spare = other / f".images-{os.getpid()}.npy"
     with contextlib.suppress(OSError):
@@ -202,5 +224,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    whole = isinstance(manifest, dict) and manifest.keys() >= KEYS and isinstance(manifest["source"], dict)
+    whole = (
+        isinstance(manifest, dict)
+        and manifest.keys() >= KEYS
+        and isinstance(manifest["source"], dict)
+    )
     return manifest if whole and manifest["version"] == VERSION else None

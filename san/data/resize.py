@@ -34,7 +34,11 @@ def bicubic(image: Pixels, side: int) -> Pixels:
 def short_side(image: Pixels, side: int, filter_: Image.Resampling) -> Image.Image:
     """Bring the shorter side to `side` pixels, the longer in proportion (rounded down, as torchvision does)."""
     height, width = image.shape[:2]
-    size = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
+    size = (
+        (side, int(side * height / width))
+        if width <= height
+        else (int(side * width / height), side)
+    )
     return Image.fromarray(image).resize(size, filter_)
 
 

@@ -64,7 +64,9 @@ class Split:
     def made_by(self) -> str:
         """Where the images come from, in words."""
         words = (" ".join(s[k] for k in ("made_by", "builder") if s.get(k)) for s in self.source)
-        official = (", official split" if s.get("layout") == "official" else "" for s in self.source)
+        official = (
+            ", official split" if s.get("layout") == "official" else "" for s in self.source
+        )
         return "; ".join(dict.fromkeys(w + o for w, o in zip(words, official, strict=True)))
 
     @property
@@ -88,41 +90,65 @@ def read_split(folder: Path, expected: int, classes: int, full: bool = False) ->
     manifest = pack.read_manifest(folder)
     again = "Delete it and prepare the task again."
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not there: its preparation did not end. Run the same preparation again.")
+        raise ValueError(
+            f"{folder} is not there: its preparation did not end. Run the same preparation again."
+        )
     if manifest is None:
         raise ValueError(f"{folder} holds no packed split of version {pack.VERSION}. {again}")
     try:
-        images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        images: NDArray[np.uint8] = np.load(
+            folder / "images.npy", mmap_mode="r", allow_pickle=False
+        )
         labels: NDArray[np.int64] = np.load(folder / "labels.npy", allow_pickle=False)
         offsets = None if manifest["shape"] else np.load(folder / "offsets.npy", allow_pickle=False)
         ids = json.loads((folder / "ids.json").read_text())
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{folder} cannot be read ({error}). {again}") from error
     shape = (manifest["count"], *manifest["shape"]) if offsets is None else images.shape[:1]
-    if images.dtype != np.uint8 or labels.dtype != np.int64 or labels.ndim != 1 or images.shape[1:] != shape[1:]:
+    if (
+        images.dtype != np.uint8
+        or labels.dtype != np.int64
+        or labels.ndim != 1
+        or images.shape[1:] != shape[1:]
+    ):
         kinds = f"images {images.dtype} {images.shape}, labels {labels.dtype} {labels.shape}"
-        raise ValueError(f"{folder} holds {kinds}; its manifest says uint8 {shape} and int64. {again}")
+        raise ValueError(
+            f"{folder} holds {kinds}; its manifest says uint8 {shape} and int64. {again}"
+        )
     if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
         raise ValueError(f"{folder / 'ids.json'} is no list of names. {again}")
     found = Images(images, offsets)
     if not len(found) == len(labels) == len(ids) == manifest["count"]:
         counts = f"{len(found)} images, {len(labels)} labels and {len(ids)} ids"
-        raise ValueError(f"{folder} holds {counts}; its manifest says {manifest['count']} of each. {again}")
+        raise ValueError(
+            f"{folder} holds {counts}; its manifest says {manifest['count']} of each. {again}"
+        )
     if labels.min() < 0 or labels.max() >= classes:
         span = f"{labels.min()}..{labels.max()}"
         raise ValueError(f"{folder} has labels {span}; 0..{classes - 1} are allowed. {again}")
-    same = pack.labels_digest(labels) == manifest["labels"] and pack.ids_digest(ids) == manifest["ids"]
+    same = (
+        pack.labels_digest(labels) == manifest["labels"] and pack.ids_digest(ids) == manifest["ids"]
+    )
     same = same and manifest["classes"] == np.bincount(labels).tolist()
-    if not same or not pixels_verified(folder, manifest, full) or pack.fingerprint(manifest) != manifest["digest"]:
+    if (
+        not same
+        or not pixels_verified(folder, manifest, full)
+        or pack.fingerprint(manifest) != manifest["digest"]
+    ):
         raise ValueError(f"{folder} does not match its manifest's digests. {again}")
-    problems = [] if len(ids) == expected else [f"{folder} has {len(ids)} images; {expected} are expected"]
+    problems = (
+        [] if len(ids) == expected else [f"{folder} has {len(ids)} images; {expected} are expected"]
+    )
     return Split((found,), labels, ids, manifest["digest"], (manifest["source"],), tuple(problems))
 
 
 def pixels_verified(folder: Path, manifest: dict[str, Any], full: bool) -> bool:
     """Return whether the images match the manifest: by size and time if they were compared before, else in full."""
     files = [folder / name for name in ("images.npy", "offsets.npy") if (folder / name).exists()]
-    seen = {"pixels": manifest["pixels"], "files": [[f.stat().st_size, f.stat().st_mtime_ns] for f in files]}
+    seen = {
+        "pixels": manifest["pixels"],
+        "files": [[f.stat().st_size, f.stat().st_mtime_ns] for f in files],
+    }
     stamp = folder / "proved.json"
     try:
         if not full and json.loads(stamp.read_text()) == seen:

@@ -31,10 +31,18 @@ def folder_source(root: str) -> Source:
     source = folders.own_folder(path)
     sizes = ", ".join(f"{part} {source.count(part)}" for part in source.parts)
     log.info(
-        "%s: %d classes (%s ...); images: %s", path, len(source.names or ()), ", ".join((source.names or ())[:5]), sizes
+        "%s: %d classes (%s ...); images: %s",
+        path,
+        len(source.names or ()),
+        ", ".join((source.names or ())[:5]),
+        sizes,
     )
     if others := other_files(path):
-        log.warning("%s: left out, as they are no images that are read: %s", path, dict(sorted(others.items())))
+        log.warning(
+            "%s: left out, as they are no images that are read: %s",
+            path,
+            dict(sorted(others.items())),
+        )
     return source
 
 
@@ -46,11 +54,15 @@ def folder_suite(root: str) -> Suite:
     source, path = folder_source(root), Path(root).expanduser().resolve()
     sizes = {part: source.count(part) for part in source.parts}
     name = f"{path.name}-{ids_digest([str(path)])[:6]}"  # two folders may have the same last name
-    task = Task(CUSTOM, name, path.name, "own", tuple(source.names or ()), sizes, "encoded", {"root": root})
+    task = Task(
+        CUSTOM, name, path.name, "own", tuple(source.names or ()), sizes, "encoded", root=root
+    )
     return Suite(CUSTOM, "Own images", "", "", "", "", 0, (), (), {name: task})
 
 
-def load_split(suite: Suite, task: Task, split: str, root: Path, resize: str, side: int, force: bool = False) -> Split:
+def load_split(
+    suite: Suite, task: Task, split: str, root: Path, resize: str, side: int, force: bool = False
+) -> Split:
     """Return a split of a task (`train`, `val`, `test`, or a sum such as `train+val`) from `root`.
 
     resize, side: what the run will ask for; a task that is packed at another resize or side is not used.
@@ -63,17 +75,29 @@ def load_split(suite: Suite, task: Task, split: str, root: Path, resize: str, si
     if suite.name == "demo":
         demo.pack_demo(suite, task, home)
     if suite.name == CUSTOM:
-        source = folder_source(task.facts["root"])
-        pack_splits(suite, task, source, root, resize, side, force=False, progress=lambda examples, *_: examples)
+        source = folder_source(task.root)
+        pack_splits(
+            suite,
+            task,
+            source,
+            root,
+            resize,
+            side,
+            force=False,
+            progress=lambda examples, *_: examples,
+        )
     if not home.is_dir():
         raise NotPreparedError(not_prepared(task, root, resize, side), packed_bytes(task, side))
     verify.check_single_source(task, home)
-    found = join_splits([verify.load_part(task, home, part) for part in verify.parts_of(task, home, split)])
+    found = join_splits(
+        [verify.load_part(task, home, part) for part in verify.parts_of(task, home, split)]
+    )
     member = verify.membership(task, home)
     problems = (*found.problems, *([f"{home}: {member.text}"] if member.good is False else []))
     if problems and not force:
         raise ValueError(
-            "; ".join(problems) + ". Prepare it again from the right source; force_data=true trains nevertheless, and "
+            "; ".join(problems)
+            + ". Prepare it again from the right source; force_data=true trains nevertheless, and "
             "the record and tables say so."
         )
     return replace(found, problems=problems)
@@ -83,7 +107,11 @@ def not_prepared(task: Task, root: Path, resize: str, side: int) -> str:
     """Say how to get a task's data."""
     name = f"{task.suite}/{task.name}"
     home = root / task.suite / task.name
-    others = sorted(p.name for p in home.iterdir() if not p.name.startswith(".")) if home.is_dir() else []
+    others = (
+        sorted(p.name for p in home.iterdir() if not p.name.startswith("."))
+        if home.is_dir()
+        else []
+    )
     if others:
         wanted = f"--resize {resize} --side {side}"
         return (
@@ -92,11 +120,11 @@ def not_prepared(task: Task, root: Path, resize: str, side: int) -> str:
         )
     size = packed_bytes(task, side)
     packed = "the images' own size" if size is None else f"{size / 1e9:.2g} GB"
-    fetched = task.facts.get("download")
+    fetched = task.download_gb
     fetch = (
         f"downloads {fetched} GB with TFDS"
         if fetched
-        else f"needs files that you have to get: {task.facts.get('where')}"
+        else f"needs files that you have to get: {task.how_to_get}"
     )
     return (
         f"{name} is not prepared below {root}. Either\n"

@@ -32,11 +32,12 @@ def parts_of(task: Task, home: Path, split: str) -> list[str]:
     parts = task.parts(split)
     manifest = pack.read_manifest(home / "train")
     layout: Any = manifest["source"].get("layout") if manifest else None
-    kept = parts if layout is None else [part for part in parts if part in task.facts[layout]]
+    official = task.official_splits or {}
+    kept = parts if layout is None else [part for part in parts if part in official]
     if not kept:
         raise LookupError(
             f"{task.suite}/{task.name} was packed from its {layout} layout, which has no {split}; "
-            f"allowed: {', '.join(task.facts[layout])}. VPT's json splits have one."
+            f"allowed: {', '.join(official)}. VPT's json splits have one."
         )
     return kept
 
@@ -48,8 +49,12 @@ def load_part(task: Task, home: Path, part: str, full: bool = False) -> Split:
     problems = list(split.problems)
     if odd := class_name_mismatch(task, source.get("names") or ()):
         problems.append(f"{home / part}: {odd}")
-    wanted = task.facts.get("restrict", len(task.classes))
-    if part == "test" and "restrict" in task.facts and (found := len(np.unique(split.labels))) != wanted:
+    wanted = task.test_classes or len(task.classes)
+    if (
+        part == "test"
+        and task.test_classes is not None
+        and (found := len(np.unique(split.labels))) != wanted
+    ):
         problems.append(f"{home / part} has images of {found} classes; {wanted} are expected")
     if (missing := missing_classes(task, part, split)) is not None:
         problems.append(f"{home / part} {missing}")
@@ -74,25 +79,37 @@ def check_single_source(task: Task, home: Path) -> None:
     """Raise ValueError where splits come from different sources: what one trains on the other may test on."""
     manifests = {part: pack.read_manifest(home / part) for part in task.splits}
     sources = {part: m["source"] for part, m in manifests.items() if m is not None}
-    kinds = {part: [s.get(key) for key in ("made_by", "builder", "layout")] for part, s in sources.items()}
+    kinds = {
+        part: [s.get(key) for key in ("made_by", "builder", "layout")]
+        for part, s in sources.items()
+    }
     if len({str(kind) for kind in kinds.values()}) > 1:
-        said = ", ".join(f"{part} from {' '.join(filter(None, kind))}" for part, kind in kinds.items())
+        said = ", ".join(
+            f"{part} from {' '.join(filter(None, kind))}" for part, kind in kinds.items()
+        )
         raise ValueError(f"{home} mixes sources: {said}. Prepare it again from one of them.")
 
 
 def membership(task: Task, home: Path) -> Finding:
     """Compare the ids of train and val with those that define the benchmark, where they are known and kept."""
-    wanted = task.facts.get("ids")
+    wanted = task.ids_digest
     manifests = [pack.read_manifest(home / part) for part in ("train", "val")]
     kept = all(m is not None and m["source"].get("ids") == "upstream" for m in manifests)
     if wanted is None or not kept:
-        why = "no digest of its ids is known" if wanted is None else "this source keeps no ids of the benchmark's"
+        why = (
+            "no digest of its ids is known"
+            if wanted is None
+            else "this source keeps no ids of the benchmark's"
+        )
         return Finding(None, f"membership cannot be proved: {why}")
     ids = [i for part in ("train", "val") for i in load_part(task, home, part).ids]
     found = pack.ids_digest(ids)
     if found == wanted:
         return Finding(True, f"the ids of train and val are the benchmark's ({found})")
-    return Finding(False, f"the ids of train and val give {found}, the benchmark's {wanted}: other images were chosen")
+    return Finding(
+        False,
+        f"the ids of train and val give {found}, the benchmark's {wanted}: other images were chosen",
+    )
 
 
 def verify(task: Task, home: Path) -> list[Finding]:

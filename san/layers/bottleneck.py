@@ -14,7 +14,11 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gelu": quick_gelu, "relu": F.relu}
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "quick_gelu": quick_gelu,
+    "relu": F.relu,
+}
 
 
 class Bottleneck(nn.Module):
@@ -24,7 +28,14 @@ class Bottleneck(nn.Module):
     """
 
     def __init__(
-        self, channels: int, width: int, activation: str, bias: bool, dropout: float, axis: int, like: Tensor
+        self,
+        channels: int,
+        width: int,
+        activation: str,
+        bias: bool,
+        dropout: float,
+        axis: int,
+        like: Tensor,
     ) -> None:
         super().__init__()
         if width < 1 or not 0 <= dropout < 1:

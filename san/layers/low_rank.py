@@ -37,7 +37,9 @@ class LowRankConfig:
         choose(self.dropout_at, DROPOUT_AT, "dropout_at")
         if self.rank < 1 or not 0 <= self.dropout < 1:
             allowed = "a rank of 1 or more, a dropout from 0 to below 1"
-            raise ValueError(f"rank came as {self.rank}, dropout as {self.dropout}; allowed: {allowed}.")
+            raise ValueError(
+                f"rank came as {self.rank}, dropout as {self.dropout}; allowed: {allowed}."
+            )
 
 
 def scaling(rank: int, scale: float, alpha: float | None) -> float:
@@ -45,7 +47,9 @@ def scaling(rank: int, scale: float, alpha: float | None) -> float:
     if alpha is None:
         return scale
     if scale != 1:
-        raise ValueError(f"scale came as {scale} and alpha as {alpha}; give one of them (scale = alpha / rank).")
+        raise ValueError(
+            f"scale came as {scale} and alpha as {alpha}; give one of them (scale = alpha / rank)."
+        )
     return alpha / max(rank, 1)
 
 
@@ -55,7 +59,9 @@ class LowRankLinear(nn.Linear):
     starts: where each slice begins; size: its outputs. lora_a: `(slices, rank, I)`; lora_b: `(slices, size, rank)`.
     """
 
-    def __init__(self, base: nn.Linear, starts: Sequence[int], size: int, update: LowRankConfig) -> None:
+    def __init__(
+        self, base: nn.Linear, starts: Sequence[int], size: int, update: LowRankConfig
+    ) -> None:
         super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
         self.starts, self.size, self.factor = tuple(starts), size, update.scale
@@ -72,14 +78,18 @@ class LowRankLinear(nn.Linear):
 
     def spread(self, updated: Tensor, fill: float) -> Tensor:
         """Lay what belongs to the slices, `(slices * size,)`, at their places among the outputs: `(O,)`."""
-        index = torch.cat([torch.arange(start, start + self.size, device=updated.device) for start in self.starts])
+        index = torch.cat(
+            [torch.arange(start, start + self.size, device=updated.device) for start in self.starts]
+        )
         return updated.new_full((self.out_features,), fill).index_copy(0, index, updated)
 
     def up(self) -> Tensor:
         """Lay every slice's B at its rows and its own columns, times the factor: `(O, slices * rank)`."""
         rank, count = self.lora_b.shape[-1], len(self.starts)
         placed = [
-            F.pad(b, (i * rank, (count - 1 - i) * rank, start, self.out_features - start - self.size))
+            F.pad(
+                b, (i * rank, (count - 1 - i) * rank, start, self.out_features - start - self.size)
+            )
             for i, (b, start) in enumerate(zip(self.lora_b, self.starts, strict=True))
         ]
         return self.factor * (torch.stack(placed).sum(0) if count > 1 else placed[0])
@@ -102,9 +112,13 @@ class LowRankLinear(nn.Linear):
     ) -> Tensor:
         """Return scale * ((W + factor * B A) (pre * x) + bias) + shift; with dropout, A and B act on activations."""
         if not self.training or self.dropout.p == 0:
-            return scaled_op(x, self.weight, bias, scale, shift, pre, self.lora_a.flatten(0, 1), self.up())
+            return scaled_op(
+                x, self.weight, bias, scale, shift, pre, self.lora_a.flatten(0, 1), self.up()
+            )
         up = self.up() if scale is None else scale[:, None] * self.up()
-        return scaled_op(x, self.weight, bias, scale, shift, pre) + F.linear(self.dropped(x, pre), up)
+        return scaled_op(x, self.weight, bias, scale, shift, pre) + F.linear(
+            self.dropped(x, pre), up
+        )
 
     def updated(self) -> Tensor:
         """Return W + factor * B A `(O, I)`, formed; training never needs it."""
@@ -114,7 +128,9 @@ class LowRankLinear(nn.Linear):
         """Return a plain layer of this shape with the given weight and a copy of the bias."""
         layer = nn.Linear(self.in_features, self.out_features, device="meta")
         layer.weight = nn.Parameter(weight.detach())
-        layer.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
+        layer.register_parameter(
+            "bias", None if bias is None else nn.Parameter(bias.detach().clone())
+        )
         return layer
 
     @torch.no_grad()
@@ -125,7 +141,9 @@ class LowRankLinear(nn.Linear):
         """
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
         with torch.autocast(self.weight.device.type, enabled=False):
-            weight, a, b = (t.to(dtype) for t in (self.weight, self.lora_a.flatten(0, 1), self.up()))
+            weight, a, b = (
+                t.to(dtype) for t in (self.weight, self.lora_a.flatten(0, 1), self.up())
+            )
             before = weight.square().sum(1)
             change = 2 * (b * (weight @ a.T)).sum(1) + (b @ (a @ a.T) * b).sum(1)
         tiny = torch.finfo(dtype).tiny  # a row of zeros has a direction, too: none
@@ -135,13 +153,21 @@ class LowRankLinear(nn.Linear):
 
 def incompatibility(family: str, options: Mapping[str, Any]) -> str | None:
     """Refuse targets in an attention that is not there."""
-    absent = [target for target in options["targets"] if target in TARGETS and target not in ("fc1", "fc2")]
+    absent = [
+        target
+        for target in options["targets"]
+        if target in TARGETS and target not in ("fc1", "fc2")
+    ]
     if family != "ConvNeXt" or not absent:
         return None
-    return f"it has no {', '.join(absent)}; method.targets=[fc1,fc2] is allowed where they are linear"
+    return (
+        f"it has no {', '.join(absent)}; method.targets=[fc1,fc2] is allowed where they are linear"
+    )
 
 
-def find_targets(sites: Sequence[Site], targets: Sequence[str]) -> Mapping[str, tuple[tuple[int, ...], int]]:
+def find_targets(
+    sites: Sequence[Site], targets: Sequence[str]
+) -> Mapping[str, tuple[tuple[int, ...], int]]:
     """Return, by the names of the linear sites that `targets` mean, where the updated slices start and their size.
 
     targets: any of q, k, v (slices), qkv (fused), proj, fc1, fc2, in every block. Raises LookupError on an unknown one,
@@ -150,7 +176,9 @@ def find_targets(sites: Sequence[Site], targets: Sequence[str]) -> Mapping[str, 
     for target in targets:
         choose(target, TARGETS, "target")
     if not targets or ("qkv" in targets and set(targets) & set(SLICES)):
-        raise ValueError(f"targets came as {list(targets)}; allowed: some; qkv or slices of it, not both.")
+        raise ValueError(
+            f"targets came as {list(targets)}; allowed: some; qkv or slices of it, not both."
+        )
     linears = {site.name: site for site in sites if site.kind == "linear" and site.part == "block"}
     ends = {name.rpartition(".")[-1] for name in linears}
     present = ends | (set(SLICES) if "qkv" in ends else set())
@@ -158,7 +186,9 @@ def find_targets(sites: Sequence[Site], targets: Sequence[str]) -> Mapping[str, 
     if absent:
         has = ", ".join(target for target in TARGETS if target in present) or "none"
         here = f"{', '.join(absent)}; targets that it has: {has}"
-        raise ValueError(f"No linear layer of this backbone is called {here} (a 1 x 1 convolution is none).")
+        raise ValueError(
+            f"No linear layer of this backbone is called {here} (a 1 x 1 convolution is none)."
+        )
     slices = [SLICES.index(target) for target in SLICES if target in targets]
     found: dict[str, tuple[tuple[int, ...], int]] = {}
     for name, site in linears.items():

@@ -38,7 +38,9 @@ PROJ_ANTERIORS = ("none", "v", "qkv")
 class PropagatedScale(nn.Module):
     """Gives p `(inputs,)` from the anterior site's scale `(channels,)`, which may be shared with that site."""
 
-    def __init__(self, scale: nn.Parameter, site: Site, recalibrate: bool, interpolate: bool) -> None:
+    def __init__(
+        self, scale: nn.Parameter, site: Site, recalibrate: bool, interpolate: bool
+    ) -> None:
         super().__init__()
         self.scale, self.inputs, self.interpolate = scale, site.inputs, interpolate
         start, stop = site.reads
@@ -50,7 +52,9 @@ class PropagatedScale(nn.Module):
     def forward(self) -> Tensor:
         """Return p."""
         if self.interpolate:
-            view = F.interpolate(self.scale.view(1, 1, -1), self.inputs, mode="linear", align_corners=True).flatten()
+            view = F.interpolate(
+                self.scale.view(1, 1, -1), self.inputs, mode="linear", align_corners=True
+            ).flatten()
         else:
             view = self.scale if self.part is None else self.scale[self.part]
             view = view if self.times == 1 else view.repeat(self.times)
@@ -64,7 +68,11 @@ def check_anteriors(qkv_anterior: str, proj_anterior: str) -> None:
 
 
 def propagate(
-    site: Site, scales: Mapping[str, nn.Parameter], qkv_anterior: str, proj_anterior: str, recalibrate: bool = False
+    site: Site,
+    scales: Mapping[str, nn.Parameter],
+    qkv_anterior: str,
+    proj_anterior: str,
+    recalibrate: bool = False,
 ) -> PropagatedScale | None:
     """Return what gives p at a site, from the scales of the sites before it by name; None where nothing reaches it."""
     if site.opening is not None and qkv_anterior == "patch":
@@ -72,4 +80,6 @@ def propagate(
     reads_attention = site.name.endswith("attn.proj")
     if site.anterior is None or (reads_attention and proj_anterior == "none"):
         return None
-    return PropagatedScale(scales[site.anterior], site, recalibrate, reads_attention and proj_anterior == "qkv")
+    return PropagatedScale(
+        scales[site.anterior], site, recalibrate, reads_attention and proj_anterior == "qkv"
+    )

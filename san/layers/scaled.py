@@ -29,7 +29,9 @@ class ScaleMixin(nn.Module):
     shift: nn.Parameter | None
     pre: nn.Module | None
 
-    def add_scales(self, channels: int, like: Tensor, scale: bool, shift: bool, pre: nn.Module | None) -> None:
+    def add_scales(
+        self, channels: int, like: Tensor, scale: bool, shift: bool, pre: nn.Module | None
+    ) -> None:
         """Register ones, zeros and the module that gives the input scale `(inputs,)`."""
         ones = torch.ones(channels, dtype=like.dtype, device=like.device)
         self.scale = nn.Parameter(ones) if scale else None
@@ -62,7 +64,9 @@ def with_parameters(plain: nn.Module, weight: Tensor, bias: Tensor | None) -> nn
 class ScaledLinear(nn.Linear, ScaleMixin):
     """An `nn.Linear` under scales; its own weight and bias are shared with `base` and stay as they are."""
 
-    def __init__(self, base: nn.Linear, scale: bool = True, shift: bool = False, pre: nn.Module | None = None) -> None:
+    def __init__(
+        self, base: nn.Linear, scale: bool = True, shift: bool = False, pre: nn.Module | None = None
+    ) -> None:
         super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
         self.add_scales(base.out_features, base.weight, scale, shift, pre)
@@ -81,7 +85,9 @@ class ScaledLinear(nn.Linear, ScaleMixin):
 class ScaledConv2d(nn.Conv2d, ScaleMixin):
     """An `nn.Conv2d` under scales, on `(N, I, H, W)`."""
 
-    def __init__(self, base: nn.Conv2d, scale: bool = True, shift: bool = False, pre: nn.Module | None = None) -> None:
+    def __init__(
+        self, base: nn.Conv2d, scale: bool = True, shift: bool = False, pre: nn.Module | None = None
+    ) -> None:
         super().__init__(**conv_kwargs(base), bias=base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
         self.add_scales(base.out_channels, base.weight, scale, shift, pre)
@@ -89,26 +95,40 @@ class ScaledConv2d(nn.Conv2d, ScaleMixin):
     def forward(self, x: Tensor) -> Tensor:
         """`(N, I, H, W)` to `(N, O, H', W')`."""
         conv = Conv(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
-        return scaled_op(x, self.weight, self.bias, self.scale, self.shift, self.input_scale(), conv=conv)
+        return scaled_op(
+            x, self.weight, self.bias, self.scale, self.shift, self.input_scale(), conv=conv
+        )
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
         weight = fold_weight(self.weight, self.scale, self.input_scale(), self.groups)
         return with_parameters(
-            nn.Conv2d(**conv_kwargs(self), device="meta"), weight, fold_bias(self.bias, self.scale, self.shift)
+            nn.Conv2d(**conv_kwargs(self), device="meta"),
+            weight,
+            fold_bias(self.bias, self.scale, self.shift),
         )
 
 
 def conv_kwargs(like: nn.Conv2d) -> dict[str, Any]:
     """Return the constructor arguments of a convolution."""
-    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    names = (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+    )
     return {name: getattr(like, name) for name in names}
 
 
 class ScaledNorm(nn.LayerNorm, ScaleMixin):
     """An `nn.LayerNorm` over the channels under a scale and shift, folded into its own affine: no extra pass."""
 
-    def __init__(self, base: nn.LayerNorm, axis: int, scale: bool = True, shift: bool = True) -> None:
+    def __init__(
+        self, base: nn.LayerNorm, axis: int, scale: bool = True, shift: bool = True
+    ) -> None:
         super().__init__(base.normalized_shape, base.eps, device="meta")
         self.stock, self.axis = type(base), axis  # timm has its own subclasses
         self.weight, self.bias = base.weight, base.bias
@@ -141,12 +161,16 @@ class ScaledStream(nn.Identity, ScaleMixin):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)`, or `(N, C, H, W)` where the axis is 1, to the same."""
-        return x * broadcast_channels(self.affine()[0], self.axis) + broadcast_channels(self.affine()[1], self.axis)
+        return x * broadcast_channels(self.affine()[0], self.axis) + broadcast_channels(
+            self.affine()[1], self.axis
+        )
 
     def merged(self) -> nn.Module:
         """Return what is left when the stream has taken in scale and shift; raise ValueError where it cannot."""
         if not torch.all(self.affine()[0]):
-            raise ValueError("A stream's scale has a zero: what later layers read of that channel would be lost.")
+            raise ValueError(
+                "A stream's scale has a zero: what later layers read of that channel would be lost."
+            )
         return nn.Identity()
 
     def settle(self, model: nn.Module) -> None:
@@ -158,7 +182,11 @@ Scaled = ScaledLinear | ScaledConv2d | ScaledNorm
 
 
 def scale_layer(
-    base: nn.Module, scale: bool = True, shift: bool = False, pre: nn.Module | None = None, axis: int = -1
+    base: nn.Module,
+    scale: bool = True,
+    shift: bool = False,
+    pre: nn.Module | None = None,
+    axis: int = -1,
 ) -> Scaled:
     """Return the scaled form of a stock layer whose output channels are on `axis`; `pre` gives the input scale, if any.
 
@@ -166,11 +194,17 @@ def scale_layer(
     """
     if isinstance(base, nn.Linear):
         return ScaledLinear(base, scale, shift, pre)
-    if type(base) is nn.Conv2d and base.padding_mode == "zeros" and not isinstance(base.padding, str):
+    if (
+        type(base) is nn.Conv2d
+        and base.padding_mode == "zeros"
+        and not isinstance(base.padding, str)
+    ):
         return ScaledConv2d(base, scale, shift, pre)
     if isinstance(base, nn.LayerNorm):
         return ScaledNorm(base, axis, scale, shift)
-    raise TypeError(f"Cannot scale a {type(base).__name__}; allowed: Linear, Conv2d (zero padding), LayerNorm.")
+    raise TypeError(
+        f"Cannot scale a {type(base).__name__}; allowed: Linear, Conv2d (zero padding), LayerNorm."
+    )
 
 
 @torch.no_grad()
@@ -194,4 +228,6 @@ def fold_into_last_stage(model: nn.Module, scale: Tensor, shift: Tensor) -> None
         if block.gamma is not None:
             block.gamma.fill_(1)
     last = stage.blocks[-1].mlp.fc2
-    last.bias = nn.Parameter(shift.clone() if last.bias is None else last.bias + shift, requires_grad=False)
+    last.bias = nn.Parameter(
+        shift.clone() if last.bias is None else last.bias + shift, requires_grad=False
+    )

@@ -35,14 +35,18 @@ def broadcast_channels(scale: Tensor, axis: int) -> Tensor:
     return scale if axis == -1 else scale.view(-1, 1, 1)
 
 
-def fold_weight(weight: Tensor, scale: Tensor | None, pre: Tensor | None, groups: int = 1) -> Tensor:
+def fold_weight(
+    weight: Tensor, scale: Tensor | None, pre: Tensor | None, groups: int = 1
+) -> Tensor:
     """Return diag(scale) W diag(pre) for `(O, I / groups, ...)`; each group of outputs reads its own part of `pre`."""
     rest = [1] * (weight.ndim - 2)
     if scale is not None:
         weight = weight * scale.view(-1, 1, *rest)
     if pre is None:
         return weight
-    columns = pre if groups == 1 else pre.view(groups, -1).repeat_interleave(len(weight) // groups, 0)
+    columns = (
+        pre if groups == 1 else pre.view(groups, -1).repeat_interleave(len(weight) // groups, 0)
+    )
     return weight * columns.view(-1 if groups > 1 else 1, weight.shape[1], *rest)
 
 
@@ -86,8 +90,12 @@ class ScaledFunction(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # noqa: D102
         x, y, folded, s, shift, p, down, up = ctx.saved_tensors
         conv, axis = ctx.conv, 1 if ctx.conv else -1
-        dy = dy if conv else dy.contiguous()  # ConvNeXt's comes permuted, and products of such are slow
-        needs_x, _, _, needs_scale, needs_shift, needs_pre, needs_update, _, _ = ctx.needs_input_grad
+        dy = (
+            dy if conv else dy.contiguous()
+        )  # ConvNeXt's comes permuted, and products of such are slow
+        needs_x, _, _, needs_scale, needs_shift, needs_pre, needs_update, _, _ = (
+            ctx.needs_input_grad
+        )
         dx = ds = dp = dd = du = None
         if needs_x or needs_pre:
             dx = conv2d_input(ctx.shape, folded, dy, *conv) if conv else dy @ folded  # type: ignore[no-untyped-call]

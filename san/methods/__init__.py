@@ -52,7 +52,9 @@ def method_module(method: str) -> ModuleType:
 def default_options(method: str) -> dict[str, Any]:
     """Return the options of a method with their defaults; raise LookupError if there is no such method."""
     parameters = inspect.signature(method_module(method).attach).parameters
-    own: dict[str, Any] = {k: p.default for k, p in parameters.items() if k not in ("model", "sites")}
+    own: dict[str, Any] = {
+        k: p.default for k, p in parameters.items() if k not in ("model", "sites")
+    }
     return own | dict(discover_methods()[method][1])
 
 
@@ -62,18 +64,34 @@ def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises LookupError (with the nearest names) or, where an option is not of its default's type, ValueError.
     """
     usual = default_options(method)
-    kinds: dict[type, tuple[type, ...]] = {float: (int, float), tuple: (list, tuple), type(None): (int, float)}
+    kinds: dict[type, tuple[type, ...]] = {
+        float: (int, float),
+        tuple: (list, tuple),
+        type(None): (int, float),
+    }
     for name, value in options.items():
         default = usual[choose(name, usual, f"option of {method}")]
         allowed = (*kinds.get(type(default), (type(default),)), type(default))
         if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool):
-            kind = {type(None): "number or null", tuple: "list"}.get(type(default), type(default).__name__)
-            raise ValueError(f"method.{name} came as {value!r}; {kind} is allowed (default {default!r}).")
+            kind = {type(None): "number or null", tuple: "list"}.get(
+                type(default), type(default).__name__
+            )
+            raise ValueError(
+                f"method.{name} came as {value!r}; {kind} is allowed (default {default!r})."
+            )
         if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"method.{name} came as {value!r}; a finite number is allowed (default {default!r}).")
-    numbers = {name for name, default in usual.items() if default is None or isinstance(default, float)}
-    given: dict[str, Any] = {name: float(v) if name in numbers and v is not None else v for name, v in options.items()}
-    return usual | {name: tuple(v) if isinstance(usual[name], tuple) else v for name, v in given.items()}
+            raise ValueError(
+                f"method.{name} came as {value!r}; a finite number is allowed (default {default!r})."
+            )
+    numbers = {
+        name for name, default in usual.items() if default is None or isinstance(default, float)
+    }
+    given: dict[str, Any] = {
+        name: float(v) if name in numbers and v is not None else v for name, v in options.items()
+    }
+    return usual | {
+        name: tuple(v) if isinstance(usual[name], tuple) else v for name, v in given.items()
+    }
 
 
 def check_compatible(method: str, options: Mapping[str, Any], family: str) -> None:

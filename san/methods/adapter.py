@@ -44,7 +44,9 @@ def attach(
     choose(placement, ("mlp", "houlsby"), "placement")
     found = [branch for branch in branches(model) if placement == "houlsby" or branch.kind == "mlp"]
     like = next(model.parameters())
-    made = [BranchAdapter(b.channels, width, activation, bias, dropout, b.axis, like) for b in found]
+    made = [
+        BranchAdapter(b.channels, width, activation, bias, dropout, b.axis, like) for b in found
+    ]
     for branch, adapter in zip(found, made, strict=True):
         adapter.draw(std)
         model.get_submodule(branch.block).add_module(f"adapter_{branch.kind}", adapter)

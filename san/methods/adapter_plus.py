@@ -20,7 +20,9 @@ from san.layers.bottleneck import Bottleneck
 class PostAdapter(Bottleneck):
     """A bottleneck on a block's output; `drop_path` is the share of images that skip it while training."""
 
-    def __init__(self, channels: int, width: int, bias: bool, dropout: float, axis: int, like: Tensor) -> None:
+    def __init__(
+        self, channels: int, width: int, bias: bool, dropout: float, axis: int, like: Tensor
+    ) -> None:
         super().__init__(channels, width, "gelu", bias, dropout, axis, like)
         self.scale = nn.Parameter(like.new_ones(channels))
         self.drop_path = 0.0
@@ -49,7 +51,10 @@ def attach(
         raise ValueError(f"adapter_plus.drop_path came as {drop_path}; allowed: 0 to below 1.")
     ends = {branch.block: branch for branch in branches(model)}
     like = next(model.parameters())
-    made = {name: PostAdapter(b.channels, width, bias, dropout, b.axis, like) for name, b in ends.items()}
+    made = {
+        name: PostAdapter(b.channels, width, bias, dropout, b.axis, like)
+        for name, b in ends.items()
+    }
     for name, adapter in made.items():
         adapter.draw(std)
         adapter.drop_path = drop_path

@@ -22,7 +22,9 @@ from san.layers.hook_slot import HookSlot
 class SideBranch(Bottleneck):
     """A bottleneck that reads what a branch reads, and adds to what it ends with."""
 
-    def __init__(self, channels: int, width: int, bias: bool, dropout: float, axis: int, like: Tensor) -> None:
+    def __init__(
+        self, channels: int, width: int, bias: bool, dropout: float, axis: int, like: Tensor
+    ) -> None:
         super().__init__(channels, width, "relu", bias, dropout, axis, like)
         self.scale = 1.0
         self.stream = HookSlot()  # what the branch read, until it ends

@@ -22,10 +22,14 @@ __all__ = ["attach", "incompatibility"]
 class DoraLinear(LowRankLinear):
     """An `nn.Linear` with low-rank updates and a trained length of the updated rows: magnitude `(slices * size,)`."""
 
-    def __init__(self, base: nn.Linear, starts: Sequence[int], size: int, update: LowRankConfig) -> None:
+    def __init__(
+        self, base: nn.Linear, starts: Sequence[int], size: int, update: LowRankConfig
+    ) -> None:
         super().__init__(base, starts, size, update)
         lengths = torch.linalg.vector_norm(base.weight.detach(), dim=1)
-        self.magnitude = nn.Parameter(self.updated_rows(lengths))  # one axis: it is no matrix that could decay
+        self.magnitude = nn.Parameter(
+            self.updated_rows(lengths)
+        )  # one axis: it is no matrix that could decay
 
     def gain(self) -> Tensor:
         """Return m / |W + factor * B A|, ones in rows that are not updated: `(O,)`."""

@@ -17,4 +17,6 @@ def attach(model: nn.Module, sites: tuple[Site, ...], *, blocks: int = 1) -> Ite
     if not 1 <= blocks <= len(found):
         raise ValueError(f"partial.blocks came as {blocks}; allowed: 1 to {len(found)}.")
     first = f"{found[-blocks]}."
-    return dropwhile(lambda name: not name.startswith(first), [name for name, _ in model.named_parameters()])
+    return dropwhile(
+        lambda name: not name.startswith(first), [name for name, _ in model.named_parameters()]
+    )

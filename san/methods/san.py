@@ -53,15 +53,23 @@ def attach(
     choose(propagation, ("off", "tied", "recalibrated"), "propagation")
     check_anteriors(qkv_anterior, proj_anterior)
     if not neurons and (propagation == "off" or shift):
-        raise ValueError("neurons=False trains p alone; allowed: propagation tied or recalibrated, shift off.")
+        raise ValueError(
+            "neurons=False trains p alone; allowed: propagation tied or recalibrated, shift off."
+        )
     layers: dict[str, Scaled] = {}
     scales: dict[str, nn.Parameter] = {}
     for site in sites:
         if site.kind not in ("linear", "conv"):
             continue
         recalibrate = propagation == "recalibrated"
-        pre = propagate(site, scales, qkv_anterior, proj_anterior, recalibrate) if propagation != "off" else None
-        layer = scale_layer(model.get_submodule(site.name), neurons or site.part == "embedding", shift, pre)
+        pre = (
+            propagate(site, scales, qkv_anterior, proj_anterior, recalibrate)
+            if propagation != "off"
+            else None
+        )
+        layer = scale_layer(
+            model.get_submodule(site.name), neurons or site.part == "embedding", shift, pre
+        )
         layers[site.name] = layer
         scales[site.name] = layer.scale if layer.scale is not None else layer.ones()
     for name, layer in layers.items():

@@ -93,10 +93,15 @@ def attach(
     for site in sites:
         if site.kind not in ("linear", "conv"):
             continue
-        base, pre = model.get_submodule(site.name), propagate(site, scales, qkv_anterior, proj_anterior)
+        base, pre = (
+            model.get_submodule(site.name),
+            propagate(site, scales, qkv_anterior, proj_anterior),
+        )
         if site.name in places:
             linear = cast(nn.Linear, base)
-            layers[site.name] = ScaledLowRankLinear(linear, places[site.name], update, directional, pre)
+            layers[site.name] = ScaledLowRankLinear(
+                linear, places[site.name], update, directional, pre
+            )
         else:
             layers[site.name] = scale_layer(base, pre=pre)
         scales[site.name] = cast(nn.Parameter, layers[site.name].scale)

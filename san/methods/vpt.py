@@ -31,7 +31,11 @@ PRESETS = {"vpt_shallow": {"deep": False}, "vpt_deep": {}}
 
 def incompatibility(family: str, options: Mapping[str, Any]) -> str | None:
     """Refuse what has no attention."""
-    return "it has no attention that tokens among the patches could take part in" if family == "ConvNeXt" else None
+    return (
+        "it has no attention that tokens among the patches could take part in"
+        if family == "ConvNeXt"
+        else None
+    )
 
 
 class Prompts(nn.Module):
@@ -45,7 +49,9 @@ class Prompts(nn.Module):
 
     def forward(self, batch: int) -> Tensor:
         """Return the tokens once for each image: `(batch, length, width)`."""
-        dropped: Tensor = self.dropout(self.tokens.expand(batch, -1, -1))  # each image drops its own
+        dropped: Tensor = self.dropout(
+            self.tokens.expand(batch, -1, -1)
+        )  # each image drops its own
         return dropped
 
 
@@ -79,7 +85,9 @@ class Windows(nn.Module):
             self.add_module(name, child)
         like = cast(Any, attention)
         self.relative_position_bias_table = like.relative_position_bias_table
-        self.register_buffer("relative_position_index", like.relative_position_index, persistent=False)
+        self.register_buffer(
+            "relative_position_index", like.relative_position_index, persistent=False
+        )
         self.heads = like.num_heads
         self.normed = HookSlot()
         self.attended = HookSlot()
@@ -166,11 +174,15 @@ def attach(
     """
     choose(place, ("front", "end"), "place")
     if length < 1 or not 0 <= dropout < 1:
-        raise ValueError(f"vpt.length came as {length}, dropout as {dropout}; allowed: 1 or more, 0 to below 1.")
+        raise ValueError(
+            f"vpt.length came as {length}, dropout as {dropout}; allowed: 1 or more, 0 to below 1."
+        )
     embedding: Any = model.get_submodule(sites[0].name)
     bound = math.sqrt(6 / (sites[0].inputs * math.prod(embedding.kernel_size) + sites[0].channels))
     widths = {branch.block: branch.channels for branch in branches(model)}
-    prompts = {name: (length, width, embedding.weight, bound, dropout) for name, width in widths.items()}
+    prompts = {
+        name: (length, width, embedding.weight, bound, dropout) for name, width in widths.items()
+    }
     if not deep:
         prompts = dict(list(prompts.items())[:1])
     if family(model) == "Swin":

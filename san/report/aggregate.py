@@ -12,7 +12,16 @@ MISSING = "–"
 MEANS = {"mean of all tasks": "all", "mean of groups": "groups", "mean corruption error": "mCE"}
 LOWER = [("mean", "mCE")]  # where less is better
 SUMMARY = [("trainable", "without head"), ("trainable", "with head"), ("runs", "seeds")]
-ON_TEST, CONFLICT, MIXED, FORCED, FEWER, WEIGHTS, STATED, UNKNOWN = "†", "‡", "§", "¶", "‖", "◦", "*", "?"
+ON_TEST, CONFLICT, MIXED, FORCED, FEWER, WEIGHTS, STATED, UNKNOWN = (
+    "†",
+    "‡",
+    "§",
+    "¶",
+    "‖",
+    "◦",
+    "*",
+    "?",
+)
 LEGEND = {
     ON_TEST: "the epoch was chosen on the test split",
     MIXED: "runs of this row differ in pre-trained weights, preprocessing, precision or the kind of data source",
@@ -47,12 +56,16 @@ class CellStats:
         if not self.n:
             return MISSING if self.status == "missing" else self.status
         spread = f" ± {self.std:.2f} ({self.n})" if self.n > 1 else ""
-        return f"{self.mean:.2f}{spread}{self.marks}" + (f" ({self.status})" if self.status != "done" else "")
+        return f"{self.mean:.2f}{spread}{self.marks}" + (
+            f" ({self.status})" if self.status != "done" else ""
+        )
 
 
 def table_columns(suite: Suite) -> list[Column]:
     """Return the columns: tasks under their groups, then the summary."""
-    tasks = [(group, t.label) for group in suite.groups for t in suite.tasks.values() if t.group == group]
+    tasks = [
+        (group, t.label) for group in suite.groups for t in suite.tasks.values() if t.group == group
+    ]
     groups = [("mean of", group) for group in suite.groups if len(suite.groups) > 1]
     return [*tasks, *groups, *(("mean", MEANS[name]) for name in suite.means), *SUMMARY]
 
@@ -61,7 +74,9 @@ def aggregate_cell(runs: Sequence[Record]) -> CellStats:
     """Return our side of a cell from its runs, without copies; of several for one seed the newest that is done."""
     newest = {r.seed: r for r in sorted(runs, key=lambda r: (r.status == "done", r.created))}
     done = [r for r in newest.values() if r.status == "done"]
-    lost = sorted({"OOM" if r.status == "oom" else r.status for r in newest.values() if r.status != "done"})
+    lost = sorted(
+        {"OOM" if r.status == "oom" else r.status for r in newest.values() if r.status != "done"}
+    )
     marks = ON_TEST if any(r.selected_on != "last" for r in newest.values()) else ""
     marks += FORCED if any(r.data.get("forced") for r in done) else ""
     marks += CONFLICT if len(runs) > len(newest) else ""
@@ -85,15 +100,23 @@ def format_number(value: float, form: str, mark: str = "") -> str:
     return MISSING if math.isnan(value) else f"{value:{form}}{mark}"
 
 
-def table_means(suite: Suite, tasks: Mapping[str, float], stated: Mapping[str, float]) -> dict[Column, float]:
+def table_means(
+    suite: Suite, tasks: Mapping[str, float], stated: Mapping[str, float]
+) -> dict[Column, float]:
     """Return group means and their mean, and the mean of all tasks; NaN where a value is missing and none is stated.
 
     The mean corruption error (Hendrycks and Dietterich 2019) is 100 for AlexNet.
     """
-    by_group = {g: mean([v for t, v in tasks.items() if suite.tasks[t].group == g]) for g in suite.groups}
-    by_group = {g: stated.get(g, value) if math.isnan(value) else value for g, value in by_group.items()}
-    everything = mean(list(tasks.values())) if len(suite.groups) > 1 else mean(list(by_group.values()))
-    errors = {t: suite.tasks[t].facts["alexnet"] for t in tasks if "alexnet" in suite.tasks[t].facts}
+    by_group = {
+        g: mean([v for t, v in tasks.items() if suite.tasks[t].group == g]) for g in suite.groups
+    }
+    by_group = {
+        g: stated.get(g, value) if math.isnan(value) else value for g, value in by_group.items()
+    }
+    everything = (
+        mean(list(tasks.values())) if len(suite.groups) > 1 else mean(list(by_group.values()))
+    )
+    errors = {t: error for t in tasks if (error := suite.tasks[t].alexnet_error) is not None}
     overall = {
         "all": everything,
         "groups": mean(list(by_group.values())),

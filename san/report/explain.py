@@ -27,7 +27,8 @@ def describe_record(r: Record) -> Iterator[str]:
     score = f"{r.accuracy:.2f} % ({r.point.correct} of {r.point.total})" if r.point else r.status
     yield f"\n{r.id}  seed {r.seed}  {score}, epoch chosen on {r.selected_on}, {r.created}"
     recipe = ", ".join(
-        f"{key}={r.config.get(key)}" for key in ("epochs", "batch_size", "optimizer", "lr", "weight_decay")
+        f"{key}={r.config.get(key)}"
+        for key in ("epochs", "batch_size", "optimizer", "lr", "weight_decay")
     )
     commit = str(r.code.get("commit"))[:12] + (" with changes" if r.code.get("dirty") else "")
     yield f"  settings   {recipe}" + (f"; {r.variant}" if r.variant else "")
@@ -48,7 +49,10 @@ def rerun_command(r: Record) -> str:
     words = [f"method={r.method}", f"data={r.suite}/{r.task}", f"seed={r.seed}"]
     words += [f"backbone={r.backbone}"] if r.backbone != load_suite(r.suite).backbone else []
     words += [f"protocol={r.protocol}", f"precision={r.config.get('precision', 'auto')}"]
-    words += [f"restore={r.config.get('restore')}" if word == "restored" else word for word in shlex.split(r.variant)]
+    words += [
+        f"restore={r.config.get('restore')}" if word == "restored" else word
+        for word in shlex.split(r.variant)
+    ]
     words += ["force_data=true"] if r.data.get("forced") else []
     return shlex.join(["python", "train.py", *words])
 

@@ -10,7 +10,16 @@ from san.report.table import Section, Table
 
 COLUMN = ("mean", "all")
 Point = tuple[float, float]
-PLACES = [(5, 3), (5, -8), (-5, 3), (-5, -8), (5, 11), (5, -16), (-5, 11), (-5, -16)]  # of a label beside its point
+PLACES = [
+    (5, 3),
+    (5, -8),
+    (-5, 3),
+    (-5, -8),
+    (5, 11),
+    (5, -16),
+    (-5, 11),
+    (-5, -16),
+]  # of a label beside its point
 
 
 def points(block: Section) -> dict[str, Point]:
@@ -21,7 +30,10 @@ def points(block: Section) -> dict[str, Point]:
     if COLUMN not in block.numbers:
         return {}
     both = block.numbers[[SUMMARY[0], COLUMN]].dropna()
-    return {str(name): (float(p) or 1e3, float(a)) for name, (p, a) in zip(both.index, both.to_numpy(), strict=True)}
+    return {
+        str(name): (float(p) or 1e3, float(a))
+        for name, (p, a) in zip(both.index, both.to_numpy(), strict=True)
+    }
 
 
 def draw_figure(table: Table, folder: Path, name: str) -> list[Path]:
@@ -37,7 +49,10 @@ def draw_figure(table: Table, folder: Path, name: str) -> list[Path]:
     axes = figure.add_subplot()
     axes.set(xscale="log", title=f"{table.title}: mean accuracy of all tasks, percent")
     axes.set_xlabel("trainable parameters without the head (none: drawn at 1000)")
-    for label, found, color, marker in (("published", cited, "0.55", "o"), ("run again", ours, "C3", "D")):
+    for label, found, color, marker in (
+        ("published", cited, "0.55", "o"),
+        ("run again", ours, "C3", "D"),
+    ):
         if found:
             params, accuracies = zip(*found.values(), strict=True)
             axes.scatter(params, accuracies, s=16, label=label, color=color, marker=marker)
@@ -50,7 +65,9 @@ def draw_figure(table: Table, folder: Path, name: str) -> list[Path]:
     for path in paths:
         new = path.with_name(f".{os.getpid()}-{path.name}")
         try:
-            figure.savefig(new, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+            figure.savefig(
+                new, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None
+            )
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
@@ -63,8 +80,14 @@ def annotate(axes: Any, places: Mapping[str, Point], ours: Mapping[str, Point]) 
     taken: list[Any] = []
     for name, place in places.items():
         for x, y in PLACES:
-            style = {"fontsize": 7, "color": "C3" if name in ours else "0.3", "ha": "left" if x > 0 else "right"}
-            text = axes.annotate(name, place, xytext=(x, y), textcoords="offset points", parse_math=False, **style)
+            style = {
+                "fontsize": 7,
+                "color": "C3" if name in ours else "0.3",
+                "ha": "left" if x > 0 else "right",
+            }
+            text = axes.annotate(
+                name, place, xytext=(x, y), textcoords="offset points", parse_math=False, **style
+            )
             box = text.get_window_extent()
             if not any(box.overlaps(other) for other in taken):
                 taken.append(box)

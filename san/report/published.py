@@ -83,7 +83,9 @@ def published_rows(suite: Suite, backbone: str) -> tuple[list[PublishedRow], lis
     for method in published_index()["claims"] if by_method else ():
         by_method.setdefault(method, [])
     made = [make_row(suite, method, found, backbone) for method, found in by_method.items()]
-    shown = [r for r in made if r.ours or all(has_group_mean(suite, r, group) for group in suite.groups)]
+    shown = [
+        r for r in made if r.ours or all(has_group_mean(suite, r, group) for group in suite.groups)
+    ]
     order = list(published_index()["ours"])
     shown.sort(key=lambda r: order.index(r.ours) if r.ours else len(order))
     return shown, [r.method for r in made if r not in shown]
@@ -91,17 +93,23 @@ def published_rows(suite: Suite, backbone: str) -> tuple[list[PublishedRow], lis
 
 def has_group_mean(suite: Suite, r: PublishedRow, group: str) -> bool:
     """Return whether a row has a mean of a group: from its tasks, or as stated."""
-    return group in r.stated or all(t in r.tasks for t, task in suite.tasks.items() if task.group == group)
+    return group in r.stated or all(
+        t in r.tasks for t, task in suite.tasks.items() if task.group == group
+    )
 
 
-def make_row(suite: Suite, method: str, found: Sequence[PublishedNumber], backbone: str) -> PublishedRow:
+def make_row(
+    suite: Suite, method: str, found: Sequence[PublishedNumber], backbone: str
+) -> PublishedRow:
     """Return one row from its numbers; where one stands twice, the first. Raises KeyError on an unknown family."""
     means = {c.task: c.accuracy for c in reversed(found)}
     stated = {group: means[group] for group in suite.groups if group in means}
     if len(suite.groups) == 1 and "mean" in means:
         stated[suite.groups[0]] = means["mean"]
     by_task = {task: means[task] for task in suite.tasks if task in means}
-    printed = [c.params_m for c in found if c.params_m is not None and (c.task in by_task or not by_task)]
+    printed = [
+        c.params_m for c in found if c.params_m is not None and (c.task in by_task or not by_task)
+    ]
     tags = [tag[1] for c in found if (tag := re.match(r"\[([^]]+)\]", c.note))]
     family = published_index()["families"][tags[0]] if tags else {}
     vit = published_index()["backbones"][backbone] == "ViT-B/16"

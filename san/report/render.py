@@ -11,7 +11,14 @@ import pandas as pd
 from san.report.aggregate import CONFLICT, FEWER, FORCED, LOWER, MISSING, ON_TEST, SUMMARY, Column
 from san.report.table import Section, Table
 
-NOT_RANKED = (ON_TEST, FORCED, CONFLICT, FEWER, "failed", "OOM")  # in a cell that takes no part in the ranking
+NOT_RANKED = (
+    ON_TEST,
+    FORCED,
+    CONFLICT,
+    FEWER,
+    "failed",
+    "OOM",
+)  # in a cell that takes no part in the ranking
 SPREAD = re.compile(r"([\d.]+) ± ([\d.]+) \((\d+)\)(.*)")
 COMMANDS: dict[str, str | int | None] = {
     "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"\textbardbl{}",
@@ -35,13 +42,25 @@ def markdown(table: Table) -> str:
             for gap, printed in table.pairs.items()
             for name, frame in ((printed, table.cited.cells), (gap, table.gaps.cells))
         ]
-        beside = pd.DataFrame([row for _, row in rows], index=pd.Index([name for name, _ in rows], dtype=object))
-        parts += ["\nThe published value, and ours minus it\n", transpose(beside.drop(columns=SUMMARY))]
+        beside = pd.DataFrame(
+            [row for _, row in rows], index=pd.Index([name for name, _ in rows], dtype=object)
+        )
+        parts += [
+            "\nThe published value, and ours minus it\n",
+            transpose(beside.drop(columns=SUMMARY)),
+        ]
     if len(table.cited.cells):
         means = [c for c in columns_of(table.cited) if c[0] in ("mean of", "mean", "trainable")]
-        down = table.cited.cells[means].set_axis([" ".join(c) for c in means], axis=1).rename_axis(index="cited")
+        down = (
+            table.cited.cells[means]
+            .set_axis([" ".join(c) for c in means], axis=1)
+            .rename_axis(index="cited")
+        )
         align = ["left", *["right"] * len(means)]
-        parts += ["\nPublished, not run again\n", down.to_markdown(disable_numparse=True, colalign=align)]
+        parts += [
+            "\nPublished, not run again\n",
+            down.to_markdown(disable_numparse=True, colalign=align),
+        ]
     return "\n".join([*parts, "", *table.notes]).rstrip() + "\n"
 
 
@@ -54,7 +73,9 @@ def transpose(cells: pd.DataFrame) -> str:
     )
     turned[""] = turned[""].mask(turned[""].duplicated(), "")
     return str(
-        turned.to_markdown(index=False, disable_numparse=True, colalign=["left", "left", *["right"] * len(cells)])
+        turned.to_markdown(
+            index=False, disable_numparse=True, colalign=["left", "left", *["right"] * len(cells)]
+        )
     )
 
 
@@ -78,14 +99,19 @@ def latex(table: Table) -> str:
     ]
     for title, cells in blocks.items():
         if len(cells):
-            lines += [r"\midrule", rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\emph{{{title}}}}} \\"]
+            lines += [
+                r"\midrule",
+                rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\emph{{{title}}}}} \\",
+            ]
             lines += [
                 " & ".join([escape_latex(str(name)), *map(latex_cell, row)]) + r" \\"
                 for name, row in zip(cells.index, cells.to_numpy(), strict=True)
             ]
     lines += [r"\bottomrule", r"\end{tabular}}"]
     notes = (
-        [rf"\par\smallskip{{\footnotesize\raggedright {' '.join(map(escape_latex, table.notes))}\par}}"]
+        [
+            rf"\par\smallskip{{\footnotesize\raggedright {' '.join(map(escape_latex, table.notes))}\par}}"
+        ]
         if table.notes
         else []
     )
@@ -113,11 +139,16 @@ def header_rows(columns: Sequence[Column]) -> list[str]:
 
 def highlight_best(block: Section) -> pd.DataFrame:
     """Return the texts of a block with the best of each column of accuracies in bold and the second underlined."""
-    texts, numbers = block.cells.to_numpy(dtype=object, copy=True), block.numbers.to_numpy(dtype=float)
+    texts, numbers = (
+        block.cells.to_numpy(dtype=object, copy=True),
+        block.numbers.to_numpy(dtype=float),
+    )
     for at, column in enumerate(columns_of(block)):
         named = enumerate(zip(numbers[:, at], texts[:, at], strict=True))
         values = {
-            i: round(v, 2) for i, (v, text) in named if not math.isnan(v) and not any(m in text for m in NOT_RANKED)
+            i: round(v, 2)
+            for i, (v, text) in named
+            if not math.isnan(v) and not any(m in text for m in NOT_RANKED)
         }
         if column in SUMMARY or len(values) < 2:
             continue
@@ -136,7 +167,9 @@ def latex_cell(text: str) -> str:
         return "$-$" + escape_latex(text[1:])
     spread = SPREAD.fullmatch(text)
     return (
-        f"{spread[1]}$_{{\\pm{spread[2]}}}^{{{spread[3]}}}${escape_latex(spread[4])}" if spread else escape_latex(text)
+        f"{spread[1]}$_{{\\pm{spread[2]}}}^{{{spread[3]}}}${escape_latex(spread[4])}"
+        if spread
+        else escape_latex(text)
     )
 
 
@@ -150,7 +183,9 @@ def write_table(table: Table, folder: Path, name: str) -> list[Path]:
     kinds = {"re-run": table.ours, "cited": table.cited, "gap": table.gaps}
     wide = pd.concat([b.cells for b in kinds.values()], keys=list(kinds), names=["kind", "method"])
     texts = {
-        f"{name}.csv": wide.set_axis([" ".join(filter(None, column)) for column in wide.columns], axis=1).to_csv(),
+        f"{name}.csv": wide.set_axis(
+            [" ".join(filter(None, column)) for column in wide.columns], axis=1
+        ).to_csv(),
         f"{name}_cells.csv": table.facts.to_csv(index=False),
         f"{name}_runs.csv": table.runs.to_csv(index=False),
         f"{name}.md": markdown(table),

@@ -76,7 +76,9 @@ class Table:
 def make_table(suite: Suite, records: Sequence[Record], backbone: str | None = None) -> Table:
     """Make the table of a suite and a backbone (the suite's own); other records are not looked at."""
     backbone = backbone or suite.backbone
-    mine, notes = deduplicate([r for r in records if r.suite == suite.name and r.backbone == backbone])
+    mine, notes = deduplicate(
+        [r for r in records if r.suite == suite.name and r.backbone == backbone]
+    )
     fitting = [r for r in mine if r.evaluated_on == "test" and r.task in suite.tasks]
     by_row: dict[Row, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for r in fitting:
@@ -88,15 +90,23 @@ def make_table(suite: Suite, records: Sequence[Record], backbone: str | None = N
     own = {row: row_of(suite, cells[row]) for row in order}
     printed = {r: published_row(suite, r) for r in rows}
     labels = {r: r.method + cited_marks(r, backbone) for r in rows}
-    pairs = {row: r for row in order for r in rows if r.ours == row.method and (r.tasks or r.stated)}
+    pairs = {
+        row: r for row in order for r in rows if r.ours == row.method and (r.tasks or r.stated)
+    }
     ours = make_section({names[row]: found for row, found in own.items()}, suite)
     cited = make_section({labels[r]: found for r, found in printed.items()}, suite)
     named = {row: f"{names[row]} - {labels[r]}" for row, r in pairs.items()}
-    gaps = make_section({named[row]: gap_line(own[row], printed[r]) for row, r in pairs.items()}, suite)
+    gaps = make_section(
+        {named[row]: gap_line(own[row], printed[r]) for row, r in pairs.items()}, suite
+    )
     lines = cell_rows(suite, {names[row]: (row, cells[row]) for row in order}, backbone)
     if len(fitting) < len(mine):
-        notes.append(f"{len(mine) - len(fitting)} records evaluated on another split or task are not in the table.")
-    notes += make_legend(ours, cited) + [f"{r.method}: {r.claim}." for r in rows if r.claim and not r.tasks]
+        notes.append(
+            f"{len(mine) - len(fitting)} records evaluated on another split or task are not in the table."
+        )
+    notes += make_legend(ours, cited) + [
+        f"{r.method}: {r.claim}." for r in rows if r.claim and not r.tasks
+    ]
     if omitted:
         notes.append(f"Published, but incomplete, and in _cells.csv alone: {', '.join(omitted)}.")
     runs = pd.DataFrame([run_row(r) for r in mine]) if mine else pd.DataFrame(columns=RUNS)
@@ -114,7 +124,10 @@ def deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     for different in outcomes.values():
         found = list(different.values())
         if len(found) > 1:
-            run, ends = f"{found[0].task} {found[0].method} seed {found[0].seed}", ", ".join(outcome(r) for r in found)
+            run, ends = (
+                f"{found[0].task} {found[0].method} seed {found[0].seed}",
+                ", ".join(outcome(r) for r in found),
+            )
             notes.append(
                 f"{CONFLICT} {run} has {len(found)} records of one identity ({found[0].id}) with other results: {ends}."
             )
@@ -136,7 +149,10 @@ def make_section(lines: Mapping[str, Line], suite: Suite) -> Section:
     columns = pd.MultiIndex.from_tuples(table_columns(suite))
     names = pd.Index(list(lines), name="method", dtype=object)
     texts = pd.DataFrame([texts for _, texts in lines.values()], index=names, columns=columns)
-    return Section(texts, pd.DataFrame([numbers for numbers, _ in lines.values()], index=names, columns=columns))
+    return Section(
+        texts,
+        pd.DataFrame([numbers for numbers, _ in lines.values()], index=names, columns=columns),
+    )
 
 
 def row_of(suite: Suite, cells: Mapping[str, CellStats]) -> Line:
@@ -159,12 +175,24 @@ def published_row(suite: Suite, r: PublishedRow) -> Line:
     """Return a published row as numbers and as text, by column; its means are computed from its cells by our rules."""
     values = {t: r.tasks.get(t, math.nan) for t in suite.tasks}
     numbers = {(task.group, task.label): values[t] for t, task in suite.tasks.items()}
-    texts = {key: format_number(value, ".1f" if round(value, 1) == value else ".2f") for key, value in numbers.items()}
+    texts = {
+        key: format_number(value, ".1f" if round(value, 1) == value else ".2f")
+        for key, value in numbers.items()
+    }
     computed, summary = table_means(suite, values, {}), table_means(suite, values, r.stated)
-    texts |= {key: format_number(value, ".2f", STATED * math.isnan(computed[key])) for key, value in summary.items()}
+    texts |= {
+        key: format_number(value, ".2f", STATED * math.isnan(computed[key]))
+        for key, value in summary.items()
+    }
     params = math.nan if r.params_m is None else 1e6 * r.params_m
-    counts = {SUMMARY[0]: math.nan if r.head is not False else params, SUMMARY[1]: params if r.head else math.nan}
-    texts |= {key: MISSING if math.isnan(value) else f"{value / 1e6:.3g} M" for key, value in counts.items()}
+    counts = {
+        SUMMARY[0]: math.nan if r.head is not False else params,
+        SUMMARY[1]: params if r.head else math.nan,
+    }
+    texts |= {
+        key: MISSING if math.isnan(value) else f"{value / 1e6:.3g} M"
+        for key, value in counts.items()
+    }
     return numbers | summary | counts | {SUMMARY[2]: math.nan}, texts | {SUMMARY[2]: MISSING}
 
 
@@ -172,7 +200,10 @@ def gap_line(ours: Line, cited: Line) -> Line:
     """Return ours minus the published value, by column of accuracies, with the marks of both."""
     (own, own_text), (printed, printed_text) = ours, cited
     gaps = {key: math.nan if key in SUMMARY else value - printed[key] for key, value in own.items()}
-    marks = {key: "".join(mark for mark in LEGEND if mark in own_text[key] + printed_text[key]) for key in gaps}
+    marks = {
+        key: "".join(mark for mark in LEGEND if mark in own_text[key] + printed_text[key])
+        for key in gaps
+    }
     return gaps, {key: format_number(value, "+.2f", marks[key]) for key, value in gaps.items()}
 
 
@@ -183,11 +214,15 @@ def preprocessing(r: Record) -> tuple[str | None, str | None]:
 
 
 def row_marks(
-    row: Row, rows: Mapping[Row, Mapping[str, list[Record]]], cells: Mapping[Row, Mapping[str, CellStats]]
+    row: Row,
+    rows: Mapping[Row, Mapping[str, list[Record]]],
+    cells: Mapping[Row, Mapping[str, CellStats]],
 ) -> str:
     """Return the marks of one of our rows as a whole: mixed settings, fewer seeds than others."""
     runs = [r for runs in rows[row].values() for r in runs if r.status == "done"]
-    settings = {(r.weights, r.config.get("precision"), r.data.get("kind"), preprocessing(r)) for r in runs}
+    settings = {
+        (r.weights, r.config.get("precision"), r.data.get("kind"), preprocessing(r)) for r in runs
+    }
     seeds = {other: min((c.n for c in cells[other].values() if c.n), default=0) for other in rows}
     data = [
         {(r.data.get("train"), r.data.get("evaluate")) for r in found if r.status == "done"}
@@ -202,13 +237,19 @@ def cited_marks(r: PublishedRow, backbone: str) -> str:
     vit = published.published_index()["backbones"][backbone] == "ViT-B/16"
     unknown = r.selected_on is None or (vit and r.weights is None)
     other = r.weights is not None and r.weights != backbone
-    return ON_TEST * (r.selected_on == "test") + WEIGHTS * other + UNKNOWN * (unknown and bool(r.tasks or r.stated))
+    return (
+        ON_TEST * (r.selected_on == "test")
+        + WEIGHTS * other
+        + UNKNOWN * (unknown and bool(r.tasks or r.stated))
+    )
 
 
 def make_legend(ours: Section, cited: Section) -> list[str]:
     """Explain the marks that occur."""
     names = [str(name) for b in (ours, cited) for name in b.cells.index]
-    ends = [name[len(name.rstrip("".join(LEGEND))) :] for name in names]  # a variant may have such characters in it
+    ends = [
+        name[len(name.rstrip("".join(LEGEND))) :] for name in names
+    ]  # a variant may have such characters in it
     text = "".join([*ends, *(str(part) for b in (ours, cited) for part in b.cells.to_numpy().flat)])
     seeds = ["± standard deviation over seeds, and their number."] if "±" in text else []
     return seeds + [f"{mark} {meaning}." for mark, meaning in LEGEND.items() if mark in text]
@@ -231,7 +272,9 @@ RUNS = (
 )  # fmt: skip
 
 
-def cell_rows(suite: Suite, ours: Mapping[str, tuple[Row, Mapping[str, CellStats]]], backbone: str) -> pd.DataFrame:
+def cell_rows(
+    suite: Suite, ours: Mapping[str, tuple[Row, Mapping[str, CellStats]]], backbone: str
+) -> pd.DataFrame:
     """Return a line for each cell: ours, the published value with its source, the gap; and for each cited number."""
     cited = published.published_numbers(suite.name, backbone)
     first = {(c.method, c.task): c for c in reversed(cited)}
@@ -248,8 +291,16 @@ def cell_rows(suite: Suite, ours: Mapping[str, tuple[Row, Mapping[str, CellStats
                 "status": c.status,
                 "marks": c.marks,
             }
-            lines.append({"kind": "re-run", "row": name, "task": task} | own | {"gap": gap} | published_facts(found))
-    lines += [{"kind": "cited", "row": found.method, "task": found.task} | published_facts(found) for found in cited]
+            lines.append(
+                {"kind": "re-run", "row": name, "task": task}
+                | own
+                | {"gap": gap}
+                | published_facts(found)
+            )
+    lines += [
+        {"kind": "cited", "row": found.method, "task": found.task} | published_facts(found)
+        for found in cited
+    ]
     return pd.DataFrame(lines, columns=FACTS)
 
 
@@ -269,7 +320,15 @@ def published_facts(found: published.PublishedNumber | None) -> dict[str, object
 def run_row(r: Record) -> dict[str, object]:
     """Return one run as a line of the tidy file."""
     point = asdict(r.point) | {"accuracy": r.point.accuracy} if r.point else {}
-    nested: dict[str, Mapping[str, object]] = {"params": r.params, "seconds": r.seconds, "data": r.data}
-    flat = {f"{name}_{key}": value for name, values in nested.items() for key, value in values.items()}
-    own = {key: getattr(r, key) for key in RUNS} | {k: point[k] for k in ("correct", "total", "accuracy") if k in point}
+    nested: dict[str, Mapping[str, object]] = {
+        "params": r.params,
+        "seconds": r.seconds,
+        "data": r.data,
+    }
+    flat = {
+        f"{name}_{key}": value for name, values in nested.items() for key, value in values.items()
+    }
+    own = {key: getattr(r, key) for key in RUNS} | {
+        k: point[k] for k in ("correct", "total", "accuracy") if k in point
+    }
     return own | flat | {"precision": r.config.get("precision"), "peak_bytes": r.peak_bytes}

@@ -10,7 +10,9 @@ import torch
 
 from san.runtime import distributed
 
-POWERCAP = Path("/sys/class/powercap")  # RAPL counters; the kernel lets only root read them by default
+POWERCAP = Path(
+    "/sys/class/powercap"
+)  # RAPL counters; the kernel lets only root read them by default
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -18,14 +20,20 @@ def pick_device(wanted: str) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted not in ("cpu", "cuda") or (wanted == "cuda" and not torch.cuda.is_available()):
-        usable = "auto, cpu, cuda" if torch.cuda.is_available() else "auto, cpu (torch sees no GPU here)"
+        usable = (
+            "auto, cpu, cuda" if torch.cuda.is_available() else "auto, cpu (torch sees no GPU here)"
+        )
         raise ValueError(f"device came as '{wanted}'; allowed: {usable}.")
     return torch.device(wanted)
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
     """Return what a device is."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
     return {
         "type": device.type,
         "name": name,
@@ -50,7 +58,10 @@ class Meter:
         spent = None if self.begin is None or end is None or end < self.begin else end - self.begin
         if self.device.type == "cuda":
             return {"peak_bytes": torch.cuda.max_memory_allocated(self.device), "joules": spent}
-        return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "joules": spent}
+        return {
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "joules": spent,
+        }
 
 
 def energy_joules(device: torch.device) -> float | None:
@@ -59,9 +70,15 @@ def energy_joules(device: torch.device) -> float | None:
         if device.type == "cuda":
             nvml = importlib.import_module("pynvml")
             nvml.nvmlInit()
-            handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+            handle = nvml.nvmlDeviceGetHandleByUUID(
+                f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+            )
             return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
-        packages = [int((folder / "energy_uj").read_text()) for folder in POWERCAP.glob("intel-rapl:?")]
+        packages = [
+            int((folder / "energy_uj").read_text()) for folder in POWERCAP.glob("intel-rapl:?")
+        ]
         return sum(packages) / 1e6 if packages else None
-    except Exception:  # a counter that cannot be read, for whatever reason, is one that does not tell
+    except (
+        Exception
+    ):  # a counter that cannot be read, for whatever reason, is one that does not tell
         return None

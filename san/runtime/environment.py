@@ -18,7 +18,9 @@ def git_state() -> dict[str, Any]:
     """Return the commit of the checkout and whether it had changes; both None outside a git checkout."""
 
     def git(*words: str) -> str:
-        answer = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)  # noqa: S603, S607
+        answer = subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
+        )
         return answer.stdout.strip()
 
     try:
@@ -29,4 +31,8 @@ def git_state() -> dict[str, Any]:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that numbers depend on."""
-    return {"python": platform.python_version(), "san": __version__, **{name: version(name) for name in PACKAGES}}
+    return {
+        "python": platform.python_version(),
+        "san": __version__,
+        **{name: version(name) for name in PACKAGES},
+    }

@@ -17,7 +17,9 @@ from pathlib import Path
 
 HEARTBEAT_S = 20.0  # seconds between signs of life
 STALE_AFTER_S = 300.0  # seconds without one after which a process on another host is taken for dead
-TAKEOVER_LOCK_TIMEOUT_S = 60.0  # seconds after which a door that is still shut belongs to somebody who died in it
+TAKEOVER_LOCK_TIMEOUT_S = (
+    60.0  # seconds after which a door that is still shut belongs to somebody who died in it
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,13 @@ def write_lease(claim: Lease, path: Path) -> None:
 def acquire(path: Path) -> Lease | None:
     """Claim a run; return None where another living process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = Lease(socket.gethostname(), os.getpid(), process_start_time(os.getpid()), time.time(), uuid.uuid4().hex)
+    mine = Lease(
+        socket.gethostname(),
+        os.getpid(),
+        process_start_time(os.getpid()),
+        time.time(),
+        uuid.uuid4().hex,
+    )
     new = path.with_name(f".{path.name}-{mine.token}")
     try:
         new.write_text(json.dumps(asdict(mine)))
@@ -117,7 +125,9 @@ def acquire_stale(path: Path, mine: Lease) -> Lease | None:
 
 
 @contextlib.contextmanager
-def hold(path: Path, robbed: Callable[[], None] = lambda: None) -> Iterator[Callable[[int, int], None] | None]:
+def hold(
+    path: Path, robbed: Callable[[], None] = lambda: None
+) -> Iterator[Callable[[int, int], None] | None]:
     """Hold a claim for a while; yield what reports (epoch, epochs), or None where another process has it.
 
     robbed: called where another process has taken it over, as one does that has not seen this one for long.

@@ -16,7 +16,11 @@ class Progress:
         self.title = title
         self.stream = stream or sys.stderr
         self.begin = self.spoke = time.monotonic()
-        self.bar = tqdm(desc=title, unit="step", file=self.stream, leave=False) if self.stream.isatty() else None
+        self.bar = (
+            tqdm(desc=title, unit="step", file=self.stream, leave=False)
+            if self.stream.isatty()
+            else None
+        )
 
     def step(self, done: int, steps: int, loss: float, lr: float) -> None:
         """Report a step; the shape is what `loop.fit` calls."""
@@ -28,7 +32,9 @@ class Progress:
             self.spoke = now
             left = (now - self.begin) / done * (steps - done)
             print(
-                f"{self.title}: step {done}/{steps}, loss {loss:.3f}, {left:.0f} s left", file=self.stream, flush=True
+                f"{self.title}: step {done}/{steps}, loss {loss:.3f}, {left:.0f} s left",
+                file=self.stream,
+                flush=True,
             )
 
     def close(self) -> None:

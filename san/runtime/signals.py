@@ -20,7 +20,10 @@ def stop_on_signal(*numbers: signal.Signals) -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers or (signal.SIGTERM,)}
+    before = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in numbers or (signal.SIGTERM,)
+    }
     try:
         yield stop
     finally:

@@ -47,11 +47,15 @@ class WandbLogger:
 
     def keep(self, path: Path, key: str) -> None:
         """Upload a file as an artifact, the adapter of the run whose identity is `key`."""
-        self.calls.put(lambda run: run.log_artifact(str(path), name=f"adapter-{key}", type="adapter"))
+        self.calls.put(
+            lambda run: run.log_artifact(str(path), name=f"adapter-{key}", type="adapter")
+        )
 
     def tables(self, frames: Mapping[str, Any]) -> None:
         """Log data frames as tables, by name."""
-        self.calls.put(lambda run: run.log({name: to_wandb_table(frame) for name, frame in frames.items()}))
+        self.calls.put(
+            lambda run: run.log({name: to_wandb_table(frame) for name, frame in frames.items()})
+        )
 
     def finish(self, summary: Mapping[str, Any], failed: bool = False) -> None:
         """Write the summary and close; wait for it at most PATIENCE seconds."""
@@ -60,7 +64,9 @@ class WandbLogger:
         self.calls.put(None)
         self.thread.join(FINISH_TIMEOUT_S)
         if self.thread.is_alive():
-            log.warning("wandb did not finish within %.0f s; the run goes on without it.", FINISH_TIMEOUT_S)
+            log.warning(
+                "wandb did not finish within %.0f s; the run goes on without it.", FINISH_TIMEOUT_S
+            )
         elif self.where:
             log.info("wandb: offline. To upload: wandb sync %s", self.where)
 
@@ -74,7 +80,9 @@ class WandbLogger:
                 call(session)
         except Exception as error:  # whatever a tracker raises, a training run must survive it
             self.where = ""
-            log.warning("wandb failed (%s: %s); the run goes on without it.", type(error).__name__, error)
+            log.warning(
+                "wandb failed (%s: %s); the run goes on without it.", type(error).__name__, error
+            )
 
 
 class NoLogger:
@@ -93,13 +101,22 @@ class NoLogger:
         """Do nothing."""
 
 
-def open_logger(name: str, config: dict[str, Any], key: str, group: str, job: str) -> WandbLogger | NoLogger:
+def open_logger(
+    name: str, config: dict[str, Any], key: str, group: str, job: str
+) -> WandbLogger | NoLogger:
     """Return the tracker called `name` (`wandb` or `none`) for the run whose identity is `key`."""
     if choose(name, ("wandb", "none"), "logger") == "none":
         return NoLogger()
     where = Path(config["results"])
     return WandbLogger(
-        init_wandb, where, project="san", id=key, group=group, job_type=job, config=config, mode=wandb_mode()
+        init_wandb,
+        where,
+        project="san",
+        id=key,
+        group=group,
+        job_type=job,
+        config=config,
+        mode=wandb_mode(),
     )
 
 
@@ -114,4 +131,6 @@ def init_wandb(**run: Any) -> Any:
     """Call wandb.init; even the import happens in the tracker's thread, so that a broken installation harms nothing."""
     import wandb  # noqa: PLC0415
 
-    return wandb.init(settings=wandb.Settings(silent=True, console="off", init_timeout=FINISH_TIMEOUT_S), **run)
+    return wandb.init(
+        settings=wandb.Settings(silent=True, console="off", init_timeout=FINISH_TIMEOUT_S), **run
+    )

@@ -67,7 +67,9 @@ def plan_runs(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> lis
 
 
 def plan_run(
-    config: Mapping[str, Any], overrides: Sequence[str], load: Callable[..., Split] = task_data.load_split
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    load: Callable[..., Split] = task_data.load_split,
 ) -> PlannedRun:
     """Return the run that a resolved configuration describes; what hinders it is kept, not raised."""
     method, chosen = config["method"]["name"], config["data"]
@@ -77,7 +79,7 @@ def plan_run(
     try:
         path = from_config(dict(config), overrides, load).record_path()
     except (LookupError, ValueError, OSError) as error:
-        needs = error.needs if isinstance(error, NotPreparedError) else 0
+        needs = error.bytes_needed if isinstance(error, NotPreparedError) else 0
         return PlannedRun(title, task, key, config, overrides, None, str(error), needs)
     return PlannedRun(title, task, key, config, overrides, path)
 
@@ -91,16 +93,23 @@ def run_status(cell: PlannedRun) -> RunStatus:
         return RunStatus("running", holder=held)
     try:
         found = record.read_record(cell.path)
-        if found.status == "done" and record.find_completed(cell.path, cell.config["save_adapter"]) is None:
+        if (
+            found.status == "done"
+            and record.find_completed(cell.path, cell.config["save_adapter"]) is None
+        ):
             return RunStatus("missing")
         return RunStatus(found.status, found)
     except RecordError:
         if held is not None:
             return RunStatus("lost", holder=held)
-        return RunStatus("interrupted" if cell.path.with_suffix(".checkpoint").exists() else "missing")
+        return RunStatus(
+            "interrupted" if cell.path.with_suffix(".checkpoint").exists() else "missing"
+        )
 
 
-def pending_runs(cells: Sequence[PlannedRun], retry: Sequence[str] = (), before: int | None = None) -> list[PlannedRun]:
+def pending_runs(
+    cells: Sequence[PlannedRun], retry: Sequence[str] = (), before: int | None = None
+) -> list[PlannedRun]:
     """Return the runs that have no record yet or are lost, those that others run (who may die of it), and retries.
 
     retry: states that are tried again, where the record has been written before that time (nanoseconds; None: ever).
@@ -119,6 +128,9 @@ def heartbeat_overdue(cell: PlannedRun) -> bool:
     assert cell.path is not None
     path = lease.lease_path(cell.path)
     try:
-        return run_status(cell).name == "running" and time.time() - path.stat().st_mtime > 3 * lease.HEARTBEAT_S
+        return (
+            run_status(cell).name == "running"
+            and time.time() - path.stat().st_mtime > 3 * lease.HEARTBEAT_S
+        )
     except FileNotFoundError:
         return False

@@ -48,7 +48,12 @@ class Outcome:
 
 
 def run_pool(
-    cells: Sequence[PlannedRun], jobs: int, devices: Sequence[str], say: Log, fail_fast: bool = False, wait: bool = True
+    cells: Sequence[PlannedRun],
+    jobs: int,
+    devices: Sequence[str],
+    say: Log,
+    fail_fast: bool = False,
+    wait: bool = True,
 ) -> Outcome:
     """Run cells in `jobs` processes, each on one of `devices` (CUDA's names, or none); return how they ended.
 
@@ -87,31 +92,44 @@ def run_pool(
 
 
 def failed(
-    outcome: Outcome, workers: Sequence[Worker], waiting: Sequence[PlannedRun], stamps: Mapping[Path, int]
+    outcome: Outcome,
+    workers: Sequence[Worker],
+    waiting: Sequence[PlannedRun],
+    stamps: Mapping[Path, int],
 ) -> bool:
     """Return whether a run has failed, here or, looked up before another one is begun, in another sweep meanwhile."""
     if outcome.failed or outcome.lost:
         return True
     if all(w.cell for w in workers):
         return False
-    changed = [cell for cell in waiting if cell.path is not None and mtime_ns(cell.path) != stamps[cell.path]]
+    changed = [
+        cell
+        for cell in waiting
+        if cell.path is not None and mtime_ns(cell.path) != stamps[cell.path]
+    ]
     return any(run_status(cell).name in ("failed", "oom") for cell in changed)
 
 
-def requeue_abandoned(elsewhere: list[PlannedRun], waiting: list[PlannedRun], wait: bool, say: Log, told: int) -> int:
+def requeue_abandoned(
+    elsewhere: list[PlannedRun], waiting: list[PlannedRun], wait: bool, say: Log, told: int
+) -> int:
     """Look again at runs that others have: what they leave undone goes to `waiting`, what is done is forgotten.
 
     told: how many were said to be waited for; return how many there are.
     """
     states = [(cell, run_status(cell).name) for cell in elsewhere]
     waiting += [cell for cell, name in states if name in PENDING]
-    elsewhere[:] = [cell for cell, name in states if name == "running" and (wait or heartbeat_overdue(cell))]
+    elsewhere[:] = [
+        cell for cell, name in states if name == "running" and (wait or heartbeat_overdue(cell))
+    ]
     if elsewhere and len(elsewhere) != told:
         say(f"Waiting for {len(elsewhere)} runs that others are at; Ctrl-C leaves them alone.")
     return len(elsewhere)
 
 
-def dispatch(workers: Sequence[Worker], waiting: list[PlannedRun], stamps: Mapping[Path, int]) -> None:
+def dispatch(
+    workers: Sequence[Worker], waiting: list[PlannedRun], stamps: Mapping[Path, int]
+) -> None:
     """Give each idle process the next run, but none that another sweep has run meanwhile, whatever came of it."""
     for w in workers:
         while w.cell is None and waiting:
@@ -120,11 +138,15 @@ def dispatch(workers: Sequence[Worker], waiting: list[PlannedRun], stamps: Mappi
             seen = stamps[cell.path]
             if mtime_ns(cell.path) == seen:
                 w.cell = cell
-                with contextlib.suppress(OSError):  # one that has just died is settled like any other
+                with contextlib.suppress(
+                    OSError
+                ):  # one that has just died is settled like any other
                     w.pipe.send((dict(cell.config), list(cell.overrides), seen))
 
 
-def collect(w: Worker, stamps: Mapping[Path, int], outcome: Outcome, say: Log, elsewhere: list[PlannedRun]) -> None:
+def collect(
+    w: Worker, stamps: Mapping[Path, int], outcome: Outcome, say: Log, elsewhere: list[PlannedRun]
+) -> None:
     """Note how the run of a process that has answered or died has ended, and say what no record says."""
     verdict, text = receive(w)
     assert w.cell is not None and w.cell.path is not None
@@ -201,7 +223,9 @@ def terminate(workers: list[Worker]) -> None:
 def worker_main(pipe: Connection, device: str | None, parent: int) -> None:
     """Run what comes through the pipe until it closes; end with the sweep, saving what is in flight."""
     if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device  # torch is imported, but has not looked for devices yet
+        os.environ["CUDA_VISIBLE_DEVICES"] = (
+            device  # torch is imported, but has not looked for devices yet
+        )
     for number in (signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # the sweep passes them on as SIGTERM
     exit_with_parent(parent)

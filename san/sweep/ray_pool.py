@@ -17,7 +17,11 @@ from san.runtime.signals import stop_on_signal
 
 RESOURCES = ("num_gpus", "num_cpus", "memory", "resources")
 SAVING = 120.0  # seconds that units which are told to stop have to save what they are at
-NAMES = {"num_gpus": "GPU", "num_cpus": "CPU", "memory": "memory"}  # in what Ray says that a cluster has
+NAMES = {
+    "num_gpus": "GPU",
+    "num_cpus": "CPU",
+    "memory": "memory",
+}  # in what Ray says that a cluster has
 
 
 def run_on_ray(command: Sequence[str], jobs: int | None, profile: Mapping[str, Any]) -> bool:
@@ -29,7 +33,9 @@ def run_on_ray(command: Sequence[str], jobs: int | None, profile: Mapping[str, A
     """
     unknown = profile.keys() - {"address", *RESOURCES}
     if unknown:
-        raise LaunchError(f"The profile says {', '.join(sorted(unknown))}; allowed: address, {', '.join(RESOURCES)}.")
+        raise LaunchError(
+            f"The profile says {', '.join(sorted(unknown))}; allowed: address, {', '.join(RESOURCES)}."
+        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it asks nothing and sends nothing
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # two runs may say the same
     try:
@@ -39,7 +45,9 @@ def run_on_ray(command: Sequence[str], jobs: int | None, profile: Mapping[str, A
     ray: Any = untyped
     asks = {key: profile[key] for key in RESOURCES if profile.get(key) is not None}
     own = {} if profile.get("address") else {"include_dashboard": False}
-    address = profile.get("address") or "local"  # None would join whatever cluster was started here last
+    address = (
+        profile.get("address") or "local"
+    )  # None would join whatever cluster was started here last
     try:
         ray.init(address=address, logging_level="ERROR", **own)
         room = max_workers(asks, ray.cluster_resources())
@@ -50,7 +58,9 @@ def run_on_ray(command: Sequence[str], jobs: int | None, profile: Mapping[str, A
             ray.get(tasks)  # raises what Ray says of a unit that it has lost
         return told
     except ray.exceptions.RayError as error:
-        raise LaunchError(f"Ray lost a unit, whose runs the same command goes on with: {error}") from error
+        raise LaunchError(
+            f"Ray lost a unit, whose runs the same command goes on with: {error}"
+        ) from error
     except (ConnectionError, ValueError) as error:
         raise LaunchError(f"Ray refused the sweep: {error}") from error
     finally:
@@ -71,16 +81,22 @@ def wait_or_stop(ray: Any, tasks: list[Any]) -> bool:
 
 def max_workers(asks: Mapping[str, Any], has: Mapping[str, float]) -> int:
     """Return how many units there is room for at a time; raise LaunchError where there is none for one."""
-    wanted = {NAMES[key]: value for key, value in asks.items() if key in NAMES} | dict(asks.get("resources", {}))
+    wanted = {NAMES[key]: value for key, value in asks.items() if key in NAMES} | dict(
+        asks.get("resources", {})
+    )
     for name, value in wanted.items():
         if has.get(name, 0) < value:
-            raise LaunchError(f"A unit asks for {value} {name}; Ray has {has.get(name, 0):g}. Give PROFILE=FILE.")
+            raise LaunchError(
+                f"A unit asks for {value} {name}; Ray has {has.get(name, 0):g}. Give PROFILE=FILE."
+            )
     return int(min((has[name] / value for name, value in wanted.items() if value), default=1))
 
 
 def worker_command(command: list[str], folder: str) -> int:
     """Run the command of a unit; Ray has set which devices it sees. Cancelled, it waits until the sweep has saved."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ray cancels by it; what began with nohup ignores it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # Ray cancels by it; what began with nohup ignores it
     process = subprocess.Popen(command, cwd=folder)  # noqa: S603  (our own program)
     try:
         while process.poll() is None:

@@ -21,7 +21,9 @@ from san.runtime import lease
 STOPPED = 143  # exit status of a sweep that was told to stop
 GRACE = 3600.0  # seconds that SLURM may leave a pre-empted job to end by itself
 log = logging.getLogger(__name__)
-REQUEUES = 1000  # times that a job may run out of time and be queued again; submitit's own limit is 3
+REQUEUES = (
+    1000  # times that a job may run out of time and be queued again; submitit's own limit is 3
+)
 
 
 class SweepJob:
@@ -41,7 +43,9 @@ class SweepJob:
             # SLURM has stopped the sweep and ends the job, too: it queues again what it ends, not what has ended.
             time.sleep(GRACE)
         if process.returncode:
-            raise RuntimeError(f"not all runs are done (exit status {process.returncode}): see the log, or make status")
+            raise RuntimeError(
+                f"not all runs are done (exit status {process.returncode}): see the log, or make status"
+            )
 
     def checkpoint(self) -> Any:
         """Stop the sweep, which saves what it is at, and return what submitit is to queue: the same command.
@@ -57,26 +61,39 @@ class SweepJob:
         return submitit.helpers.DelayedSubmission(SweepJob(self.command))
 
 
-def submit(command: Sequence[str], jobs: int, profile: Mapping[str, Any], folder: Path) -> list[str]:
+def submit(
+    command: Sequence[str], jobs: int, profile: Mapping[str, Any], folder: Path
+) -> list[str]:
     """Submit an array of `jobs` jobs at once and return their ids; the logs go to `folder`.
 
     Raises LaunchError with what sbatch says, or where there is no SLURM or no submitit.
     """
     if shutil.which("sbatch") is None:
-        raise LaunchError("There is no sbatch here. Submit from a machine of the cluster, or run with LAUNCHER=local.")
+        raise LaunchError(
+            "There is no sbatch here. Submit from a machine of the cluster, or run with LAUNCHER=local."
+        )
     try:
         import submitit  # noqa: PLC0415
     except ImportError as error:
         raise LaunchError("LAUNCHER=slurm needs submitit: pip install -e '.[slurm]'.") from error
-    executor = submitit.AutoExecutor(str(folder / "%j"), cluster="slurm", slurm_max_num_timeout=REQUEUES)
+    executor = submitit.AutoExecutor(
+        str(folder / "%j"), cluster="slurm", slurm_max_num_timeout=REQUEUES
+    )
     try:
         executor.update_parameters(
-            name="san", slurm_array_parallelism=jobs, **{k: v for k, v in profile.items() if v is not None}
+            name="san",
+            slurm_array_parallelism=jobs,
+            **{k: v for k, v in profile.items() if v is not None},
         )
         with executor.batch():
             submitted = [executor.submit(SweepJob(command)) for _ in range(jobs)]
         ids = [job.job_id for job in submitted]
-    except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, NameError, ValueError) as error:
+    except (
+        submitit.core.utils.FailedJobError,
+        subprocess.CalledProcessError,
+        NameError,
+        ValueError,
+    ) as error:
         raise LaunchError(f"SLURM refused the sweep: {str(error).strip()}") from error
     note = {"jobs": ids, "command": list(command), "submitted": time.time()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +113,11 @@ def submitted(folder: Path) -> list[str]:
         try:
             ids += [str(job) for job in json.loads(line)["jobs"]]
         except (ValueError, KeyError, TypeError):  # the disk was full, or the machine crashed
-            log.warning("%s: a line that cannot be read is left out: %s", folder / "submitted.jsonl", line[:60])
+            log.warning(
+                "%s: a line that cannot be read is left out: %s",
+                folder / "submitted.jsonl",
+                line[:60],
+            )
     return ids
 
 
@@ -106,9 +127,18 @@ def queued(folder: Path) -> list[str]:
     if not ids or shutil.which("squeue") is None:
         return []
     mine = ["--me", "--name=san"]  # a new SLURM counts from one again
-    command = ["squeue", "--noheader", "--array", *mine, "--format=%i %T %R", f"--jobs={','.join(ids)}"]
+    command = [
+        "squeue",
+        "--noheader",
+        "--array",
+        *mine,
+        "--format=%i %T %R",
+        f"--jobs={','.join(ids)}",
+    ]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if answer.returncode and "Invalid job id" not in answer.stderr:  # SLURM forgets jobs that are long over
+    if (
+        answer.returncode and "Invalid job id" not in answer.stderr
+    ):  # SLURM forgets jobs that are long over
         return [f"squeue does not answer: {answer.stderr.strip()}"]
     return answer.stdout.splitlines()
 

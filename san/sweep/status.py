@@ -23,7 +23,9 @@ CHECKPOINT_COPIES = 2  # a saved state is whole before the one before it goes
 OPTIMIZER_COPIES = {"adamw": 3, "sgd": 2}  # float32 copies of what trains in a run's saved state
 
 
-def summary(cells: Sequence[PlannedRun], states: Sequence[RunStatus], known: Sequence[Record] = ()) -> str:
+def summary(
+    cells: Sequence[PlannedRun], states: Sequence[RunStatus], known: Sequence[Record] = ()
+) -> str:
     """Return one line: how many runs are in which state, and how long the rest will take, by the runs in `known`."""
     counts = Counter(s.name for s in states)
     parts = [f"{counts[name]} {name}" for name in STATES if counts[name]]
@@ -43,7 +45,9 @@ def seconds_left(
 
     The median of the same method, backbone and task; else of method, backbone and suite; else of backbone and suite.
     """
-    spent: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)  # an epoch's, and what is once
+    spent: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(
+        list
+    )  # an epoch's, and what is once
     for r in known:
         if r.status == "done":
             for key in similarity_keys(f"{r.suite}/{r.task}", (r.suite, r.backbone, r.method)):
@@ -52,7 +56,9 @@ def seconds_left(
     left, unknown = 0.0, 0
     for c, s in zip(cells, states, strict=True):
         if s.name in LEFT:
-            like = next((spent[key] for key in similarity_keys(c.task, c.key) if key in spent), None)
+            like = next(
+                (spent[key] for key in similarity_keys(c.task, c.key) if key in spent), None
+            )
             if like is None:
                 unknown += 1
                 continue
@@ -101,7 +107,11 @@ def blocked(cells: Sequence[PlannedRun]) -> Iterator[str]:
 
 def progress_table(cells: Sequence[PlannedRun], states: Sequence[RunStatus]) -> str:
     """Return a table of how many runs of each task and method there are, and how many of them are done."""
-    methods, count, done = list(dict.fromkeys(c.key[2] for c in cells)), Counter[Column](), Counter[Column]()
+    methods, count, done = (
+        list(dict.fromkeys(c.key[2] for c in cells)),
+        Counter[Column](),
+        Counter[Column](),
+    )
     for c, s in zip(cells, states, strict=True):
         count[c.task, c.key[2]] += 1
         done[c.task, c.key[2]] += s.name == "done"
@@ -127,7 +137,9 @@ def disk_estimate(cells: Iterable[PlannedRun], states: Iterable[RunStatus], jobs
         f"images of {len(data)} tasks to prepare": sum(data.values()),
     }
     said = [f"{size(value)} {name}" for name, value in parts.items() if value]
-    return f"disk needed: at most {size(sum(parts.values()))}" + (f" ({', '.join(said)})" if said else "")
+    return f"disk needed: at most {size(sum(parts.values()))}" + (
+        f" ({', '.join(said)})" if said else ""
+    )
 
 
 def trainable_count(cell: PlannedRun) -> int:
@@ -135,7 +147,9 @@ def trainable_count(cell: PlannedRun) -> int:
     suite, _, task = cell.task.partition("/")
     classes = len(load_suite(suite).task(task).classes)
     b, method = cell.config["backbone"], dict(cell.config["method"])
-    return trainable_parameters(b["timm"], hashable(b["arguments"]), method.pop("name"), hashable(method), classes)
+    return trainable_parameters(
+        b["timm"], hashable(b["arguments"]), method.pop("name"), hashable(method), classes
+    )
 
 
 def hashable(options: Mapping[str, object]) -> tuple[tuple[str, object], ...]:

@@ -55,7 +55,9 @@ class Checkpoint:
     curve: list[Point] = field(default_factory=list)
     saved: float = field(default_factory=time.monotonic)
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: torch.Generator) -> Position:
+    def load(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, order: torch.Generator
+    ) -> Position:
         """Bring model, optimiser and random states to where they were saved; return the position, or the beginning.
 
         A file that cannot be read is left aside with a warning: the run then begins anew.
@@ -67,7 +69,9 @@ class Checkpoint:
             )
         return at
 
-    def read(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: torch.Generator) -> Position:
+    def read(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, order: torch.Generator
+    ) -> Position:
         """Read the file; return the position, or the beginning where it cannot be used."""
         try:
             with safe_open(self.path, "pt") as file:
@@ -82,12 +86,18 @@ class Checkpoint:
         return at
 
     def fill(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, order: torch.Generator, tensors: Mapping[str, Tensor]
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        order: torch.Generator,
+        tensors: Mapping[str, Tensor],
     ) -> None:
         """Put saved tensors in their places; the model last, when nothing can fail any more."""
         trained = trainable_parameters(model)
         saved = {key[6:]: value for key, value in tensors.items() if key.startswith("model/")}
-        if {name: p.shape for name, p in trained.items()} != {name: value.shape for name, value in saved.items()}:
+        if {name: p.shape for name, p in trained.items()} != {
+            name: value.shape for name, value in saved.items()
+        }:
             raise ValueError("it is of another model")
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
@@ -101,12 +111,16 @@ class Checkpoint:
         if cuda is not None:
             torch.cuda.set_rng_state(cuda)
         order.set_state(tensors["order"])
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict(
+            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
         with torch.no_grad():
             for name, p in trained.items():
                 p.copy_(saved[name])
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
+    def save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position
+    ) -> None:
         """Save the run, whole or not at all; rank 0 writes what all ranks come to at the same step.
 
         order: the state of the order's generator when the epoch began.
@@ -116,28 +130,48 @@ class Checkpoint:
         if distributed.rank() == 0:
             try:
                 self.write(self.tensors(model, optimizer, order, states), at)
-            except (OSError, SafetensorError) as error:  # a full disk may have room again by the end
+            except (
+                OSError,
+                SafetensorError,
+            ) as error:  # a full disk may have room again by the end
                 log.warning(
-                    "%s cannot be written (%s); a run that is killed goes on from an older one.", self.path, error
+                    "%s cannot be written (%s); a run that is killed goes on from an older one.",
+                    self.path,
+                    error,
                 )
-        distributed.all_gather_object(None)  # none ends before it is written: torchrun would kill the others
+        distributed.all_gather_object(
+            None
+        )  # none ends before it is written: torchrun would kill the others
         self.saved = time.monotonic()
 
     def tensors(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, states: Sequence[tuple[Tensor, ...]]
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        order: Tensor,
+        states: Sequence[tuple[Tensor, ...]],
     ) -> dict[str, Tensor]:
         """Name all that is saved. states: the random states of each rank's devices."""
         named = {f"model/{name}": p.detach() for name, p in trainable_parameters(model).items()}
         for index, values in optimizer.state_dict()["state"].items():
-            named |= {f"optimizer/{index}/{key}": value for key, value in values.items() if value is not None}
+            named |= {
+                f"optimizer/{index}/{key}": value
+                for key, value in values.items()
+                if value is not None
+            }
         named |= {
-            f"{kind}/{rank}": s for rank, both in enumerate(states) for kind, s in zip(RANDOM, both, strict=False)
+            f"{kind}/{rank}": s
+            for rank, both in enumerate(states)
+            for kind, s in zip(RANDOM, both, strict=False)
         }
         return named | {"order": order}
 
     def write(self, tensors: Mapping[str, Tensor], at: Position) -> None:
         """Write the file, whole or not at all."""
-        facts: dict[str, Any] = {"position": asdict(at), "curve": [asdict(point) for point in self.curve]}
+        facts: dict[str, Any] = {
+            "position": asdict(at),
+            "curve": [asdict(point) for point in self.curve],
+        }
         new = self.path.with_name(f".{self.path.name}-{os.getpid()}")
         try:
             whole = {key: value.cpu().contiguous().clone() for key, value in tensors.items()}
@@ -146,13 +180,17 @@ class Checkpoint:
         finally:
             new.unlink(missing_ok=True)
 
-    def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
+    def after_step(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position
+    ) -> None:
         """Save and raise Preempted if the run, or another rank of it, was told to stop."""
         if distributed.any_rank(self.stop.is_set()):
             self.save(model, optimizer, order, at)
             raise Preempted(f"stopped in epoch {at.epoch}; what is saved is in {self.path}")
 
-    def after_epoch(self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position) -> None:
+    def after_epoch(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, at: Position
+    ) -> None:
         """Save if the last time is a while ago; several ranks, whose clocks differ, always do."""
         if distributed.world_size() > 1 or time.monotonic() - self.saved > SAVE_EVERY_S:
             self.save(model, optimizer, order, at)

@@ -65,7 +65,9 @@ def fit(
         for images, labels in batches.after(at.batch):
             step = (epoch - 1) * len(batches) + at.batch
             lr = lr_at(step, steps, warmup, recipe.lr)
-            value = train_step(forward, optimizer, images, labels, lr, recipe, batches.weight(at.batch))
+            value = train_step(
+                forward, optimizer, images, labels, lr, recipe, batches.weight(at.batch)
+            )
             if step == 0:
                 check_gradients(model, trainable)
             if not math.isfinite(value):
@@ -73,7 +75,9 @@ def fit(
                     f"The loss became {value} at step {step + 1} of {steps} with lr {lr:.3g}. Lower lr."
                 )
             optimizer.step()
-            at = Position(epoch, at.batch + 1, at.losses + value, before + time.perf_counter() - begin)
+            at = Position(
+                epoch, at.batch + 1, at.losses + value, before + time.perf_counter() - begin
+            )
             after_step(step + 1, steps, value, lr)
             if checkpoint is not None:
                 checkpoint.after_step(model, optimizer, order, at)
@@ -100,7 +104,9 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = lr
     with autocast(images.device, recipe.precision):
-        loss = weight * F.cross_entropy(model(images).float(), labels, label_smoothing=recipe.smoothing)
+        loss = weight * F.cross_entropy(
+            model(images).float(), labels, label_smoothing=recipe.smoothing
+        )
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     return distributed.all_reduce_sum(loss.detach()).item() / distributed.world_size()
@@ -111,11 +117,15 @@ def check_gradients(model: nn.Module, trainable: Sequence[str]) -> None:
     have = {name for name, p in model.named_parameters() if p.grad is not None}
     if have != set(trainable):
         odd = sorted(have ^ set(trainable))
-        raise RuntimeError(f"{len(odd)} parameters train that should not, or should and do not: {', '.join(odd[:5])}")
+        raise RuntimeError(
+            f"{len(odd)} parameters train that should not, or should and do not: {', '.join(odd[:5])}"
+        )
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Batches, precision: str = "fp32", restrict: bool = False) -> Score:
+def evaluate(
+    model: nn.Module, batches: Batches, precision: str = "fp32", restrict: bool = False
+) -> Score:
     """Score every image of a split once; raise NonFiniteLossError where the model gives no numbers.
 
     restrict: predict only classes that the split has (ImageNet-A's 200 of ImageNet's 1000).
@@ -134,5 +144,7 @@ def evaluate(model: nn.Module, batches: Batches, precision: str = "fp32", restri
     correct, loss = distributed.all_reduce_sum(correct), distributed.all_reduce_sum(loss)
     mean = float(loss) / len(batches.split)
     if not math.isfinite(mean):
-        raise NonFiniteLossError(f"The loss of the evaluated split is {mean}: the weights are broken. Lower lr.")
+        raise NonFiniteLossError(
+            f"The loss of the evaluated split is {mean}: the weights are broken. Lower lr."
+        )
     return Score(int(correct), len(batches.split), mean)

@@ -52,7 +52,9 @@ class Recipe:
         }
         for name, (holds, allowed) in rules.items():
             if not holds:
-                raise ValueError(f"{name} came as {getattr(self, name)}; allowed: {allowed}. Give {name}=VALUE.")
+                raise ValueError(
+                    f"{name} came as {getattr(self, name)}; allowed: {allowed}. Give {name}=VALUE."
+                )
         for field in fields(self):
             if field.type is float:
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))

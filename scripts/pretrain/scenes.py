@@ -47,7 +47,9 @@ def alphabet(seed: int = 0) -> Alphabet:
     angle = torch.rand(TEXTURES, 3, generator=g) * math.pi
     cycles = 1 + 5 * torch.rand(TEXTURES, 3, generator=g)
     weight = torch.randn(TEXTURES, 3, generator=g)
-    return Alphabet(curves, torch.stack([cycles * angle.cos(), cycles * angle.sin(), weight], dim=-1))
+    return Alphabet(
+        curves, torch.stack([cycles * angle.cos(), cycles * angle.sin(), weight], dim=-1)
+    )
 
 
 def uniform(g: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
@@ -65,16 +67,22 @@ def glyph_masks(points: Tensor, hardness: float, g: torch.Generator) -> tuple[Te
     turn, shear = uniform(g, -0.35 * h, 0.35 * h, b), uniform(g, -0.35 * h, 0.35 * h, b)
     size, aspect = uniform(g, 0.8 - 0.3 * h, 0.9, b), uniform(g, 1 - 0.3 * h, 1 + 0.3 * h, b)
     cos, sin = turn.cos(), turn.sin()
-    affine = torch.stack([cos * aspect, shear * cos - sin, sin * aspect, shear * sin + cos], dim=-1).view(b, 2, 2)
+    affine = torch.stack(
+        [cos * aspect, shear * cos - sin, sin * aspect, shear * sin + cos], dim=-1
+    ).view(b, 2, 2)
     room = (0.95 - 0.9 * size).clamp(min=0)
     centre = uniform(g, -1, 1, b, 2) * room[:, None]
-    points = torch.einsum("bij,bskj->bski", affine * size[:, None, None], points) + centre[:, None, None]
+    points = (
+        torch.einsum("bij,bskj->bski", affine * size[:, None, None], points) + centre[:, None, None]
+    )
 
     t = torch.linspace(0, 1, PIECES + 1)
     basis = torch.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2])
     line = torch.einsum("kt,bskj->bstj", basis, points)
     start, along = line[:, :, :-1].reshape(b, -1, 2), line.diff(dim=2).reshape(b, -1, 2)
-    distance = torch.cat([to_line(s, a) for s, a in zip(start.split(16), along.split(16), strict=True)])
+    distance = torch.cat(
+        [to_line(s, a) for s, a in zip(start.split(16), along.split(16), strict=True)]
+    )
     width, blur = size[:, None] * uniform(g, 0.1, 0.2, b, 1), uniform(g, 0.02, 0.06, b, 1)
     return torch.sigmoid((width - distance) / blur).view(b, SIZE, SIZE), centre
 
@@ -143,7 +151,12 @@ def lay(image: Tensor, opacity: Tensor, colour: Tensor) -> Tensor:
 
 
 def scenes(
-    classes: Alphabet, masks: Tensor, centres: Tensor, pick: Tensor, hardness: float, g: torch.Generator
+    classes: Alphabet,
+    masks: Tensor,
+    centres: Tensor,
+    pick: Tensor,
+    hardness: float,
+    g: torch.Generator,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Compose images from drawn glyphs.
 
@@ -163,7 +176,9 @@ def scenes(
     contrast[plain] = 0
     # Ink must be seen: where its brightness is too close to the ground's, mirror it.
     close = (ink.mean(1) - ground.mean(1)).abs() < 0.3
-    ink[close] = (ink[close] + torch.where(ground[close].mean(1, keepdim=True) > 0.5, -0.5, 0.5)).clamp(0, 1)
+    ink[close] = (
+        ink[close] + torch.where(ground[close].mean(1, keepdim=True) > 0.5, -0.5, 0.5)
+    ).clamp(0, 1)
 
     image = ground[:, :, None, None].expand(b, 3, SIZE, SIZE)
     waves = contrast * texture(classes.waves[kind], g)
@@ -179,7 +194,12 @@ def scenes(
 
     centre = centres[pick]
     offset = where - centre
-    side = ((torch.atan2(offset[:, 1], offset[:, 0]) / (2 * math.pi)) * SIDES).floor().long().remainder(SIDES)
+    side = (
+        ((torch.atan2(offset[:, 1], offset[:, 0]) / (2 * math.pi)) * SIDES)
+        .floor()
+        .long()
+        .remainder(SIDES)
+    )
     cell = ((centre + 1) / 2 * CELLS).long().clamp(0, CELLS - 1)
     labels = {
         "glyph": pick % GLYPHS,

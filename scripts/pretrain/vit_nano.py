@@ -24,10 +24,19 @@ from torch import Tensor, nn
 POOL = 200  # drawings of every glyph held in memory; they are redrawn as training goes on
 VALIDATION = 5120  # unseen scenes on which the card's accuracies are measured
 PATCH = 8
-ARCHITECTURE = {"img_size": 32, "patch_size": PATCH, "embed_dim": 128, "depth": 6, "num_heads": 4, "num_classes": 0}
+ARCHITECTURE = {
+    "img_size": 32,
+    "patch_size": PATCH,
+    "embed_dim": 128,
+    "depth": 6,
+    "num_heads": 4,
+    "num_classes": 0,
+}
 
 
-def draw_pool(classes: Alphabet, per_glyph: int, hardness: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_pool(
+    classes: Alphabet, per_glyph: int, hardness: float, g: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Draw `per_glyph` versions of every glyph: uint8 masks `(per_glyph * GLYPHS, 32, 32)` and centres `(.., 2)`."""
     drawn = [glyph_masks(classes.curves, hardness, g) for _ in range(per_glyph)]
     return torch.cat([(255 * m).byte() for m, _ in drawn]), torch.cat([c for _, c in drawn])
@@ -46,7 +55,14 @@ def batches(
     for row in itertools.cycle(range(0, len(masks), GLYPHS)):
         hardness = min(1, served / easy) if easy else 1
         for _ in range(max(1, 4 * GLYPHS // size)):
-            yield scenes(classes, masks, centres, torch.randint(0, len(masks), (size,), generator=g), hardness, g)
+            yield scenes(
+                classes,
+                masks,
+                centres,
+                torch.randint(0, len(masks), (size,), generator=g),
+                hardness,
+                g,
+            )
             served += size
         redrawn, moved = glyph_masks(classes.curves, hardness, g)
         masks[row : row + GLYPHS], centres[row : row + GLYPHS] = (255 * redrawn).byte(), moved
@@ -58,22 +74,30 @@ class Nano(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = create_model("vit_tiny_patch16_224", **ARCHITECTURE)
-        self.heads = nn.ModuleDict({k: nn.Linear(ARCHITECTURE["embed_dim"], n) for k, n in HEADS.items()})
+        self.heads = nn.ModuleDict(
+            {k: nn.Linear(ARCHITECTURE["embed_dim"], n) for k, n in HEADS.items()}
+        )
         self.layers = nn.Linear(ARCHITECTURE["embed_dim"], 3 * PATCH**2)
 
     def forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Images `(B, 3, 32, 32)` to logits per head, and to the logits `(B, 16, 192)` of every patch's layers."""
         features = self.backbone.forward_features(images)
-        return {name: head(features[:, 0]) for name, head in self.heads.items()}, self.layers(features[:, 1:])
+        return {name: head(features[:, 0]) for name, head in self.heads.items()}, self.layers(
+            features[:, 1:]
+        )
 
 
-def losses(model: Nano, images: Tensor, labels: dict[str, Tensor], layers: Tensor) -> dict[str, Tensor]:
+def losses(
+    model: Nano, images: Tensor, labels: dict[str, Tensor], layers: Tensor
+) -> dict[str, Tensor]:
     """Cross-entropy per head over the images that its label speaks of, and ten times that of the layers' pixels."""
     logits, drawn = model(images)
     known = {k: (labels[k] >= 0).sum().clamp(min=1) for k in logits}
     loss = {k: F.cross_entropy(v, labels[k], reduction="sum") / known[k] for k, v in logits.items()}
     side = 32 // PATCH
-    wanted = layers.view(-1, 3, side, PATCH, side, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(drawn.shape)
+    wanted = (
+        layers.view(-1, 3, side, PATCH, side, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(drawn.shape)
+    )
     return loss | {"layers": 10 * F.binary_cross_entropy_with_logits(drawn, wanted)}
 
 
@@ -139,8 +163,12 @@ No photographs, no digits, none of the demo suite's label rules.
 
 def main() -> None:
     """Parse arguments, train, write weights and card."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1_500_000, help="training scenes (each is seen once)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--images", type=int, default=1_500_000, help="training scenes (each is seen once)"
+    )
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)

@@ -50,7 +50,9 @@ def test_a_vit_b16_loads_from_a_local_file(tmp_path: Path) -> None:
     source = timm.create_model("vit_base_patch16_224.augreg_in21k", pretrained=False)
     save_file(source.state_dict(), tmp_path / "b16.safetensors")
     b = composed("backbone=vit_b16_augreg_in21k")["backbone"]
-    model = backbones.build_backbone(b["timm"], 100, str(tmp_path / "b16.safetensors"), None, b["arguments"])
+    model = backbones.build_backbone(
+        b["timm"], 100, str(tmp_path / "b16.safetensors"), None, b["arguments"]
+    )
     assert model.head.out_features == 100
     assert torch.equal(model.blocks[11].mlp.fc2.weight, source.blocks[11].mlp.fc2.weight)
 
@@ -95,7 +97,9 @@ def test_broken_weights_are_refused(kind: str, message: str, tmp_path: Path) -> 
 
 def test_wrong_hash_missing_file_and_pickles_are_refused(tmp_path: Path) -> None:
     saved(tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match="is corrupt: its sha256 is .*, expected 00. Fetch it again"):
+    with pytest.raises(
+        WeightsError, match="is corrupt: its sha256 is .*, expected 00. Fetch it again"
+    ):
         backbones.build_backbone(NAME, 3, str(tmp_path / "w.safetensors"), "00", SMALL)
     with pytest.raises(WeightsError, match="No weights at .* takes 'timm', 'random' or the path"):
         backbones.build_backbone(NAME, 3, "nowhere.safetensors", None, SMALL)
@@ -104,10 +108,14 @@ def test_wrong_hash_missing_file_and_pickles_are_refused(tmp_path: Path) -> None
         backbones.build_backbone(NAME, 3, str(tmp_path / "w.pth"), None, SMALL)
     (tmp_path / "w.npz").write_bytes(b"")
     with pytest.raises(WeightsError, match=r"w\.npz cannot be read as weights of"):
-        backbones.build_backbone("vit_tiny_patch16_224.augreg_in21k", 3, str(tmp_path / "w.npz"), None, {})
+        backbones.build_backbone(
+            "vit_tiny_patch16_224.augreg_in21k", 3, str(tmp_path / "w.npz"), None, {}
+        )
 
 
-def test_without_network_or_cache_the_error_says_how_to_fetch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_network_or_cache_the_error_says_how_to_fetch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     class NoNetwork:
         def head(self, *_: object, **__: object) -> None:
             raise ConnectionError("no route")
@@ -145,7 +153,10 @@ def test_sites_follow_the_computation(make, count: int) -> None:
         model.get_submodule(site.name).register_forward_hook(note)
     model(
         torch.randn(
-            1, 3, 32 if make in (tiny_swin, tiny_convnext) else 16, 32 if make in (tiny_swin, tiny_convnext) else 16
+            1,
+            3,
+            32 if make in (tiny_swin, tiny_convnext) else 16,
+            32 if make in (tiny_swin, tiny_convnext) else 16,
         )
     )
     assert seen == [site.name for site in found]
@@ -160,14 +171,17 @@ def test_anteriors_fit(make) -> None:
         anterior, (start, stop) = found[site.anterior], site.reads
         assert order.index(anterior.name) < order.index(site.name)
         assert 0 <= start < stop <= anterior.channels
-        assert site.inputs % (stop - start) == 0 or site.name.endswith(("q_norm", "k_norm"))  # which work by heads
+        assert site.inputs % (stop - start) == 0 or site.name.endswith(
+            ("q_norm", "k_norm")
+        )  # which work by heads
         if site.opening is not None:
             assert found[site.opening].channels == site.inputs
 
 
 def test_what_reads_what() -> None:
     vit, dino, swin, convnext = (
-        {s.name: s for s in backbones.sites(make())} for make in (tiny_vit, tiny_dino, tiny_swin, tiny_convnext)
+        {s.name: s for s in backbones.sites(make())}
+        for make in (tiny_vit, tiny_dino, tiny_swin, tiny_convnext)
     )
     assert vit["blocks.1.attn.qkv"].anterior == "blocks.0.mlp.fc2"
     assert vit["blocks.1.attn.qkv"].opening == "patch_embed.proj"
@@ -176,7 +190,11 @@ def test_what_reads_what() -> None:
     assert vit["norm"].anterior == "blocks.1.mlp.fc2"
     assert dino["blocks.0.mlp.fc2"].reads == (32, 64)  # what the gate does not hold
     reduction = swin["layers.1.downsample.reduction"]
-    assert (reduction.anterior, reduction.reads, reduction.inputs) == ("layers.0.blocks.1.mlp.fc2", (0, 16), 64)
+    assert (reduction.anterior, reduction.reads, reduction.inputs) == (
+        "layers.0.blocks.1.mlp.fc2",
+        (0, 16),
+        64,
+    )
     assert swin["layers.1.blocks.1.attn.qkv"].opening == "layers.1.downsample.reduction"
     assert convnext["stages.0.blocks.0.conv_dw"].anterior == "stem.0"
     assert convnext["stages.3.blocks.1.conv_dw"].anterior == "stages.3.blocks.0.mlp.fc2"
@@ -217,7 +235,10 @@ def test_any_by_name(name: str, method: str) -> None:
     [
         ("vit_base_patch16_rpn_224", "No sites are known for a ResPostBlock"),
         ("vit_small_patch16_18x2_224", "No sites are known for a ParallelThingsBlock"),
-        ("deit_tiny_distilled_patch16_224", "classifier of this VisionTransformerDistilled is a tuple"),
+        (
+            "deit_tiny_distilled_patch16_224",
+            "classifier of this VisionTransformerDistilled is a tuple",
+        ),
     ],
 )
 def test_models_of_another_build_are_refused(name: str, message: str) -> None:
@@ -239,19 +260,28 @@ def test_families_are_known_by_name_before_anything_is_built() -> None:
     for family, names in named.items():
         assert {backbones.family_of_name(name) for name in names} == {family}
     with pytest.raises(
-        TypeError, match=r"No sites are known for a resnet50 \(timm.models.resnet\); allowed: timm's Vis"
+        TypeError,
+        match=r"No sites are known for a resnet50 \(timm.models.resnet\); allowed: timm's Vis",
     ):
         backbones.family_of_name("resnet50.a1_in1k")
-    with pytest.raises(LookupError, match=r"timm has no model called 'convnext_bse'. Did you mean convnext_base"):
+    with pytest.raises(
+        LookupError, match=r"timm has no model called 'convnext_bse'. Did you mean convnext_base"
+    ):
         backbones.family_of_name("convnext_bse.fb_in22k")
 
 
 @torch.no_grad()
 def test_scaling_the_stream_of_a_convnext() -> None:
     for options in ({}, {"conv_mlp": True}, {"use_grn": True}):
-        model, images = tiny_convnext(**options).double().eval(), torch.randn(2, 3, 64, 64, dtype=torch.float64)
+        model, images = (
+            tiny_convnext(**options).double().eval(),
+            torch.randn(2, 3, 64, 64, dtype=torch.float64),
+        )
         before = model.forward_features(images)
-        scale, shift = torch.rand(24, dtype=torch.float64) - 0.5, torch.randn(24, dtype=torch.float64)
+        scale, shift = (
+            torch.rand(24, dtype=torch.float64) - 0.5,
+            torch.randn(24, dtype=torch.float64),
+        )
         fold_into_last_stage(model, scale, shift)
         expected = before * scale[:, None, None] + shift[:, None, None]
         assert torch.allclose(model.forward_features(images), expected, atol=1e-12)

@@ -42,10 +42,14 @@ def test_easy_scenes_hold_one_glyph_on_a_plain_ground() -> None:
     assert HEADS["glyph"] == GLYPHS
 
 
-def test_the_program_runs_and_writes_weights_and_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_program_runs_and_writes_weights_and_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(vit_nano, "POOL", 2)
     monkeypatch.setattr(vit_nano, "VALIDATION", 256)
-    monkeypatch.setattr(sys, "argv", ["vit_nano.py", "--images", "128", "--batch", "64", "--out", str(tmp_path)])
+    monkeypatch.setattr(
+        sys, "argv", ["vit_nano.py", "--images", "128", "--batch", "64", "--out", str(tmp_path)]
+    )
     vit_nano.main()
     assert (tmp_path / "vit_nano.safetensors").stat().st_size > 1e6
     card = (tmp_path / "vit_nano.md").read_text()

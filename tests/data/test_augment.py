@@ -28,7 +28,13 @@ def named(name: str) -> Augment:
 
 def batches(augment: Augment, workers: int = 0, count: int = 10, seed: int = 0) -> Batches:
     images = np.random.default_rng(0).integers(0, 256, (count, 40, 48, 3)).astype(np.uint8)
-    split = Split((Images(images),), np.arange(count) % 3, list(map(str, range(count))), "f", ({"made_by": "a test"},))
+    split = Split(
+        (Images(images),),
+        np.arange(count) % 3,
+        list(map(str, range(count))),
+        "f",
+        ({"made_by": "a test"},),
+    )
     order = torch.Generator().manual_seed(seed)
     return Batches(split, 4, Preprocess("crop_256", "half"), 28, CPU, order, augment, 3, workers)
 
@@ -67,21 +73,30 @@ def test_drawing_leaves_the_random_states_of_the_run_alone(name: str) -> None:
 
 def test_vpt_s_chain_is_resize_crop_flip() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8))
-    chain = transforms.Compose([transforms.Resize(32), transforms.RandomCrop(28), transforms.RandomHorizontalFlip(0.5)])
+    chain = transforms.Compose(
+        [transforms.Resize(32), transforms.RandomCrop(28), transforms.RandomHorizontalFlip(0.5)]
+    )
     ours = named("vpt").transform(28, NORMALIZE["half"])
     for seed in range(6):
         with seeded(seed):
             wanted = np.array(chain(image))
         with seeded(seed):
             found = ours(image)
-        assert torch.allclose(found, torch.from_numpy(wanted).permute(2, 0, 1) / 255 * 2 - 1, atol=1e-6)
+        assert torch.allclose(
+            found, torch.from_numpy(wanted).permute(2, 0, 1) / 255 * 2 - 1, atol=1e-6
+        )
 
 
 def test_timm_s_recipe_has_the_steps_of_ssf() -> None:
-    steps = [type(step).__name__ for step in named("ssf").transform(28, NORMALIZE["half"]).transforms]  # type: ignore[attr-defined]
+    steps = [
+        type(step).__name__ for step in named("ssf").transform(28, NORMALIZE["half"]).transforms
+    ]  # type: ignore[attr-defined]
     assert steps[:3] == ["RandomResizedCropAndInterpolation", "RandomHorizontalFlip", "RandAugment"]
     assert steps[-2:] == ["Normalize", "RandomErasing"]
-    simple = [type(step).__name__ for step in named("ssf_fgvc").transform(28, NORMALIZE["half"]).transforms]  # type: ignore[attr-defined]
+    simple = [
+        type(step).__name__
+        for step in named("ssf_fgvc").transform(28, NORMALIZE["half"]).transforms
+    ]  # type: ignore[attr-defined]
     assert "RandAugment" not in simple
     assert "ColorJitter" not in simple
 
@@ -113,7 +128,9 @@ def test_smoothing_in_the_loss_is_timm_s_smoothing_in_the_mixing() -> None:
 
     logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
     with seeded(5):
-        _, theirs = Mixup(0.8, 0.0, label_smoothing=0.1, num_classes=3)(torch.rand(6, 3, 4, 4), labels)
+        _, theirs = Mixup(0.8, 0.0, label_smoothing=0.1, num_classes=3)(
+            torch.rand(6, 3, 4, 4), labels
+        )
     wanted = torch.sum(-theirs * torch.log_softmax(logits, 1), 1).mean()
     _, soft = Augment(mixup=0.8).mix(torch.rand(6, 3, 4, 4), labels, 3, seed=5)
     ours = torch.nn.functional.cross_entropy(logits, soft, label_smoothing=0.1)
@@ -136,5 +153,7 @@ def test_impossible_augmentation_is_refused(change: dict[str, Any], message: str
         Augment(**change)
 
 
-def test_every_configuration_is_tested(configs: Path = Path(__file__).parents[2] / "configs/augment") -> None:
+def test_every_configuration_is_tested(
+    configs: Path = Path(__file__).parents[2] / "configs/augment",
+) -> None:
     assert {path.stem for path in configs.glob("*.yaml")} == set(CONFIGS)

@@ -25,7 +25,11 @@ PLAIN = Preprocess("vtab", "unit")
 
 def split_of(images: np.ndarray, labels: list[int]) -> Split:
     return Split(
-        (Images(images),), np.array(labels), [str(i) for i in range(len(labels))], "f", ({"made_by": "a test"},)
+        (Images(images),),
+        np.array(labels),
+        [str(i) for i in range(len(labels))],
+        "f",
+        ({"made_by": "a test"},),
     )
 
 
@@ -36,7 +40,8 @@ SMALL = np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)
 def test_demo_task_is_what_its_row_says(name: str, data_root: Path) -> None:
     task = DEMO.task(name)
     splits = {
-        p: task_data.load_split(DEMO, task, p, data_root, "vtab", 32) for p in ("train", "val", "test", "train+val")
+        p: task_data.load_split(DEMO, task, p, data_root, "vtab", 32)
+        for p in ("train", "val", "test", "train+val")
     }
     assert {part: len(s) for part, s in splits.items()} == {
         "train": 800,
@@ -91,7 +96,9 @@ def test_another_seed_makes_the_demo_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_batches_cover_everything_once_and_change_nothing(resident: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_cover_everything_once_and_change_nothing(
+    resident: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("san.data.batches.DEVICE_CACHE_BYTES", 2**30 if resident else 0)
     split = split_of(SMALL.copy(), [0, 1, 2, 0, 1])
     batches = Batches(split, 2, PLAIN, 4, CPU, torch.Generator().manual_seed(0))
@@ -100,7 +107,11 @@ def test_batches_cover_everything_once_and_change_nothing(resident: bool, monkey
         seen = {}
         for images, labels in batches:
             for image, label in zip(images, labels, strict=True):
-                row = next(i for i in range(5) if np.allclose(image.permute(1, 2, 0) * 255, SMALL[i], atol=1e-3))
+                row = next(
+                    i
+                    for i in range(5)
+                    if np.allclose(image.permute(1, 2, 0) * 255, SMALL[i], atol=1e-3)
+                )
                 assert label == split.labels[row]
                 seen[row] = image.clone()
             images.mul_(0)
@@ -119,7 +130,9 @@ def test_resident_and_streamed_batches_are_the_same(monkeypatch: pytest.MonkeyPa
     made = {}
     for limit in (0, 2**30):
         monkeypatch.setattr("san.data.batches.DEVICE_CACHE_BYTES", limit)
-        batches = Batches(split_of(images, [0] * 30), 7, PLAIN, 20, CPU, torch.Generator().manual_seed(3))
+        batches = Batches(
+            split_of(images, [0] * 30), 7, PLAIN, 20, CPU, torch.Generator().manual_seed(3)
+        )
         made[limit] = torch.cat([x for x, _ in batches])
         assert bool(batches.resident) == bool(limit)
     assert torch.equal(made[0], made[2**30])
@@ -155,7 +168,9 @@ def test_vtab_resize_is_the_formula(height: int, width: int, side: int) -> None:
 def cubic(distance: np.ndarray) -> np.ndarray:
     """Keys' kernel with a = -0.5, which PIL uses."""
     d = np.abs(distance)
-    return np.where(d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, np.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0))
+    return np.where(
+        d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, np.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0)
+    )
 
 
 def weights(old: int, new: int) -> np.ndarray:
@@ -182,7 +197,9 @@ def test_bicubic_resize_is_the_formula(height: int, width: int, side: int) -> No
     assert min(errors) <= 0.51
 
 
-@pytest.mark.parametrize(("height", "width"), [(300, 400), (400, 300), (37, 124), (224, 224), (233, 351)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(300, 400), (400, 300), (37, 124), (224, 224), (233, 351)]
+)
 @pytest.mark.parametrize(
     ("name", "short", "mode"),
     [("ssf", 224, InterpolationMode.BICUBIC), ("crop_256", 256, InterpolationMode.BILINEAR), ("crop_248", 248, InterpolationMode.BICUBIC)],
@@ -191,7 +208,9 @@ def test_crops_are_those_of_torchvision(
     name: str, short: int, mode: InterpolationMode, height: int, width: int
 ) -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    chain = transforms.Compose([transforms.Resize(short, interpolation=mode), transforms.CenterCrop(224)])
+    chain = transforms.Compose(
+        [transforms.Resize(short, interpolation=mode), transforms.CenterCrop(224)]
+    )
     assert np.array_equal(resize([image], name, 224)[0], np.asarray(chain(Image.fromarray(image))))
 
 
@@ -200,7 +219,9 @@ def test_the_shorter_side_before_a_crop_follows_the_papers() -> None:
     assert math.floor(224 / 0.9) == 248
 
 
-@pytest.mark.parametrize("name", [name for name in RESIZE if not name.startswith("crop")])  # crops are made of files
+@pytest.mark.parametrize(
+    "name", [name for name in RESIZE if not name.startswith("crop")]
+)  # crops are made of files
 def test_packing_at_a_side_or_natively_gives_the_model_the_same_pixels(name: str) -> None:
     """What is stored resized is what a batch makes of native images: whichever is smaller may be stored."""
     images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
@@ -214,7 +235,9 @@ def test_packing_at_a_side_or_natively_gives_the_model_the_same_pixels(name: str
 def test_unknown_names_say_what_is_near() -> None:
     with pytest.raises(LookupError, match="Unknown task of demo 'digit'. Did you mean digits"):
         DEMO.task("digit")
-    with pytest.raises(LookupError, match="Unknown split of demo/digits 'tests'. Did you mean test"):
+    with pytest.raises(
+        LookupError, match="Unknown split of demo/digits 'tests'. Did you mean test"
+    ):
         DEMO.task("digits").size("train+tests")
     with pytest.raises(LookupError, match="Unknown suite 'demos'. Did you mean demo"):
         load_suite("demos")
@@ -236,10 +259,17 @@ def test_data_that_is_not_there_says_what_to_run(tmp_path: Path) -> None:
     suite = load_suite("vtab")
     with pytest.raises(FileNotFoundError) as error:
         task_data.load_split(suite, suite.task("cifar"), "train", tmp_path, "vtab", 224)
-    for text in ("make prepare-vtab TASKS=cifar", "downloads 0.17 GB", "0.034 GB", "--from", "data=demo/digits"):
+    for text in (
+        "make prepare-vtab TASKS=cifar",
+        "downloads 0.17 GB",
+        "0.034 GB",
+        "--from",
+        "data=demo/digits",
+    ):
         assert text in str(error.value)
     (tmp_path / "vtab/dtd/vtab-224").mkdir(parents=True)
     with pytest.raises(
-        FileNotFoundError, match="packed as vtab-224 .* this run takes resize bicubic at 224 px(.|\n)*--resize bicubic"
+        FileNotFoundError,
+        match="packed as vtab-224 .* this run takes resize bicubic at 224 px(.|\n)*--resize bicubic",
     ):
         task_data.load_split(suite, suite.task("dtd"), "train", tmp_path, "bicubic", 224)

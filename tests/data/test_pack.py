@@ -45,8 +45,15 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
 
 def test_files_are_kept_as_they_are_and_decoded_when_read(tmp_path: Path) -> None:
     sizes = [(4, 6), (5, 3), (2, 2)]
-    pictures = [np.random.default_rng(i).integers(0, 255, (*size, 3)).astype(np.uint8) for i, size in enumerate(sizes)]
-    pack.write_split(tmp_path / "s", ((f"i{i}", i, png(p)) for i, p in enumerate(pictures)), {"made_by": "a test"})
+    pictures = [
+        np.random.default_rng(i).integers(0, 255, (*size, 3)).astype(np.uint8)
+        for i, size in enumerate(sizes)
+    ]
+    pack.write_split(
+        tmp_path / "s",
+        ((f"i{i}", i, png(p)) for i, p in enumerate(pictures)),
+        {"made_by": "a test"},
+    )
     split = read_split(tmp_path / "s", 3, 3)
     assert all(np.array_equal(split.image(i), p) for i, p in enumerate(pictures))
     (tmp_path / "s" / "offsets.npy").unlink()
@@ -161,8 +168,12 @@ def test_an_interrupted_write_leaves_what_was_there(error: Exception, tmp_path: 
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="The disk is full .No space left on device.: nothing was kept of .*new"):
-        pack.write_split(tmp_path / "new", failing(OSError(errno.ENOSPC, "No space left on device")), {})
+    with pytest.raises(
+        OSError, match="The disk is full .No space left on device.: nothing was kept of .*new"
+    ):
+        pack.write_split(
+            tmp_path / "new", failing(OSError(errno.ENOSPC, "No space left on device")), {}
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -176,8 +187,14 @@ def test_images_unlike_each_other_and_none_are_refused(tmp_path: Path) -> None:
 
 def test_equal_images_become_one_file(tmp_path: Path) -> None:
     packed(tmp_path / "a")
-    pack.write_split(tmp_path / "b", [(name, 0, image) for name, _, image in examples()], {"made_by": "a test"})
-    pack.write_split(tmp_path / "c", [(name, 0, image ^ 1) for name, _, image in examples()], {"made_by": "a test"})
+    pack.write_split(
+        tmp_path / "b", [(name, 0, image) for name, _, image in examples()], {"made_by": "a test"}
+    )
+    pack.write_split(
+        tmp_path / "c",
+        [(name, 0, image ^ 1) for name, _, image in examples()],
+        {"made_by": "a test"},
+    )
     assert pack.hardlink_images(tmp_path / "b", tmp_path / "a")
     assert not pack.hardlink_images(tmp_path / "c", tmp_path / "a")
     files = [tmp_path / name / "images.npy" for name in "abc"]

@@ -30,7 +30,9 @@ def picture(label, height, width, channels=3, task=0):
 
 def encoded(array, kind):
     buffer = io.BytesIO()
-    Image.fromarray(array.squeeze()).save(buffer, kind, **({"quality": 90} if kind == "JPEG" else {}))
+    Image.fromarray(array.squeeze()).save(
+        buffer, kind, **({"quality": 90} if kind == "JPEG" else {})
+    )
     return buffer.getvalue()
 
 
@@ -65,10 +67,15 @@ def cifar100(out):
     for split, n in (("train", ONE), ("test", TEST)):
         rows = []
         for i in range(n):
-            rows.append(bytes([i % 20, i % 100]) + picture(i % 100, 32, 32).transpose(2, 0, 1).tobytes())
+            rows.append(
+                bytes([i % 20, i % 100]) + picture(i % 100, 32, 32).transpose(2, 0, 1).tobytes()
+            )
         put(out / "cifar-100-binary" / f"{split}.bin", b"".join(rows))
     for name, n in (("coarse", 20), ("fine", 100)):
-        put(out / "cifar-100-binary" / f"{name}_label_names.txt", "".join(f"{name}{i}\n" for i in range(n)))
+        put(
+            out / "cifar-100-binary" / f"{name}_label_names.txt",
+            "".join(f"{name}{i}\n" for i in range(n)),
+        )
 
 
 def dtd(out):
@@ -78,7 +85,9 @@ def dtd(out):
         for i in range(n):
             name = names[i % len(names)]
             files.append(f"{name}/{name}_{split}{i:04d}.jpg")
-            put(out / "dtd" / "images" / files[-1], encoded(picture(i % len(names), 45, 60), "JPEG"))
+            put(
+                out / "dtd" / "images" / files[-1], encoded(picture(i % len(names), 45, 60), "JPEG")
+            )
         put(out / "dtd" / "labels" / f"{split}.txt", "".join(f + "\n" for f in files))
 
 
@@ -90,7 +99,10 @@ def oxford_flowers102(out):
         ids[key] = np.arange(first, first + n)[None]
         for image_id in range(first, first + n):
             labels.append(image_id % 102 + 1)
-            put(out / "images" / "jpg" / f"image_{image_id:05d}.jpg", encoded(picture(image_id % 102, 50, 66), "JPEG"))
+            put(
+                out / "images" / "jpg" / f"image_{image_id:05d}.jpg",
+                encoded(picture(image_id % 102, 50, 66), "JPEG"),
+            )
         first += n
     savemat(out / "setid.mat", ids)
     savemat(out / "imagelabels.mat", {"labels": np.array(labels)[None]})
@@ -154,14 +166,20 @@ def eurosat(out):
     names = class_names("eurosat/rgb")
     for i in range(1400):
         name = names[i % 10]
-        put(out / "2750" / name / f"{name}_{i // 10 + 1}.jpg", encoded(picture(i % 10, 64, 64), "JPEG"))
+        put(
+            out / "2750" / name / f"{name}_{i // 10 + 1}.jpg",
+            encoded(picture(i % 10, 64, 64), "JPEG"),
+        )
 
 
 def resisc45(out):
     names = class_names("resisc45")
     for i in range(1400):
         name = names[i % 45]
-        put(out / "NWPU-RESISC45" / name / f"{name}_{i // 45 + 1:03d}.jpg", encoded(picture(i % 45, 256, 256), "JPEG"))
+        put(
+            out / "NWPU-RESISC45" / name / f"{name}_{i // 45 + 1:03d}.jpg",
+            encoded(picture(i % 45, 256, 256), "JPEG"),
+        )
 
 
 def diabetic_retinopathy_detection(out):
@@ -210,7 +228,10 @@ def clevr(out):
             questions.append({"image_filename": file, "question": "?", "answer": "yes"})
             half = picture(count, 32, 24), picture(i // 8 % 6, 32, 24, task=1)
             put(root / "images" / split / file, encoded(np.concatenate(half, 1), "PNG"))
-        put(root / "questions" / f"CLEVR_{split}_questions.json", json.dumps({"questions": questions}))
+        put(
+            root / "questions" / f"CLEVR_{split}_questions.json",
+            json.dumps({"questions": questions}),
+        )
         if split != "test":  # upstream publishes no scenes for the test images
             put(root / "scenes" / f"CLEVR_{split}_scenes.json", json.dumps({"scenes": scenes}))
 
@@ -225,10 +246,16 @@ def dmlab(out):
                 image = encoded(picture(i % 6, 360, 480), "JPEG")
                 feature = {
                     "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
-                    "filename": tf.train.Feature(bytes_list=tf.train.BytesList(value=[f"{split}{i}.jpg".encode()])),
+                    "filename": tf.train.Feature(
+                        bytes_list=tf.train.BytesList(value=[f"{split}{i}.jpg".encode()])
+                    ),
                     "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[i % 6])),
                 }
-                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+                writer.write(
+                    tf.train.Example(
+                        features=tf.train.Features(feature=feature)
+                    ).SerializeToString()
+                )
 
 
 def kitti(out):  # 20 videos of 110 frames: the builder gives 2 to test, 2 to validation
@@ -246,12 +273,17 @@ def kitti(out):  # 20 videos of 110 frames: the builder gives 2 to test, 2 to va
                 "Pedestrian 0.00 0 -0.20 1.00 5.00 9.00 25.00 1.5 1.6 3.7 1.00 1.70 2.00 0.01",
             ]
             labels.writestr(f"training/label_2/{i:06d}.txt", "\n".join(rows))
-            images.writestr(f"training/image_2/{i:06d}.png", encoded(picture(label, 37, 124), "PNG"))
+            images.writestr(
+                f"training/image_2/{i:06d}.png", encoded(picture(label, 37, 124), "PNG")
+            )
     with zipfile.ZipFile(out / "devkit_object.zip", "w") as devkit:
         devkit.writestr("mapping/train_rand.txt", ",".join(str(i + 1) for i in range(total)))
         devkit.writestr(
             "mapping/train_mapping.txt",
-            "".join(f"2011_09_26 2011_09_26_drive_{i // 110:04d}_sync {i % 110:010d}\n" for i in range(total)),
+            "".join(
+                f"2011_09_26 2011_09_26_drive_{i // 110:04d}_sync {i % 110:010d}\n"
+                for i in range(total)
+            ),
         )
 
 
@@ -281,7 +313,10 @@ def smallnorb(out):
         dims = list(array.shape) + [1] * (3 - array.ndim)
         return struct.pack(f"<ii{len(dims)}i", magic, array.ndim, *dims) + array.tobytes()
 
-    for stem, n in (("5x46789x9x18x6x2x96x96-training", TRAIN), ("5x01235x9x18x6x2x96x96-testing", 460)):
+    for stem, n in (
+        ("5x46789x9x18x6x2x96x96-training", TRAIN),
+        ("5x01235x9x18x6x2x96x96-testing", 460),
+    ):
         elevation, azimuth = np.arange(n) % 9, np.arange(n) // 9 % 18
         info = np.stack([np.zeros(n), elevation, azimuth * 2, np.zeros(n)], 1).astype("<i4")
         pairs = [
@@ -289,7 +324,11 @@ def smallnorb(out):
             for e, a in zip(elevation, azimuth, strict=True)
         ]
         data = np.stack([np.stack([p, p]) for p in pairs])[..., 0]
-        for kind, array in (("dat", data), ("cat", (np.arange(n) % 5).astype("<i4")), ("info", info)):
+        for kind, array in (
+            ("dat", data),
+            ("cat", (np.arange(n) % 5).astype("<i4")),
+            ("info", info),
+        ):
             put(out / f"smallnorb-{stem}-{kind}.mat", matrix(array))
 
 

@@ -50,5 +50,7 @@ def serve(monkeypatch, folder):
     monkeypatch.setattr(
         tfds.core,
         "tfds_path",
-        lambda *parts: own if parts and (own := folder / Path(parts[0]).name).is_file() else packaged(*parts),
+        lambda *parts: (
+            own if parts and (own := folder / Path(parts[0]).name).is_file() else packaged(*parts)
+        ),
     )

@@ -43,7 +43,7 @@ def copies(tmp_path_factory, upstream):
     tensorflow_datasets = tfds.load()
     tensorflow_datasets.disable_progress_bar()
     for task in VTAB.tasks.values():
-        name, builder = tfds.name_of(task), task.facts["tfds"]["builder"]
+        name, builder = tfds.name_of(task), task.tfds.builder
         if name not in built:
             with pytest.MonkeyPatch.context() as patch:
                 downloads.serve(patch, upstream / builder)
@@ -57,8 +57,18 @@ def copies(tmp_path_factory, upstream):
 def packed(tmp_path_factory, copies):
     """All 19 tasks packed at 32 px by the script, as a user would."""
     root = tmp_path_factory.mktemp("packed")
-    command = [sys.executable, ROOT / "scripts/prepare.py", "vtab", "--tfds", copies, "--root", root]
-    done = subprocess.run([*command, "--side", str(SIDE), "--force"], capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        ROOT / "scripts/prepare.py",
+        "vtab",
+        "--tfds",
+        copies,
+        "--root",
+        root,
+    ]
+    done = subprocess.run(
+        [*command, "--side", str(SIDE), "--force"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return root
 
@@ -73,12 +83,14 @@ def home_of(packed, task):
 def test_every_split_of_every_task(name, packed, copies):
     task = VTAB.task(name)
     home = home_of(packed, task)
-    assert home.name == ("native" if "native" in task.facts else f"vtab-{SIDE}")
+    assert home.name == ("native" if task.native_size else f"vtab-{SIDE}")
     sizes = {}
     for split in ("train", "val", "train+val", "test"):
         parts = [verify.load_part(task, home, part) for part in verify.parts_of(task, home, split)]
         sizes[split] = sum(len(part) for part in parts)
-        assert all(part.labels.min() >= 0 and part.labels.max() < len(task.classes) for part in parts)
+        assert all(
+            part.labels.min() >= 0 and part.labels.max() < len(task.classes) for part in parts
+        )
     assert (sizes["train"], sizes["val"], sizes["train+val"]) == (800, 200, 1000)
     assert sizes["test"] >= 50
     held = np.bincount(verify.load_part(task, home, "train").labels, minlength=len(task.classes))
@@ -98,25 +110,36 @@ def test_pixels_and_labels_are_those_that_tensorflow_datasets_reads(name, packed
         image = np.asarray(example["image"])
         image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
         image = image * 255 if image.max() <= 1 else image
-        wanted = image if "native" in task.facts else resize([image], "vtab", SIDE)[0]
+        wanted = image if task.native_size else resize([image], "vtab", SIDE)[0]
         assert np.abs(ours.image(i).astype(int) - wanted.astype(int)).mean() < 0.5
-        assert ours.labels[i] == labels.label_of(example, task.facts["tfds"].get("label", "label"))
+        assert ours.labels[i] == labels.label_of(example, task.tfds.label_rule)
 
 
 @pytest.mark.parametrize(
     ("name", "form", "count"),
-    [("cifar", "train_{:05d}", archives.ONE), ("svhn", "train_{:06d}", archives.ONE), ("dsprites_loc", "{:06d}", 1280)],
+    [
+        ("cifar", "train_{:05d}", archives.ONE),
+        ("svhn", "train_{:06d}", archives.ONE),
+        ("dsprites_loc", "{:06d}", 1280),
+    ],
 )
 def test_the_order_of_ids_is_the_documented_one(name, form, count, packed):
     """Ascending md5 of split name and key, computed here from nothing but the number of images."""
-    order = sorted(range(count), key=lambda i: hashlib.md5(f"train{i}".encode(), usedforsecurity=False).hexdigest())
+    order = sorted(
+        range(count),
+        key=lambda i: hashlib.md5(f"train{i}".encode(), usedforsecurity=False).hexdigest(),
+    )
     ids = json.loads((home_of(packed, VTAB.task(name)) / "train/ids.json").read_text())
     assert ids == [form.format(i) for i in order[:800]]
 
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("clevr_count", "clevr_dist"), ("dsprites_loc", "dsprites_ori"), ("smallnorb_azi", "smallnorb_ele")],
+    [
+        ("clevr_count", "clevr_dist"),
+        ("dsprites_loc", "dsprites_ori"),
+        ("smallnorb_azi", "smallnorb_ele"),
+    ],
 )
 def test_paired_tasks_share_one_image_file(one, other, packed):
     for part in ("train", "val", "test"):
@@ -132,16 +155,27 @@ def test_tfrecord_copies_are_read_the_same(tmp_path, upstream, packed):
 
     for name in ("cifar", "clevr_dist", "kitti"):
         task = VTAB.task(name)
-        builder = task.facts["tfds"]["builder"]
+        builder = task.tfds.builder
         with pytest.MonkeyPatch.context() as patch:
             downloads.serve(patch, upstream / builder)
-            tensorflow_datasets.builder(builder, data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+            tensorflow_datasets.builder(
+                builder, data_dir=str(tmp_path), file_format="tfrecord"
+            ).download_and_prepare()
         assert list(tmp_path.glob(f"{builder}/*/*.tfrecord*"))
         pack_splits(
-            VTAB, task, find_source(task, tmp_path), tmp_path / "packed", "vtab", SIDE, force=True, progress=quiet
+            VTAB,
+            task,
+            find_source(task, tmp_path),
+            tmp_path / "packed",
+            "vtab",
+            SIDE,
+            force=True,
+            progress=quiet,
         )
         for part in ("train", "val", "test"):
-            ours, theirs = (pack.read_manifest(home_of(r, task) / part) for r in (tmp_path / "packed", packed))
+            ours, theirs = (
+                pack.read_manifest(home_of(r, task) / part) for r in (tmp_path / "packed", packed)
+            )
             assert ours["digest"] == theirs["digest"]
 
 
@@ -151,12 +185,21 @@ def test_a_truncated_tfrecord_is_named(tmp_path, upstream):
     task = VTAB.task("cifar")
     with pytest.MonkeyPatch.context() as patch:
         downloads.serve(patch, upstream / "cifar100")
-        tensorflow_datasets.builder("cifar100", data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+        tensorflow_datasets.builder(
+            "cifar100", data_dir=str(tmp_path), file_format="tfrecord"
+        ).download_and_prepare()
     shard = next(tmp_path.glob("cifar100/*/*train.tfrecord*"))
     shard.write_bytes(shard.read_bytes()[:300_000])
     with pytest.raises(ValueError, match="is truncated"):
         pack_splits(
-            VTAB, task, find_source(task, tmp_path), tmp_path / "packed", "vtab", SIDE, force=True, progress=quiet
+            VTAB,
+            task,
+            find_source(task, tmp_path),
+            tmp_path / "packed",
+            "vtab",
+            SIDE,
+            force=True,
+            progress=quiet,
         )
     assert not (tmp_path / "packed/vtab/cifar/native/train").exists()
 
@@ -164,7 +207,9 @@ def test_a_truncated_tfrecord_is_named(tmp_path, upstream):
 def test_training_where_tensorflow_cannot_be_imported(packed, tmp_path):
     """All 19 tasks, one epoch each, in one process."""
     blocked = "import sys; sys.modules.update(tensorflow=None, tensorflow_datasets=None, array_record=None); "
-    start = "sys.argv[0] = 'train.py'; import runpy; runpy.run_path('train.py', run_name='__main__')"
+    start = (
+        "sys.argv[0] = 'train.py'; import runpy; runpy.run_path('train.py', run_name='__main__')"
+    )
     options = [
         "-m",
         "data=glob(vtab/*)",
@@ -176,7 +221,11 @@ def test_training_where_tensorflow_cannot_be_imported(packed, tmp_path):
     ]
     options += [f"data_root={packed}", f"results={tmp_path}"]
     done = subprocess.run(
-        [sys.executable, "-c", blocked + start, *options], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", blocked + start, *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     records = [json.loads(p.read_text()) for p in tmp_path.glob("records/vtab/san/*.json")]
@@ -186,9 +235,19 @@ def test_training_where_tensorflow_cannot_be_imported(packed, tmp_path):
 
 
 def test_unproved_data_does_not_train_unless_forced(packed, tmp_path):
-    command = [sys.executable, "train.py", "data=vtab/cifar", "backbone=vit_nano", f"data_root={packed}"]
+    command = [
+        sys.executable,
+        "train.py",
+        "data=vtab/cifar",
+        "backbone=vit_nano",
+        f"data_root={packed}",
+    ]
     done = subprocess.run(
-        [*command, f"results={tmp_path}", "logger=none"], cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, f"results={tmp_path}", "logger=none"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert "the benchmark's 3b988aec91f8a50f" in done.stderr
@@ -203,7 +262,12 @@ def test_vit_b16_from_a_local_file_of_random_weights(packed, tmp_path):
         timm.create_model("vit_base_patch16_224.augreg_in21k", num_classes=0).state_dict(),
         tmp_path / "random.safetensors",
     )
-    command = [sys.executable, "train.py", "data=vtab/cifar", f"backbone.weights={tmp_path / 'random.safetensors'}"]
+    command = [
+        sys.executable,
+        "train.py",
+        "data=vtab/cifar",
+        f"backbone.weights={tmp_path / 'random.safetensors'}",
+    ]
     options = [
         "epochs=1",
         "warmup_epochs=0",
@@ -215,7 +279,11 @@ def test_vit_b16_from_a_local_file_of_random_weights(packed, tmp_path):
         f"data_root={packed}",
     ]
     done = subprocess.run(
-        [*command, *options, f"results={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, *options, f"results={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads(next(tmp_path.glob("records/vtab/san/cifar*.json")).read_text())
@@ -226,18 +294,23 @@ def test_names_of_classes_and_sizes_of_downloads_are_those_of_tfds():
     import tensorflow_datasets
 
     suites = [load_suite(name) for name in ("vtab", "fgvc", "gic", "robustness")]
-    tasks = [task for suite in suites for task in suite.tasks.values() if "tfds" in task.facts]
+    tasks = [task for suite in suites for task in suite.tasks.values() if task.tfds]
     assert len(tasks) == 19 + 4 + 2 + 2
     for task in tasks:
-        facts = task.facts["tfds"]
+        facts = task.tfds
         builder = tensorflow_datasets.builder(tfds.name_of(task), data_dir="unused")
         names = getattr(dict(builder.info.features.items()).get("label"), "names", None)
         if names and not names[0].isdecimal():
             assert class_name_mismatch(task, names) == "", task.name
-        assert int(str(builder.version).split(".")[0]) in facts["majors"]
+        assert int(str(builder.version).split(".")[0]) in facts.major_versions
         size = sum(info.size for info in builder.url_infos.values()) / 1e9
-        if task.name not in ("caltech101", "eurosat", "diabetic_retinopathy", "imagenet"):  # alternatives, and by hand
-            assert task.facts["download"] == pytest.approx(size, rel=0.02, abs=0.005)
+        if task.name not in (
+            "caltech101",
+            "eurosat",
+            "diabetic_retinopathy",
+            "imagenet",
+        ):  # alternatives, and by hand
+            assert task.download_gb == pytest.approx(size, rel=0.02, abs=0.005)
 
 
 def test_a_build_without_network_says_what_was_tried(tmp_path):

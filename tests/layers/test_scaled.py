@@ -53,16 +53,26 @@ def test_gradients_equal_autograd(bias: bool, scale: bool, shift: bool, pre: boo
         draw(4) if pre else None,
     )  # fmt: skip
     assert torch.autograd.gradcheck(ScaledFunction.apply, (x, weight, *arguments, None, None, None))
-    assert torch.allclose(scaled_op(x, weight, *arguments), plain(x, weight, *arguments), atol=1e-14)
+    assert torch.allclose(
+        scaled_op(x, weight, *arguments), plain(x, weight, *arguments), atol=1e-14
+    )
 
 
 @pytest.mark.parametrize("scale", [True, False])
 @pytest.mark.parametrize("pre", [True, False])
 def test_gradients_of_updates_equal_autograd(scale: bool, pre: bool) -> None:
     torch.manual_seed(0)
-    x, weight, bias, down, up = draw(2, 5, 4), draw(3, 4, grad=False), draw(3, grad=False), draw(2, 4), draw(3, 2)
+    x, weight, bias, down, up = (
+        draw(2, 5, 4),
+        draw(3, 4, grad=False),
+        draw(3, grad=False),
+        draw(2, 4),
+        draw(3, 2),
+    )
     arguments = (draw(3) if scale else None, draw(3), draw(4) if pre else None)
-    assert torch.autograd.gradcheck(ScaledFunction.apply, (x, weight, bias, *arguments, down, up, None))
+    assert torch.autograd.gradcheck(
+        ScaledFunction.apply, (x, weight, bias, *arguments, down, up, None)
+    )
     ours = scaled_op(x, weight, bias, *arguments, down, up)
     assert torch.allclose(ours, plain(x, weight + up @ down, bias, *arguments), atol=1e-14)
 
@@ -86,14 +96,18 @@ def test_gradients_of_convolutions_equal_autograd(groups: int, stride: int, pre:
 
 def test_a_scale_of_zero_still_learns() -> None:
     torch.manual_seed(0)
-    layer = ScaledLinear(nn.Linear(4, 3).double(), shift=True, pre=Given(torch.ones(4, dtype=DOUBLE)))
+    layer = ScaledLinear(
+        nn.Linear(4, 3).double(), shift=True, pre=Given(torch.ones(4, dtype=DOUBLE))
+    )
     with torch.no_grad():
         layer.scale[1] = 0
         layer.pre.scale[2] = 0
     x = torch.randn(6, 4, dtype=DOUBLE)
     arguments = (layer.weight, layer.bias, layer.scale, layer.shift, layer.pre.scale)
     ours = torch.autograd.grad(layer(x).square().sum(), [layer.scale, layer.pre.scale])
-    theirs = torch.autograd.grad(plain(x, *arguments).square().sum(), [layer.scale, layer.pre.scale])
+    theirs = torch.autograd.grad(
+        plain(x, *arguments).square().sum(), [layer.scale, layer.pre.scale]
+    )
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
 
@@ -108,7 +122,9 @@ def test_the_weight_never_gets_a_gradient() -> None:
 def test_a_second_derivative_is_refused() -> None:
     """The backward pass uses what the forward pass computed, as constants."""
     layer = ScaledLinear(nn.Linear(4, 3))
-    (first,) = torch.autograd.grad(layer(torch.randn(2, 4)).square().sum(), [layer.scale], create_graph=True)
+    (first,) = torch.autograd.grad(
+        layer(torch.randn(2, 4)).square().sum(), [layer.scale], create_graph=True
+    )
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
 
@@ -116,7 +132,10 @@ def test_a_second_derivative_is_refused() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_beside_a_shift_in_lower_precision(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    layer, x = ScaledLinear(nn.Linear(64, 48), shift=True, pre=Given(torch.rand(64) + 0.5)), torch.randn(200, 64)
+    layer, x = (
+        ScaledLinear(nn.Linear(64, 48), shift=True, pre=Given(torch.rand(64) + 0.5)),
+        torch.randn(200, 64),
+    )
     with torch.no_grad():
         layer.shift.normal_()
     wanted = torch.randn(200, 48)
@@ -128,7 +147,9 @@ def test_gradients_beside_a_shift_in_lower_precision(dtype: torch.dtype) -> None
         y = layer(x)
     ours = torch.autograd.grad((y.float() * wanted).sum(), parameters)
     for a, b in zip(ours, theirs, strict=True):
-        assert (a - b).abs().max() < {torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype] * b.abs().max()
+        assert (a - b).abs().max() < {torch.float32: 1e-5, torch.bfloat16: 2e-2}[
+            dtype
+        ] * b.abs().max()
 
 
 def test_mixed_precision_is_close_and_keeps_float32_gradients() -> None:
@@ -181,8 +202,11 @@ def test_a_copy_keeps_what_is_shared() -> None:
 
 
 @pytest.mark.parametrize(
-    "base", [nn.GELU(), nn.Conv2d(1, 1, 3, padding="same"), nn.Conv2d(1, 1, 3, padding_mode="reflect")]
+    "base",
+    [nn.GELU(), nn.Conv2d(1, 1, 3, padding="same"), nn.Conv2d(1, 1, 3, padding_mode="reflect")],
 )
 def test_other_layers_are_refused(base: nn.Module) -> None:
-    with pytest.raises(TypeError, match=r"Cannot scale a \w+; allowed: Linear, Conv2d \(zero padding\), LayerNorm"):
+    with pytest.raises(
+        TypeError, match=r"Cannot scale a \w+; allowed: Linear, Conv2d \(zero padding\), LayerNorm"
+    ):
         scale_layer(base)

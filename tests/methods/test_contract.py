@@ -33,7 +33,9 @@ NOT_MERGED = {"adapter", "adapter_plus", "adaptformer", "vpt_deep", "vpt_shallow
 cells = pytest.mark.parametrize(("method", "backbone"), CELLS)
 
 
-def attached(method: str, backbone: str, dtype: torch.dtype = torch.float32, **options) -> tuple[san.Adapter, Tensor]:
+def attached(
+    method: str, backbone: str, dtype: torch.dtype = torch.float32, **options
+) -> tuple[san.Adapter, Tensor]:
     """A tiny model with the method attached, and a batch of images for it."""
     make, side = BACKBONES[backbone]
     if backbone == "convnext" and "targets" in methods.default_options(method):
@@ -70,14 +72,20 @@ def test_the_matrix_is_whole() -> None:
 
 @pytest.mark.parametrize(("method", "backbone"), sorted(REFUSED))
 def test_pairs_without_sense_are_refused(method: str, backbone: str) -> None:
-    with pytest.raises(ValueError, match=f"'{method}' cannot be used on a ConvNeXt: it has no attention"):
+    with pytest.raises(
+        ValueError, match=f"'{method}' cannot be used on a ConvNeXt: it has no attention"
+    ):
         san.attach(BACKBONES[backbone][0](), method)
 
 
 @cells
 def test_starts_at_the_pretrained_function(method: str, backbone: str) -> None:
-    adapter, images = attached(method, backbone, torch.float64, **IDENTICAL_AT_START.get(method, {}))
-    same = torch.allclose(adapter.model.eval()(images), BACKBONES[backbone][0]().double().eval()(images), atol=1e-12)
+    adapter, images = attached(
+        method, backbone, torch.float64, **IDENTICAL_AT_START.get(method, {})
+    )
+    same = torch.allclose(
+        adapter.model.eval()(images), BACKBONES[backbone][0]().double().eval()(images), atol=1e-12
+    )
     assert same == (method in IDENTICAL_AT_START)
 
 
@@ -88,14 +96,18 @@ def test_trains_exactly_what_it_names(method: str, backbone: str) -> None:
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     losses = steps(model, images)
     assert losses[-1] < losses[0]
-    assert {name for name, p in model.named_parameters() if p.grad is not None} == set(adapter.trainable)
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == set(
+        adapter.trainable
+    )
     frozen = start.keys() - set(adapter.trainable)
     after = dict(model.named_parameters())
     assert all(torch.equal(after[name], start[name]) for name in frozen)
     assert all(torch.equal(after[name], stock[name]) for name in frozen)
     moved = {name for name in adapter.trainable if not torch.equal(after[name], start[name])}
     # What shifts all keys shifts all scores of a softmax, and moves by rounding at most.
-    assert {n for n in set(adapter.trainable) - moved if not n.endswith(("k_norm.bias", "k_norm.shift"))} == set()
+    assert {
+        n for n in set(adapter.trainable) - moved if not n.endswith(("k_norm.bias", "k_norm.shift"))
+    } == set()
 
 
 @cells
@@ -115,7 +127,9 @@ def test_merges_to_the_stock_model(method: str, backbone: str, dtype: torch.dtyp
         assert [(n, type(m)) for n, m in model.named_modules()] == [
             (n, type(m)) for n, m in BACKBONES[backbone][0]().named_modules()
         ]
-        assert torch.allclose(model(images), before, **{"atol": 1e-10} if dtype == torch.float64 else {"atol": 1e-3})
+        assert torch.allclose(
+            model(images), before, **{"atol": 1e-10} if dtype == torch.float64 else {"atol": 1e-3}
+        )
     assert model.state_dict().keys() == BACKBONES[backbone][0]().state_dict().keys()
     assert not any(p.requires_grad for p in model.parameters())
     san.attach(model, "linear")
@@ -133,7 +147,11 @@ def test_saved_and_restored(method: str, backbone: str, tmp_path: Path) -> None:
     fresh = BACKBONES[backbone][0]()
     again = san.restore(fresh, tmp_path / "a.safetensors")
     assert torch.equal(fresh.eval()(images), expected)
-    assert (again.method, again.options, again.trainable) == (adapter.method, adapter.options, adapter.trainable)
+    assert (again.method, again.options, again.trainable) == (
+        adapter.method,
+        adapter.options,
+        adapter.trainable,
+    )
 
 
 @cells

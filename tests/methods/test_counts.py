@@ -41,7 +41,9 @@ def entry(name: str) -> dict:
 def spelled_out(pattern: str, model: nn.Module) -> list[str]:
     """The names that a pattern stands for, with the model's blocks in the place of stars."""
     blocks = {
-        m.groups() for n, _ in model.named_parameters() if (m := re.match(r"(?:\w+\.(\d+)\.)?blocks\.(\d+)\.", n))
+        m.groups()
+        for n, _ in model.named_parameters()
+        if (m := re.match(r"(?:\w+\.(\d+)\.)?blocks\.(\d+)\.", n))
     }
     if pattern.count("*") == 2:
         return [pattern.replace("*", stage, 1).replace("*", block, 1) for stage, block in blocks]
@@ -59,8 +61,14 @@ def test_counts_and_names_at_full_size(name: str) -> None:
     official, ours = BASE[name], entry(name)
     model = fresh(ARCHITECTURES.get(name, "vit_base_patch16_224"))
     adapter = san.attach(model, ours["method"], **ours["options"])
-    dead = {p: numbers for p, (_, numbers) in official["names"].items() if re.search(ours.get("dead", r"\Z."), p)}
-    assert adapter.counts.trainable - adapter.counts.head == official["trainable_without_head"] - sum(dead.values())
+    dead = {
+        p: numbers
+        for p, (_, numbers) in official["names"].items()
+        if re.search(ours.get("dead", r"\Z."), p)
+    }
+    assert adapter.counts.trainable - adapter.counts.head == official[
+        "trainable_without_head"
+    ] - sum(dead.values())
     assert adapter.counts.head == official["head"]
     mapped = set()
     for pattern, rule in product(official["names"].keys() - dead.keys(), ours.get("names", [])):

@@ -25,9 +25,9 @@ def randomise(model: nn.Module, names: set[str]) -> None:
 def test_lora_targets() -> None:
     fused, whole = tiny_vit(), tiny_vit()
     assert san.attach(fused, "lora", targets=["qkv"], rank=2).counts.method == 2 * 2 * (32 + 96)
-    assert san.attach(whole, "lora", targets=["k", "proj", "fc1", "fc2"], rank=2).counts.method == 2 * 2 * (
-        64 + 64 + 160 + 160
-    )
+    assert san.attach(
+        whole, "lora", targets=["k", "proj", "fc1", "fc2"], rank=2
+    ).counts.method == 2 * 2 * (64 + 64 + 160 + 160)
     assert whole.blocks[0].attn.qkv.starts == (32,)
     with pytest.raises(ValueError, match="qkv or slices of it, not both"):
         san.attach(tiny_vit(), "lora", targets=["q", "qkv"])
@@ -36,7 +36,8 @@ def test_lora_targets() -> None:
     with pytest.raises(LookupError, match="Unknown target '1'"):
         san.attach(tiny_vit(), "lora", targets=[1])
     with pytest.raises(
-        ValueError, match=r"'lora' cannot be used on a ConvNeXt: it has no q, v; .*targets=\[fc1,fc2\] is allowed"
+        ValueError,
+        match=r"'lora' cannot be used on a ConvNeXt: it has no q, v; .*targets=\[fc1,fc2\] is allowed",
     ):
         san.attach(tiny_convnext(), "lora")
     with pytest.raises(ValueError, match="targets that it has: none"):
@@ -48,7 +49,9 @@ def test_the_scale_of_lora_is_plain_or_by_alpha() -> None:
     assert san.attach(tiny_vit(), "lora", alpha=16).model.blocks[0].attn.qkv.factor == 2
     with pytest.raises(ValueError, match=r"scale came as 2.0 and alpha as 16.0; give one"):
         san.attach(tiny_vit(), "lora", scale=2, alpha=16)
-    with pytest.raises(ValueError, match=r"method.alpha came as '16'; number or null is allowed \(default None\)"):
+    with pytest.raises(
+        ValueError, match=r"method.alpha came as '16'; number or null is allowed \(default None\)"
+    ):
         san.attach(tiny_vit(), "lora", alpha="16")
 
 
@@ -84,7 +87,9 @@ def test_ranges_of_the_others() -> None:
         before = {name: p.clone() for name, p in model.named_parameters()}
         with pytest.raises(ValueError, match=message):
             san.attach(model, method, **option)
-        assert before.keys() == dict(model.named_parameters()).keys(), method  # nothing half attached
+        assert before.keys() == dict(model.named_parameters()).keys(), (
+            method
+        )  # nothing half attached
 
 
 def test_partial_crosses_stages() -> None:
@@ -95,7 +100,9 @@ def test_partial_crosses_stages() -> None:
 
 
 def test_houlsby_places_two_adapters_a_block() -> None:
-    both, mlp = (san.attach(tiny_vit(), "adapter", placement=p).counts.method for p in ("houlsby", "mlp"))
+    both, mlp = (
+        san.attach(tiny_vit(), "adapter", placement=p).counts.method for p in ("houlsby", "mlp")
+    )
     assert both == 2 * mlp
 
 
@@ -108,7 +115,9 @@ def test_adapter_plus_drops_whole_images_while_training() -> None:
     kept = (added != 0).flatten(1)
     assert torch.equal(kept.all(1), kept.any(1))
     assert abs(kept.all(1).float().mean() - 0.5) < 0.1
-    assert torch.allclose(added[kept.all(1)], 2 * adapter.eval().after_block(nn.Identity(), (x,), x)[:1])
+    assert torch.allclose(
+        added[kept.all(1)], 2 * adapter.eval().after_block(nn.Identity(), (x,), x)[:1]
+    )
 
 
 def test_san_arms() -> None:
@@ -135,7 +144,9 @@ def test_san_arms() -> None:
     assert shifted.counts.method == 2 * san.attach(tiny_vit(), "san").counts.method
 
 
-def scaled_by_hand(model: nn.Module, sources: dict[str, str | None], values: dict[str, torch.Tensor]) -> nn.Module:
+def scaled_by_hand(
+    model: nn.Module, sources: dict[str, str | None], values: dict[str, torch.Tensor]
+) -> nn.Module:
     """A stock model whose weights are scaled as a table of posterior: anterior says; the scales by name of the site."""
     with torch.no_grad():
         for name, anterior in sources.items():
@@ -186,7 +197,9 @@ def convnext_wiring(preceding: bool) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize("preceding", [False, True])
-@pytest.mark.parametrize(("make", "wiring"), [(tiny_swin, swin_wiring), (tiny_convnext, convnext_wiring)])
+@pytest.mark.parametrize(
+    ("make", "wiring"), [(tiny_swin, swin_wiring), (tiny_convnext, convnext_wiring)]
+)
 def test_san_beyond_vit_follows_its_table(make, wiring, preceding: bool) -> None:
     """The forward pass equals that of a stock model whose weights were scaled by hand."""
     model = make().double().eval()
@@ -237,7 +250,11 @@ def test_prompts_of_a_swin_that_checkpoints_are_refused_in_words() -> None:
 @pytest.mark.parametrize("method", ["adaptformer", "adapter_plus", "vpt_deep", "san", "dora"])
 def test_checkpointing_gives_the_same_gradients(method: str, make, side: int) -> None:
     drop = {"adaptformer": {"dropout": 0.0}, "adapter_plus": {"drop_path": 0.0}}.get(method, {})
-    model, images, gradients = san.attach(make(), method, **drop).model.train(), torch.randn(2, 3, side, side), []
+    model, images, gradients = (
+        san.attach(make(), method, **drop).model.train(),
+        torch.randn(2, 3, side, side),
+        [],
+    )
     for checkpoint in (False, True):
         model.set_grad_checkpointing(checkpoint)
         model.zero_grad()
@@ -254,7 +271,9 @@ def test_after_a_forward_pass_that_died(method: str, make) -> None:
     model, images = san.attach(make().eval(), method).model, torch.randn(2, 3, 32, 32)
     images = images if make is tiny_swin else images[..., :16, :16]
     before = model(images)
-    hook = model.get_submodule(branches(model)[1].block).mlp.register_forward_pre_hook(lambda *_: 1 / 0)
+    hook = model.get_submodule(branches(model)[1].block).mlp.register_forward_pre_hook(
+        lambda *_: 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         model(images)
     hook.remove()
@@ -270,7 +289,11 @@ def test_low_rank_updates_with_dropout_are_the_same_function(method: str, place:
     for dropout in (0.0, 1e-12):
         torch.manual_seed(0)
         model = san.attach(
-            tiny_vit().double(), method, dropout=dropout, dropout_at=place, targets=["q", "v", "fc2"]
+            tiny_vit().double(),
+            method,
+            dropout=dropout,
+            dropout_at=place,
+            targets=["q", "v", "fc2"],
         ).model
         randomise(model, {"scale", "lora_a", "lora_b", "magnitude"})
         out = model.train()(images)
@@ -297,7 +320,10 @@ def test_each_image_drops_its_own_prompts() -> None:
 
 
 def test_prompts_go_to_the_end_where_asked() -> None:
-    front, end = (san.attach(tiny_vit().eval(), "vpt_shallow", place=place).model for place in ("front", "end"))
+    front, end = (
+        san.attach(tiny_vit().eval(), "vpt_shallow", place=place).model
+        for place in ("front", "end")
+    )
     x = torch.randn(1, 5, 32)
     (at_front,), (at_end,) = (model.blocks[0].prompts.enter(None, (x,)) for model in (front, end))
     assert torch.equal(at_front[:, :1], x[:, :1])
@@ -308,7 +334,9 @@ def test_prompts_go_to_the_end_where_asked() -> None:
 def test_bad_calls_say_what_to_do() -> None:
     with pytest.raises(LookupError, match=r"Unknown method 'sann'\. Did you mean san"):
         san.attach(tiny_vit(), "sann")
-    with pytest.raises(LookupError, match=r"Unknown option of san 'propagaton'\. Did you mean propagation"):
+    with pytest.raises(
+        LookupError, match=r"Unknown option of san 'propagaton'\. Did you mean propagation"
+    ):
         san.attach(tiny_vit(), "san", propagaton=True)
     with pytest.raises(ValueError, match=r"method.norms came as 1; bool is allowed"):
         san.attach(tiny_vit(), "san", norms=1)

@@ -33,7 +33,15 @@ def backbone(shape: dict[str, Any]) -> nn.Module:
         names = ("depths", "dims", "num_classes", "ls_init_value")
         return ConvNeXt(**{name: shape[name] for name in names})
     if "window_size" in shape:
-        names = ("img_size", "patch_size", "embed_dim", "depths", "num_heads", "window_size", "num_classes")
+        names = (
+            "img_size",
+            "patch_size",
+            "embed_dim",
+            "depths",
+            "num_heads",
+            "window_size",
+            "num_classes",
+        )
         return SwinTransformer(**{name: shape[name] for name in names})
     return VisionTransformer(
         img_size=shape["img"], patch_size=shape["patch"], embed_dim=shape["dim"], depth=shape["depth"],
@@ -62,13 +70,18 @@ class Oracle:
                 value, places = self.value(r), self.places(r)
                 for i, (place, index) in enumerate(places):
                     ours = parameters[place][index]
-                    parameters[place][index] = (value if len(places) == 1 else value[i]).reshape(ours.shape)
+                    parameters[place][index] = (value if len(places) == 1 else value[i]).reshape(
+                        ours.shape
+                    )
 
     def value(self, record: dict[str, Any]) -> Tensor:
         """The tensor of an official parameter; separate q, k and v are thirds of the fused key's tensor."""
         part, shape = record.get("qkv_part"), list(record["shape"])
         full = fill(
-            record["key"], shape if part is None else [3 * shape[0], *shape[1:]], record["offset"], record["amp"]
+            record["key"],
+            shape if part is None else [3 * shape[0], *shape[1:]],
+            record["offset"],
+            record["amp"],
         )
         return torch.from_numpy(full if part is None else np.split(full, 3)[part])
 
@@ -100,12 +113,18 @@ class Oracle:
 
     def array(self, name: str) -> Tensor:
         """An array of this mode, e.g. `gsum_nt/...`; logits_neutral is every mode's."""
-        candidates = [name] if self.mode is None else [f"{name}_{self.mode}", name.replace("/", f"_{self.mode}/", 1)]
+        candidates = (
+            [name]
+            if self.mode is None
+            else [f"{name}_{self.mode}", name.replace("/", f"_{self.mode}/", 1)]
+        )
         return torch.from_numpy(self.arrays[next(c for c in candidates if c in self.arrays.files)])
 
     @property
     def batch(self) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(self.arrays["input"]).double(), torch.from_numpy(self.arrays["targets"]).long()
+        return torch.from_numpy(self.arrays["input"]).double(), torch.from_numpy(
+            self.arrays["targets"]
+        ).long()
 
 
 def cases(files: list[str]) -> Iterator[tuple[str, str | None]]:
@@ -153,7 +172,8 @@ def test_logits(oracle: Oracle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "array"), [(name, array) for name in FILES for array in OURS.get(name, {}).get("extras", {})]
+    ("name", "array"),
+    [(name, array) for name in FILES for array in OURS.get(name, {}).get("extras", {})],
 )
 def test_logits_with_other_options(name: str, array: str) -> None:
     oracle = Oracle(name, None, OURS[name]["extras"][array])
@@ -165,7 +185,10 @@ def test_gradients(oracle: Oracle, kind: str) -> None:
     images, targets = oracle.batch
     logits = oracle.model(images)
     (logits.sum() if kind == "gsum" else F.cross_entropy(logits, targets)).backward()
-    have, compared = {n: p.grad for n, p in oracle.model.named_parameters() if p.grad is not None}, 0
+    have, compared = (
+        {n: p.grad for n, p in oracle.model.named_parameters() if p.grad is not None},
+        0,
+    )
     assert have.keys() == {n for r in oracle.records if r["trainable"] for n, _ in oracle.places(r)}
     for record in oracle.records:
         if record["trainable"]:
@@ -187,9 +210,13 @@ def test_three_steps_of_sgd(oracle: Oracle) -> None:
 
 def test_neutral(oracle: Oracle) -> None:
     """Switched off (scales at one; shifts and what leads back into the network at zero) a method is the plain backbone."""
-    arrays = [name for name in ("logits_neutral", "logits_head_only") if name in oracle.arrays.files]
+    arrays = [
+        name for name in ("logits_neutral", "logits_head_only") if name in oracle.arrays.files
+    ]
     if not arrays:
-        assert oracle.ours["method"].startswith("vpt") or not oracle.adapter.added  # tokens cannot be switched off
+        assert (
+            oracle.ours["method"].startswith("vpt") or not oracle.adapter.added
+        )  # tokens cannot be switched off
         return
     with torch.no_grad():
         for name, parameter in oracle.model.named_parameters():
@@ -206,7 +233,11 @@ def test_neutral(oracle: Oracle) -> None:
 @pytest.mark.parametrize(("name", "mode"), list(cases([f for f in FILES if f in OURS])))
 def test_counts(name: str, mode: str | None) -> None:
     oracle = Oracle(name, mode)
-    dead = sum(int(np.prod(r["shape"])) for r in oracle.meta["parameters"] if oracle.dead(r) and r["trainable"])
+    dead = sum(
+        int(np.prod(r["shape"]))
+        for r in oracle.meta["parameters"]
+        if oracle.dead(r) and r["trainable"]
+    )
     official = oracle.meta["counts_small"]
     assert oracle.adapter.counts.trainable == official["trainable"] - dead
     assert oracle.adapter.counts.head == official["head"]
@@ -221,6 +252,8 @@ def test_merged(oracle: Oracle) -> None:
         assert torch.equal(oracle.model(images), before)
         return
     model = oracle.adapter.merge()
-    assert [type(m) for m in model.modules()] == [type(m) for m in backbone(oracle.meta["model"]).modules()]
+    assert [type(m) for m in model.modules()] == [
+        type(m) for m in backbone(oracle.meta["model"]).modules()
+    ]
     close(model(images), before)
     close(oracle.adapter.merge()(images), before)

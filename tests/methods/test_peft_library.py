@@ -29,12 +29,16 @@ def our_name(theirs: str) -> str:
     """Our name of a parameter of peft's."""
     stock = theirs.removeprefix("base_model.model.").replace("modules_to_save.default.", "")
     magnitude = stock.replace("lora_magnitude_vector.default.weight", "magnitude")
-    return magnitude.replace("lora_A.default.weight", "lora_a").replace("lora_B.default.weight", "lora_b")
+    return magnitude.replace("lora_A.default.weight", "lora_a").replace(
+        "lora_B.default.weight", "lora_b"
+    )
 
 
 def ours(targets: list[str], dora: bool, model: nn.Module) -> tuple[san.Adapter, dict[str, Tensor]]:
     """Our model with peft's values, and peft's trained tensors by our names."""
-    adapter = san.attach(tiny_vit().double(), "dora" if dora else "lora", rank=4, alpha=6, targets=targets)
+    adapter = san.attach(
+        tiny_vit().double(), "dora" if dora else "lora", rank=4, alpha=6, targets=targets
+    )
     found = {}
     for name, p in model.named_parameters():
         if p.requires_grad:

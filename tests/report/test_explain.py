@@ -13,7 +13,12 @@ from san.report import explain
 OVERRIDES = [
     ["epochs=1"],
     ["method=ssf", "data=demo/count", "seed=3", "protocol=best_test", "batch_size=63", "lr=0.5"],
-    ["method=lora", "method.rank=4", "+backbone.arguments.drop_path_rate=0.1", "backbone.weights=random"],
+    [
+        "method=lora",
+        "method.rank=4",
+        "+backbone.arguments.drop_path_rate=0.1",
+        "backbone.weights=random",
+    ],
     ["method=ssf", "+backbone.arguments={drop_path_rate: 0.1, proj_drop_rate: 0.0}"],
     ["method=linear", "backbone=vit_nano", "precision=bf16", "augment=vpt"],
 ]
@@ -52,7 +57,10 @@ def test_a_cell_says_all_that_is_known_of_it() -> None:
     text = "\n".join(explain.explain_cell("vtab", "ssf", "cifar", made))
     assert "vtab/cifar ssf: 3 records" in text
     assert "70.60 % (706 of 1000), epoch chosen on last" in text
-    assert "python train.py method=ssf data=vtab/cifar seed=1 protocol=last_epoch precision=bf16" in text
+    assert (
+        "python train.py method=ssf data=vtab/cifar seed=1 protocol=last_epoch precision=bf16"
+        in text
+    )
     assert "published  69 % as SSF\n  weights    vit_b16_augreg_in21k; epoch chosen on test" in text
     assert "published  75.63 % as SSF (Mai et al. logs)" in text
     assert "SSF arXiv:2210.08823" in text

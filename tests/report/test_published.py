@@ -19,20 +19,24 @@ MISMATCHES = {
 
 
 def cells(method: str, backbone: str = VIT) -> dict[str, float]:
-    return {c.task: c.accuracy for c in reversed(published.published_numbers("vtab", backbone)) if c.method == method}
+    return {
+        c.task: c.accuracy
+        for c in reversed(published.published_numbers("vtab", backbone))
+        if c.method == method
+    }
 
 
 def both_means(tasks: dict[str, float]) -> tuple[float, float]:
     groups = [[tasks[t.name] for t in VTAB.tasks.values() if t.group == g] for g in VTAB.groups]
-    return statistics.mean(tasks[t] for t in VTAB.tasks), statistics.mean(statistics.mean(g) for g in groups)
+    return statistics.mean(tasks[t] for t in VTAB.tasks), statistics.mean(
+        statistics.mean(g) for g in groups
+    )
 
 
 def test_all_that_is_known_is_there() -> None:
     rows = published.published_rows(VTAB, VIT)[0]
     whole = [r.method for r in rows if len(r.tasks) == 19]
-    first = (
-        "Full Linear Bias VPT-Shallow VPT-Deep Adapter LoRA NOAH AdaptFormer Convpass FacT-TK FacT-TT SSF RepAdapter"
-    )
+    first = "Full Linear Bias VPT-Shallow VPT-Deep Adapter LoRA NOAH AdaptFormer Convpass FacT-TK FacT-TT SSF RepAdapter"
     assert set(first.split()) <= set(whole)
     assert len([m for m in whole if "Mai et al." in m]) == 16
     assert {r.ours for r in rows if r.ours} == set(published.published_index()["ours"])
@@ -57,7 +61,12 @@ def test_stated_means_are_those_of_the_cells_but_for_the_known_mismatches() -> N
         if min(abs(c.accuracy - mean) for mean in both_means(tasks)) > 0.08:  # rounded, or cut off
             found.add((c.method, c.source, c.accuracy))
     assert checked > 80
-    named = {(m, by, v) for m, source, v in found for k, by, _ in MISMATCHES if k == m and source.startswith(by)}
+    named = {
+        (m, by, v)
+        for m, source, v in found
+        for k, by, _ in MISMATCHES
+        if k == m and source.startswith(by)
+    }
     assert named == MISMATCHES
     assert len(found) == len(MISMATCHES), found
 
@@ -78,7 +87,10 @@ def test_stated_group_means_are_those_of_the_cells() -> None:
     [("Full", 65.57, 68.97), ("Linear", 52.94, 57.64), ("SSF", 73.10, 75.69), ("NOAH", 73.25, 75.48), ("RepAdapter", 73.84, 76.09)],
 )  # fmt: skip
 def test_both_means(method: str, of_tasks: float, of_groups: float) -> None:
-    assert both_means(cells(method)) == (pytest.approx(of_tasks, abs=0.006), pytest.approx(of_groups, abs=0.006))
+    assert both_means(cells(method)) == (
+        pytest.approx(of_tasks, abs=0.006),
+        pytest.approx(of_groups, abs=0.006),
+    )
 
 
 def test_san_is_claimed_and_has_no_numbers() -> None:
@@ -109,12 +121,18 @@ def test_every_row_has_one_family_and_it_is_known() -> None:
                 if tag := re.match(r"\[([^]]+)\]", c.note):
                     tags.setdefault(c.method, set()).add(tag[1])
             assert all(len(found) == 1 for found in tags.values()), tags
-            assert {tag for found in tags.values() for tag in found} <= published.published_index()["families"].keys()
+            assert {tag for found in tags.values() for tag in found} <= published.published_index()[
+                "families"
+            ].keys()
 
 
 def test_parameters_stand_where_the_head_is_counted_as_it_was_printed() -> None:
     assert [published.counts_head("vtab", m) for m in ("SSF", "LoRA")] == [True, False]
-    assert [published.counts_head("fgvc", m) for m in ("Linear", "Bias (V-PETL run)", "GPS")] == [True, False, None]
+    assert [published.counts_head("fgvc", m) for m in ("Linear", "Bias (V-PETL run)", "GPS")] == [
+        True,
+        False,
+        None,
+    ]
 
 
 def test_fgvc_means() -> None:
@@ -123,5 +141,7 @@ def test_fgvc_means() -> None:
     for c in published.published_numbers("fgvc", VIT):
         if c.task == "mean" and len(rows.get(c.method, {})) == 5:
             checked += 1
-            assert c.accuracy == pytest.approx(statistics.mean(rows[c.method].values()), abs=0.07), c.method
+            assert c.accuracy == pytest.approx(
+                statistics.mean(rows[c.method].values()), abs=0.07
+            ), c.method
     assert checked > 10

@@ -24,9 +24,14 @@ PAGE = r"""\documentclass{article}
 
 
 def test_the_best_is_bold_the_second_underlined_and_rows_chosen_on_test_take_no_part() -> None:
-    made = [done(n, method=m, task=t) for m, n in (("full", 800), ("ssf", 900), ("lora", 700)) for t in DEMO.tasks]
+    made = [
+        done(n, method=m, task=t)
+        for m, n in (("full", 800), ("ssf", 900), ("lora", 700))
+        for t in DEMO.tasks
+    ]
     chosen = [
-        done(990, best=made[0].last, method="san", task=t, selected_on="test", protocol="best_test") for t in DEMO.tasks
+        done(990, best=made[0].last, method="san", task=t, selected_on="test", protocol="best_test")
+        for t in DEMO.tasks
     ]
     text = render.latex(make_table(DEMO, made + chosen))
     row = {line.split(" ")[0]: line for line in text.splitlines() if " & " in line}
@@ -69,7 +74,10 @@ def test_a_figure_has_ours_and_the_published(tmp_path: Path) -> None:
     table = make_table(VTAB, vtab())
     assert set(figure.points(table.ours)) == {"ssf", "lora‖"}
     assert figure.points(table.ours)["ssf"] == (100.0, pytest.approx(74.6))
-    assert figure.points(table.cited)["LoRA†◦"] == (pytest.approx(0.29e6), pytest.approx(72.25, abs=0.005))
+    assert figure.points(table.cited)["LoRA†◦"] == (
+        pytest.approx(0.29e6),
+        pytest.approx(72.25, abs=0.005),
+    )
     assert "SSF†" not in figure.points(table.cited)  # its printed parameters count the head
     paths = figure.draw_figure(table, tmp_path, "vtab")
     assert [p.name for p in paths] == ["vtab.pdf", "vtab.png"]
@@ -80,13 +88,19 @@ def test_a_figure_has_ours_and_the_published(tmp_path: Path) -> None:
 
 @pytest.mark.latex
 @pytest.mark.parametrize(("suite", "given"), [(DEMO, records), (VTAB, vtab)], ids=["demo", "vtab"])
-def test_it_compiles_without_a_warning_and_fits_a_page(suite: Suite, given: object, tmp_path: Path) -> None:
+def test_it_compiles_without_a_warning_and_fits_a_page(
+    suite: Suite, given: object, tmp_path: Path
+) -> None:
     if shutil.which("pdflatex") is None:
         pytest.fail("no LaTeX: apt-get install texlive-latex-extra poppler-utils")
     render.write_table(make_table(suite, given()), tmp_path, suite.name)
     (tmp_path / "page.tex").write_text(PAGE.replace("NAME", suite.name))
     made = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "page"], cwd=tmp_path, capture_output=True, text=True, check=False
+        ["pdflatex", "-interaction=nonstopmode", "page"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert made.returncode == 0, made.stdout[-2000:]
     assert "Overfull" not in made.stdout

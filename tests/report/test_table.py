@@ -23,7 +23,15 @@ DEMO, VTAB = load_suite("demo"), load_suite("vtab")
 def named(**changes: Any) -> record.Record:
     """A record with an id of its own, as records have."""
     made = a_record(**changes)
-    facts = (made.suite, made.method, made.variant, made.protocol, made.task, made.seed, made.evaluated_on)
+    facts = (
+        made.suite,
+        made.method,
+        made.variant,
+        made.protocol,
+        made.task,
+        made.seed,
+        made.evaluated_on,
+    )
     return replace(made, id=changes.get("id") or record.hash_identity({"facts": facts}))
 
 
@@ -47,16 +55,26 @@ def records() -> list[record.Record]:
         named(method="ssf", task="count", seed=1, status="failed"),
     ]
     chosen = [
-        done(600, best=Point(3, 990, 1000), task=task, selected_on="test", protocol="best_test") for task in DEMO.tasks
+        done(600, best=Point(3, 990, 1000), task=task, selected_on="test", protocol="best_test")
+        for task in DEMO.tasks
     ]
     conflict = [
         done(610, task="digits", id="aaaaaaaaaaaa", created="2026-01-01T00:00:00+00:00"),
         done(620, task="digits", id="bbbbbbbbbbbb", created="2026-01-02T00:00:00+00:00"),
     ]
-    left_out = [done(999, task="digits", evaluated_on="val", protocol="tune"), done(1, suite="another")]
+    left_out = [
+        done(999, task="digits", evaluated_on="val", protocol="tune"),
+        done(1, suite="another"),
+    ]
     variant = [done(630, task="digits", variant="epochs=3")]
     twins = [
-        done(n, task="digits", variant="epochs=4", id="cccccccccccc", created=f"2026-01-0{i}T00:00:00+00:00")
+        done(
+            n,
+            task="digits",
+            variant="epochs=4",
+            id="cccccccccccc",
+            created=f"2026-01-0{i}T00:00:00+00:00",
+        )
         for i, n in ((1, 650), (2, 640), (3, 650))
     ]
     mixed = [done(700, method="lora", task=task, weights=task) for task in DEMO.tasks]
@@ -68,7 +86,18 @@ def records() -> list[record.Record]:
             data={"train": "a", "evaluate": "b", "forced": "ten images are missing"},
         )
     ]
-    return complete + linear + troubled + chosen + conflict + left_out + variant + twins + mixed + forced
+    return (
+        complete
+        + linear
+        + troubled
+        + chosen
+        + conflict
+        + left_out
+        + variant
+        + twins
+        + mixed
+        + forced
+    )
 
 
 def vtab() -> list[record.Record]:
@@ -79,7 +108,10 @@ def vtab() -> list[record.Record]:
         for i, task in enumerate(VTAB.tasks)
         for seed in (0, 1, 2)
     ]
-    lora = [done(690 + 5 * i, method="lora", task=task, id=f"lora{i:02}", **made) for i, task in enumerate(VTAB.tasks)]
+    lora = [
+        done(690 + 5 * i, method="lora", task=task, id=f"lora{i:02}", **made)
+        for i, task in enumerate(VTAB.tasks)
+    ]
     san = [done(999, task="cifar", id="san", **made)]
     swin = [done(999, task="cifar", id="swin", suite="vtab", backbone="swin_b_in22k")]
     return ssf + lora + san + swin
@@ -98,7 +130,9 @@ def test_golden_files(suite: Suite, file: str, tmp_path: Path) -> None:
     name = file.format(suite.name)
     made = (tmp_path / name).read_text()
     if name == "vtab_cells.csv":
-        made = "".join(line for line in made.splitlines(True) if not line.startswith("cited,"))  # all of vtab.csv again
+        made = "".join(
+            line for line in made.splitlines(True) if not line.startswith("cited,")
+        )  # all of vtab.csv again
     if os.environ.get("UPDATE_GOLDEN"):
         (GOLDEN / name).write_text(made)
     assert made == (GOLDEN / name).read_text()
@@ -120,7 +154,10 @@ def test_numbers_by_hand() -> None:
 def test_the_two_means_differ_where_groups_do() -> None:
     """Three tasks in one group and one in another: 3/4 of them right, but half of the groups."""
     names = list(DEMO.tasks)[:4]
-    tasks = {n: replace(DEMO.tasks[n], group="natural" if i < 3 else "structured") for i, n in enumerate(names)}
+    tasks = {
+        n: replace(DEMO.tasks[n], group="natural" if i < 3 else "structured")
+        for i, n in enumerate(names)
+    }
     suite = replace(DEMO, tasks=tasks)
     made = make_table(suite, [done(0 if i == 3 else 1000, task=n) for i, n in enumerate(names)])
     assert made.ours.numbers.loc["san", ("mean", "all")] == 75
@@ -178,7 +215,9 @@ def test_no_records_give_an_empty_table() -> None:
 def test_runs_are_tidy(tmp_path: Path) -> None:
     render.write_table(make_table(DEMO, records()), tmp_path, "demo")
     runs = pd.read_csv(tmp_path / "demo_runs.csv", keep_default_na=False)
-    assert len(runs) == len([r for r in records() if r.suite == "demo"]) - 1  # one is a copy of another
+    assert (
+        len(runs) == len([r for r in records() if r.suite == "demo"]) - 1
+    )  # one is a copy of another
     assert set(runs.status) == {"done", "failed", "oom"}
 
 
@@ -192,10 +231,19 @@ def test_ours_stands_beside_the_published_value() -> None:
     assert list(table.gaps.cells.index) == ["lora‖ - LoRA†◦", "ssf - SSF†"]
     facts = table.facts.set_index(["kind", "row", "task"])
     line = facts.loc["re-run", "ssf", "cifar"]
-    assert (line["n"], line["status"], line["published"], line["published_as"]) == (3, "done", 69.0, "SSF")
+    assert (line["n"], line["status"], line["published"], line["published_as"]) == (
+        3,
+        "done",
+        69.0,
+        "SSF",
+    )
     assert "SSF arXiv:2210.08823" in line["source"]
     assert facts.loc["re-run", "san‖", "svhn"]["status"] == "missing"
-    assert len(facts.loc["cited"]) == len(published.published_numbers("vtab", "vit_b16_augreg_in21k")) == 999
+    assert (
+        len(facts.loc["cited"])
+        == len(published.published_numbers("vtab", "vit_b16_augreg_in21k"))
+        == 999
+    )
 
 
 def test_a_backbone_has_a_table_of_its_own() -> None:
@@ -216,11 +264,12 @@ def test_records_of_one_identity_with_different_results_are_reported() -> None:
 
 def test_the_mean_corruption_error_is_alexnets_at_100() -> None:
     suite = load_suite("robustness")
-    errors = {t.name: t.facts["alexnet"] for t in suite.tasks.values() if "alexnet" in t.facts}
+    errors = {t.name: t.alexnet_error for t in suite.tasks.values() if t.alexnet_error}
     assert len(errors) == 15
     made = {"suite": "robustness", "backbone": suite.backbone}
     alexnet = [
-        named(task=t, last=Point(0, round(1e6 * (1 - e)), 10**6), method="linear", **made) for t, e in errors.items()
+        named(task=t, last=Point(0, round(1e6 * (1 - e)), 10**6), method="linear", **made)
+        for t, e in errors.items()
     ]
     perfect = [named(task=t, last=Point(0, 10**6, 10**6), method="san", **made) for t in errors]
     table = make_table(suite, alexnet + perfect[1:])
@@ -240,21 +289,30 @@ def test_forced_data_is_marked() -> None:
 
 
 def test_rows_of_other_preprocessing_are_mixed() -> None:
-    data = [{"config": {"data": {"resize": name, "normalise": "half"}}} for name in ("vtab", "bicubic")]
-    pair = [done(900, task=task, id=task, **more) for task, more in zip(("digits", "count"), data, strict=True)]
+    data = [
+        {"config": {"data": {"resize": name, "normalise": "half"}}} for name in ("vtab", "bicubic")
+    ]
+    pair = [
+        done(900, task=task, id=task, **more)
+        for task, more in zip(("digits", "count"), data, strict=True)
+    ]
     assert list(make_table(DEMO, pair).ours.cells.index) == ["san§"]
 
 
 def test_parameters_are_a_mean_over_tasks_and_stand_over_whole_rows_alone() -> None:
     counts = {"method": 0, "norm": 0, "head": 0, "total": 1000, "percent": 1.0}
-    many = [done(1, task="digits", seed=seed, params={**counts, "trainable": 600}) for seed in (0, 1, 2)]
+    many = [
+        done(1, task="digits", seed=seed, params={**counts, "trainable": 600}) for seed in (0, 1, 2)
+    ]
     one = [done(1, task=task, params={**counts, "trainable": 0}) for task in list(DEMO.tasks)[1:]]
     assert make_table(DEMO, many + one).ours.numbers.loc["san", ("trainable", "with head")] == 100
     assert make_table(DEMO, many).ours.cells.loc["san", ("trainable", "with head")] == MISSING
 
 
 def test_a_seed_that_failed_marks_the_means_and_a_conflict_is_never_chosen_silently() -> None:
-    lost = [done(700, task=task) for task in DEMO.tasks] + [named(task="digits", seed=1, status="oom")]
+    lost = [done(700, task=task) for task in DEMO.tasks] + [
+        named(task="digits", seed=1, status="oom")
+    ]
     assert make_table(DEMO, lost).ours.cells.loc["san", ("mean", "all")] == "70.00‖"
     later = [
         done(640, task="digits"),
@@ -264,12 +322,21 @@ def test_a_seed_that_failed_marks_the_means_and_a_conflict_is_never_chosen_silen
 
 
 def test_gaps_carry_the_marks_of_both_sides() -> None:
-    made = {"suite": "vtab", "backbone": "vit_b16_augreg_in21k", "method": "vpt_deep", "selected_on": "test"}
-    table = make_table(VTAB, [done(800, best=Point(1, 800, 1000), task=task, **made) for task in VTAB.tasks])
+    made = {
+        "suite": "vtab",
+        "backbone": "vit_b16_augreg_in21k",
+        "method": "vpt_deep",
+        "selected_on": "test",
+    }
+    table = make_table(
+        VTAB, [done(800, best=Point(1, 800, 1000), task=task, **made) for task in VTAB.tasks]
+    )
     assert table.gaps.cells.loc["vpt_deep - VPT-Deep◦", ("natural", "CIFAR-100")] == "+1.20†"
     swin = {**made, "backbone": "swin_b_in22k"}
     table = make_table(
-        VTAB, [done(800, best=Point(1, 800, 1000), task=task, **swin) for task in VTAB.tasks], "swin_b_in22k"
+        VTAB,
+        [done(800, best=Point(1, 800, 1000), task=task, **swin) for task in VTAB.tasks],
+        "swin_b_in22k",
     )
     assert table.gaps.cells.loc["vpt_deep - VPT-Deep", ("mean of", "natural")] == "+3.22†*"
     assert set(table.facts[table.facts.kind == "re-run"].marks) == {"†"}

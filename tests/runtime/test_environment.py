@@ -40,7 +40,9 @@ def test_a_gpu_is_asked_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml.nvmlDeviceGetHandleByUUID = lambda uuid: uuid
     nvml.nvmlDeviceGetTotalEnergyConsumption = lambda handle: 7000 if handle == "GPU-abc" else 0
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: types.SimpleNamespace(uuid="abc"))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda _: types.SimpleNamespace(uuid="abc")
+    )
     assert energy_joules(torch.device("cuda")) == 7.0
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert energy_joules(torch.device("cuda")) is None

@@ -30,7 +30,9 @@ def test_a_claim_is_held_once_and_given_back(tmp_path: Path) -> None:
 
 def test_a_claim_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "run.claim"
-    code = f"from san.runtime import lease; from pathlib import Path; lease.take(Path({str(path)!r}))"
+    code = (
+        f"from san.runtime import lease; from pathlib import Path; lease.take(Path({str(path)!r}))"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
     left = lease.read_lease(path)
     assert left is not None
@@ -50,7 +52,9 @@ def test_a_process_of_the_same_number_is_not_the_one_that_claimed(tmp_path: Path
 
 
 @pytest.mark.parametrize(("silent", "taken"), [(0, False), (lease.STALE_AFTER_S + 10, True)])
-def test_a_claim_of_another_host_is_alive_as_long_as_it_is_touched(silent: float, taken: bool, tmp_path: Path) -> None:
+def test_a_claim_of_another_host_is_alive_as_long_as_it_is_touched(
+    silent: float, taken: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "run.claim"
     far = lease.Lease("another-host", 1, "1", 0.0, "token")
     path.write_text(json.dumps(asdict(far)))
@@ -84,7 +88,9 @@ def test_of_many_that_try_at_once_one_gets_it(stale: bool, tmp_path: Path) -> No
         path.write_text(json.dumps(asdict(lease.Lease("another-host", 1, "1", 0.0, "old"))))
         os.utime(path, (0, 0))
     context = get_context("fork")
-    processes = [context.Process(target=compete, args=(path, time.time() + 0.3, won)) for _ in range(12)]
+    processes = [
+        context.Process(target=compete, args=(path, time.time() + 0.3, won)) for _ in range(12)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -92,9 +98,13 @@ def test_of_many_that_try_at_once_one_gets_it(stale: bool, tmp_path: Path) -> No
     assert len(list(won.iterdir())) == 1
 
 
-def test_a_door_that_somebody_died_in_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_door_that_somebody_died_in_opens_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "run.claim"
-    code = f"from san.runtime import lease; from pathlib import Path; lease.take(Path({str(path)!r}))"
+    code = (
+        f"from san.runtime import lease; from pathlib import Path; lease.take(Path({str(path)!r}))"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
     left = lease.read_lease(path)
     assert left is not None
@@ -107,7 +117,9 @@ def test_a_door_that_somebody_died_in_opens_again(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"host": 1}'])
-def test_a_claim_that_a_crashed_machine_left_unreadable_is_taken_over_in_time(text: str, tmp_path: Path) -> None:
+def test_a_claim_that_a_crashed_machine_left_unreadable_is_taken_over_in_time(
+    text: str, tmp_path: Path
+) -> None:
     path = tmp_path / "run.claim"
     path.write_text(text)
     assert lease.acquire(path) is None

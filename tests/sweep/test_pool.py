@@ -31,13 +31,24 @@ class Sweep:
 
     def command(self, *options: str) -> list[str]:
         chosen = ["--methods", "linear,san", "--tasks", "digits,count"]
-        return [sys.executable, str(ROOT / "scripts/reproduce.py"), "demo", *chosen, *options, *self.overrides]
+        return [
+            sys.executable,
+            str(ROOT / "scripts/reproduce.py"),
+            "demo",
+            *chosen,
+            *options,
+            *self.overrides,
+        ]
 
     def __call__(self, *options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*options), capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(
+            self.command(*options), capture_output=True, text=True, timeout=300, check=False
+        )
 
     def start(self, *options: str) -> subprocess.Popen[str]:
-        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background ignores it
+        heed = partial(
+            signal.signal, signal.SIGINT, signal.SIG_DFL
+        )  # what runs in the background ignores it
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(self.command(*options), preexec_fn=heed, **pipes)  # noqa: PLW1509
 
@@ -45,7 +56,9 @@ class Sweep:
         return (self.results / "tables" / "demo.csv").read_text()
 
     def cells(self) -> list[plan.PlannedRun]:
-        found = compose.compose_grid(["demo/digits", "demo/count"], ["linear", "san"], [0], self.overrides)
+        found = compose.compose_grid(
+            ["demo/digits", "demo/count"], ["linear", "san"], [0], self.overrides
+        )
         return [plan.plan_run(*each) for each in found]
 
 
@@ -74,11 +87,15 @@ def running(sweep: Sweep) -> lease.Lease | None:
 
 def test_runs_are_those_that_hydra_composes_one_by_one(data_root: Path) -> None:
     overrides = ["epochs=3", "logger=none", f"data_root={data_root}"]
-    cells = compose.compose_grid(["demo/count", "vtab/cifar"], methods.method_names(), [0, 2], overrides)
+    cells = compose.compose_grid(
+        ["demo/count", "vtab/cifar"], methods.method_names(), [0, 2], overrides
+    )
     assert len(cells) == 2 * 18 * 2
     for config, kept in cells[::5]:
         data = f"data={config['data']['suite']}/{config['data']['task']}"
-        wanted = composed(data, f"method={config['method']['name']}", f"seed={config['seed']}", *overrides)
+        wanted = composed(
+            data, f"method={config['method']['name']}", f"seed={config['seed']}", *overrides
+        )
         assert config == wanted
         assert kept == ["epochs=3"]
 
@@ -108,14 +125,19 @@ def test_a_killed_sweep_goes_on(number: signal.Signals, sweep: Sweep, undisturbe
     done = sweep()
     assert done.returncode == 0, done.stdout + done.stderr
     assert sweep.table() == undisturbed
-    assert sorted({p.suffix for p in (sweep.results / "records").rglob("*") if p.is_file()}) == [".json"]
+    assert sorted({p.suffix for p in (sweep.results / "records").rglob("*") if p.is_file()}) == [
+        ".json"
+    ]
 
 
 def workers_of(pid: int) -> list[int]:
     """The processes that take runs: children of a sweep, but not Python's own resource tracker."""
     found = []
     for line in subprocess.run(
-        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)],
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.splitlines():
         number, _, words = line.strip().partition(" ")
         if "spawn_main" in words:
@@ -240,10 +262,13 @@ def test_the_plan_runs_nothing_and_the_status_knows_who_runs(sweep: Sweep) -> No
     assert sweep("--methods", "sann").returncode == 1
 
 
-def test_what_cannot_be_run_is_said_and_the_rest_is_planned(tmp_path: Path, data_root: Path) -> None:
+def test_what_cannot_be_run_is_said_and_the_rest_is_planned(
+    tmp_path: Path, data_root: Path
+) -> None:
     overrides = [f"data_root={tmp_path}", f"results={tmp_path}", "logger=none"]
     cells = [
-        plan.plan_run(*each) for each in compose.compose_grid(["vtab/cifar", "demo/count"], ["linear"], [0], overrides)
+        plan.plan_run(*each)
+        for each in compose.compose_grid(["vtab/cifar", "demo/count"], ["linear"], [0], overrides)
     ]
     states = [plan.run_status(c) for c in cells]
     assert [s.name for s in states] == ["blocked", "missing"]
@@ -256,7 +281,9 @@ def test_what_cannot_be_run_is_said_and_the_rest_is_planned(tmp_path: Path, data
     assert "2 like none that is done" in status.summary(cells, states)
 
 
-def test_the_disk_of_a_plan_is_that_of_its_records_adapters_and_saved_states(tmp_path: Path, data_root: Path) -> None:
+def test_the_disk_of_a_plan_is_that_of_its_records_adapters_and_saved_states(
+    tmp_path: Path, data_root: Path
+) -> None:
     overrides = ["save_adapter=true", f"data_root={data_root}", f"results={tmp_path}"]
     cells = plan.plan_runs(compose.compose_grid(["demo/count"], ["full", "san"], [0, 1], overrides))
     full, san = 1_216_896 + 129 * 6, 10_368 + 129 * 6  # and the head: six classes of 128 features
@@ -276,7 +303,11 @@ def test_time_left_is_estimated_from_what_is_done(sweep: Sweep) -> None:
     from test_tables import done as made
 
     one = made(
-        800, task="digits", method="linear", config={"epochs": 4}, seconds={"fit": 8.0, "build": 1.0, "evaluate": 2.0}
+        800,
+        task="digits",
+        method="linear",
+        config={"epochs": 4},
+        seconds={"fit": 8.0, "build": 1.0, "evaluate": 2.0},
     )
     record.write_record(one, path)
     states[0] = plan.run_status(cells[0])
@@ -288,7 +319,9 @@ def test_time_left_is_estimated_from_what_is_done(sweep: Sweep) -> None:
 def test_twenty_runs_killed_at_random_moments(sweep: Sweep, tmp_path: Path) -> None:
     sweep.overrides[0] = "epochs=6"
     whole = Sweep(tmp_path / "whole", tmp_path)
-    whole.overrides = [o if not o.startswith("results=") else f"results={whole.results}" for o in sweep.overrides]
+    whole.overrides = [
+        o if not o.startswith("results=") else f"results={whole.results}" for o in sweep.overrides
+    ]
     assert whole().returncode == 0
     seconds = min(r.seconds["fit"] for r in record.read_records(whole.results / "records")[0])
     draw, kills = random.Random(0), 0
@@ -305,7 +338,9 @@ def test_twenty_runs_killed_at_random_moments(sweep: Sweep, tmp_path: Path) -> N
     done = sweep()
     assert done.returncode == 0, done.stdout + done.stderr
     assert sweep.table() == whole.table()
-    assert sorted({p.suffix for p in (sweep.results / "records").rglob("*") if p.is_file()}) == [".json"]
+    assert sorted({p.suffix for p in (sweep.results / "records").rglob("*") if p.is_file()}) == [
+        ".json"
+    ]
 
 
 FAILING = """
@@ -326,10 +361,30 @@ original = {function}
 @pytest.mark.parametrize(
     ("function", "failure", "state", "said"),
     [
-        ("torch.autograd.backward", "raise torch.OutOfMemoryError('simulated')", "oom", "OutOfMemoryError: simulated"),
-        ("torch.autograd.backward", "raise RuntimeError('an exception')", "failed", "RuntimeError: an exception"),
-        ("torch.autograd.backward", "os.kill(os.getpid(), signal.SIGKILL)", "lost", "died of signal 9 (SIGKILL)"),
-        ("os.fsync", "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))", "failed", "[Errno 28] No space left"),
+        (
+            "torch.autograd.backward",
+            "raise torch.OutOfMemoryError('simulated')",
+            "oom",
+            "OutOfMemoryError: simulated",
+        ),
+        (
+            "torch.autograd.backward",
+            "raise RuntimeError('an exception')",
+            "failed",
+            "RuntimeError: an exception",
+        ),
+        (
+            "torch.autograd.backward",
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "lost",
+            "died of signal 9 (SIGKILL)",
+        ),
+        (
+            "os.fsync",
+            "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))",
+            "failed",
+            "[Errno 28] No space left",
+        ),
     ],
     ids=["out of memory", "exception", "kill -9", "disk full"],
 )

@@ -25,10 +25,33 @@ class OnRay:
         self.data = data
 
     def start(self, *options: str, epochs: int = 2, jobs: str = "2") -> subprocess.Popen[str]:
-        command = [sys.executable, str(ROOT / "scripts/reproduce.py"), "demo", "--methods", "linear,san"]
-        command += ["--tasks", "digits,count", "--launcher", "ray", "--profile", str(self.profile), "--jobs", jobs]
-        command += [*options, f"epochs={epochs}", "logger=none", f"results={self.results}", f"data_root={self.data}"]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = [
+            sys.executable,
+            str(ROOT / "scripts/reproduce.py"),
+            "demo",
+            "--methods",
+            "linear,san",
+        ]
+        command += [
+            "--tasks",
+            "digits,count",
+            "--launcher",
+            "ray",
+            "--profile",
+            str(self.profile),
+            "--jobs",
+            jobs,
+        ]
+        command += [
+            *options,
+            f"epochs={epochs}",
+            "logger=none",
+            f"results={self.results}",
+            f"data_root={self.data}",
+        ]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
 
 @pytest.fixture
@@ -53,7 +76,9 @@ def test_units_share_a_sweep_to_its_end(on_ray: OnRay) -> None:
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_units_end_with_their_driver_and_save_what_they_are_at(number: signal.Signals, on_ray: OnRay) -> None:
+def test_units_end_with_their_driver_and_save_what_they_are_at(
+    number: signal.Signals, on_ray: OnRay
+) -> None:
     driver = on_ray.start(epochs=60, jobs="1")
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline and not list(on_ray.results.rglob("*.claim")):
@@ -72,9 +97,15 @@ def test_units_end_with_their_driver_and_save_what_they_are_at(number: signal.Si
 @pytest.mark.sweep
 def test_what_it_cannot_give_is_said(on_ray: OnRay) -> None:
     on_ray.profile.write_text("num_gpus: 99\n")
-    assert "A unit asks for 99 GPU; Ray has 0. Give PROFILE=FILE" in on_ray.start().communicate(timeout=100)[0]
+    assert (
+        "A unit asks for 99 GPU; Ray has 0. Give PROFILE=FILE"
+        in on_ray.start().communicate(timeout=100)[0]
+    )
     on_ray.profile.write_text("gpus: 1\n")
-    assert "The profile says gpus; allowed: address, num_gpus" in on_ray.start().communicate(timeout=100)[0]
+    assert (
+        "The profile says gpus; allowed: address, num_gpus"
+        in on_ray.start().communicate(timeout=100)[0]
+    )
 
 
 def test_as_many_units_as_there_is_room_for() -> None:

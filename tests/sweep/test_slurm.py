@@ -28,7 +28,12 @@ class Cluster:
     def __call__(self, *options: str, epochs: int = 2) -> subprocess.CompletedProcess[str]:
         chosen = ["--methods", "linear,san", "--tasks", "digits,count"]
         command = [sys.executable, str(ROOT / "scripts/reproduce.py"), "demo", *chosen, *options]
-        command += [f"epochs={epochs}", "logger=none", f"results={self.results}", f"data_root={self.data}"]
+        command += [
+            f"epochs={epochs}",
+            "logger=none",
+            f"results={self.results}",
+            f"data_root={self.data}",
+        ]
         return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
 
     def submit(self, jobs: int, *options: str, epochs: int = 2) -> list[str]:
@@ -75,18 +80,24 @@ def test_a_pre_empted_job_saves_itself_and_goes_on_to_the_same_end(
     one = ("--methods", "linear", "--tasks", "digits")
     (job,) = cluster.submit(1, *one, epochs=24)
     cluster.wait("epoch ", 100, epochs=24)
-    subprocess.run(["sbatch", "-p", "urgent", "-n", "2", "--wrap", "sleep 1", "-o", "/dev/null"], check=True)
+    subprocess.run(
+        ["sbatch", "-p", "urgent", "-n", "2", "--wrap", "sleep 1", "-o", "/dev/null"], check=True
+    )
     cluster.wait("PENDING", 60, epochs=24)
     assert len(list(cluster.results.rglob("*.checkpoint"))) == 1
     assert not list(cluster.results.rglob("*.claim"))
     assert not list(cluster.results.rglob("records/**/*.json"))
-    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)  # not to wait for two minutes
+    subprocess.run(
+        ["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False
+    )  # not to wait for two minutes
     cluster.wait("1 done", 200, epochs=24)
     assert not list(cluster.results.rglob("*.checkpoint"))
     (tmp_path / "whole").mkdir()
     whole = Cluster(tmp_path / "whole", data_root)
     assert whole(*one, epochs=24).returncode == 0
-    (resumed,), (undisturbed,) = (record.read_records(c.results / "records")[0] for c in (cluster, whole))
+    (resumed,), (undisturbed,) = (
+        record.read_records(c.results / "records")[0] for c in (cluster, whole)
+    )
     assert (resumed.id, resumed.last) == (undisturbed.id, undisturbed.last)
 
 
@@ -107,11 +118,23 @@ def test_a_job_that_is_out_of_time_saves_itself_and_is_queued_again(cluster: Clu
 
 @pytest.mark.slurm
 def test_hydras_own_launcher_keeps_the_rules(cluster: Cluster) -> None:
-    chosen = ["method=linear,ssf", "data=demo/digits", "epochs=1", "logger=none", f"data_root={cluster.data}"]
-    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=debug", "hydra.launcher.cpus_per_task=1"]
+    chosen = [
+        "method=linear,ssf",
+        "data=demo/digits",
+        "epochs=1",
+        "logger=none",
+        f"data_root={cluster.data}",
+    ]
+    launcher = [
+        "hydra/launcher=submitit_slurm",
+        "hydra.launcher.partition=debug",
+        "hydra.launcher.cpus_per_task=1",
+    ]
     command = [sys.executable, "train.py", "-m", *launcher, *chosen, f"results={cluster.results}"]
     for _ in range(2):
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+        )
         assert done.returncode == 0, done.stderr
     records = list(cluster.results.rglob("records/**/*.json"))
     assert len(records) == 2

@@ -27,7 +27,13 @@ AUGMENT = Augment(crop="random", flip=0.5, mixup=0.8, cutmix=1.0)
 
 def batches(augment: Augment) -> Batches:
     images = np.random.default_rng(0).integers(0, 256, (10, 20, 20, 3)).astype(np.uint8)
-    split = Split((Images(images),), np.arange(10) % 3, list(map(str, range(10))), "f", ({"made_by": "a test"},))
+    split = Split(
+        (Images(images),),
+        np.arange(10) % 3,
+        list(map(str, range(10))),
+        "f",
+        ({"made_by": "a test"},),
+    )
     order = torch.Generator().manual_seed(0)
     return Batches(split, 4, Preprocess("vtab", "half"), 16, torch.device("cpu"), order, augment, 3)
 
@@ -57,7 +63,9 @@ def trained(
     return torch.cat([p.flatten() for p in model.parameters()]), losses, checkpoint.curve
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 4, 8])  # within an epoch, at its last batch, at the beginning of the next
+@pytest.mark.parametrize(
+    "stop_after", [1, 3, 4, 8]
+)  # within an epoch, at its last batch, at the beginning of the next
 @pytest.mark.parametrize(
     ("method", "optimizer", "augment"),
     [("san", "adamw", NO_AUGMENTATION), ("full", "sgd", AUGMENT), ("vpt_deep", "adamw", AUGMENT), ("linear", "adamw", Augment(mixup=0.8))],
@@ -85,10 +93,18 @@ def test_two_interruptions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "empty", "another method"])
-def test_a_damaged_checkpoint_is_left_aside(spoil: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_checkpoint_is_left_aside(
+    spoil: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     whole, _, _ = trained(tmp_path / "a", "san", "adamw", NO_AUGMENTATION, None)
     with pytest.raises(Preempted):
-        trained(tmp_path / "b", "ssf" if spoil == "another method" else "san", "adamw", NO_AUGMENTATION, 5)
+        trained(
+            tmp_path / "b",
+            "ssf" if spoil == "another method" else "san",
+            "adamw",
+            NO_AUGMENTATION,
+            5,
+        )
     if spoil != "another method":
         saved = (tmp_path / "b").read_bytes()
         (tmp_path / "b").write_bytes(saved[: len(saved) // 2] if spoil == "truncated" else b"")

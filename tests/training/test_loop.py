@@ -23,8 +23,12 @@ RECIPE = {
 def split(count: int = 10) -> Split:
     g = np.random.default_rng(0)
     labels = np.arange(count) % 3
-    images = (g.integers(0, 100, (count, 16, 16, 3)) + 50 * labels[:, None, None, None]).astype(np.uint8)
-    return Split((Images(images),), labels, [str(i) for i in range(count)], "f", ({"made_by": "a test"},))
+    images = (g.integers(0, 100, (count, 16, 16, 3)) + 50 * labels[:, None, None, None]).astype(
+        np.uint8
+    )
+    return Split(
+        (Images(images),), labels, [str(i) for i in range(count)], "f", ({"made_by": "a test"},)
+    )
 
 
 def batches(shuffle: bool = True) -> Batches:
@@ -97,7 +101,9 @@ def test_same_seed_same_weights() -> None:
     ends = []
     for _ in range(2):
         model = tiny_vit(3)
-        fit(model, batches(), Recipe(**RECIPE), san.attach(model, "san").trainable, nothing, nothing)
+        fit(
+            model, batches(), Recipe(**RECIPE), san.attach(model, "san").trainable, nothing, nothing
+        )
         ends.append(torch.cat([p.flatten() for p in model.parameters()]))
     assert torch.equal(ends[0], ends[1])
 
@@ -117,7 +123,9 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     adapter = san.attach(model, "linear")
     with torch.no_grad():
         model.head.weight.fill_(float("nan"))
-    with pytest.raises(NonFiniteLossError, match=r"The loss became nan at step 1 of 6 with lr 0\.00333"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"The loss became nan at step 1 of 6 with lr 0\.00333"
+    ):
         fit(model, batches(), Recipe(**RECIPE), adapter.trainable, nothing, nothing)
 
 
@@ -132,7 +140,9 @@ def test_broken_weights_have_no_score() -> None:
 def test_gradients_on_another_set_are_refused() -> None:
     layer = nn.Linear(2, 2)
     layer(torch.ones(1, 2)).sum().backward()
-    with pytest.raises(RuntimeError, match="1 parameters train that should not, or should and do not: bias"):
+    with pytest.raises(
+        RuntimeError, match="1 parameters train that should not, or should and do not: bias"
+    ):
         check_gradients(layer, ["weight"])
 
 
@@ -140,9 +150,15 @@ def test_evaluation_equals_counting_by_hand() -> None:
     model = tiny_vit(3).eval()
     data = batches(shuffle=False)
     with torch.no_grad():
-        logits = model(data.preprocess.scale(torch.from_numpy(data.preprocess.pixels(data.split, range(10), 16))))
+        logits = model(
+            data.preprocess.scale(
+                torch.from_numpy(data.preprocess.pixels(data.split, range(10), 16))
+            )
+        )
     score = evaluate(model, data)
-    assert score.correct == sum(logits.argmax(1).tolist()[i] == data.split.labels[i] for i in range(10))
+    assert score.correct == sum(
+        logits.argmax(1).tolist()[i] == data.split.labels[i] for i in range(10)
+    )
     assert score.loss == pytest.approx(
         nn.functional.cross_entropy(logits, torch.from_numpy(data.split.labels)).item(), rel=1e-5
     )
@@ -154,11 +170,16 @@ def test_restricted_evaluation_predicts_only_classes_that_the_split_has() -> Non
     data = batches(shuffle=False)  # labels 0, 1, 2 of 8
     with torch.no_grad():
         model.head.bias[5] = 100.0
-        logits = model(data.preprocess.scale(torch.from_numpy(data.preprocess.pixels(data.split, range(10), 16))))
+        logits = model(
+            data.preprocess.scale(
+                torch.from_numpy(data.preprocess.pixels(data.split, range(10), 16))
+            )
+        )
     wanted = (logits[:, :3].argmax(1).numpy() == data.split.labels).sum()
     assert evaluate(model, data).correct == 0
     score = evaluate(model, data, restrict=True)
     assert score.correct == wanted > 0
     assert score.loss == pytest.approx(
-        nn.functional.cross_entropy(logits[:, :3], torch.from_numpy(data.split.labels)).item(), rel=1e-5
+        nn.functional.cross_entropy(logits[:, :3], torch.from_numpy(data.split.labels)).item(),
+        rel=1e-5,
     )

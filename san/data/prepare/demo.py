@@ -46,9 +46,13 @@ def pack_demo(suite: Suite, task: Task, folder: Path) -> None:
         }
         for split, size in task.splits.items()
     }
-    if all((read_manifest(folder / split) or {}).get("source") == sources[split] for split in sources):
+    if all(
+        (read_manifest(folder / split) or {}).get("source") == sources[split] for split in sources
+    ):
         return
     images, labels, ids = make_images(task, suite.seed)
     for split, source in sources.items():
         part = slice(starts[split], starts[split] + task.splits[split])
-        write_split(folder / split, zip(ids[part], labels[part].tolist(), images[part], strict=True), source)
+        write_split(
+            folder / split, zip(ids[part], labels[part].tolist(), images[part], strict=True), source
+        )

@@ -94,11 +94,15 @@ def texture(kind: int, rng: Generator) -> Image:
     return paint(np.broadcast_to(one, (SIZE, SIZE, 3)), soft(-field, 0.15), two)
 
 
-def nucleus(image: Image, rng: Generator, at: NDArray[np.float64], radius: float, ragged: float) -> Image:
+def nucleus(
+    image: Image, rng: Generator, at: NDArray[np.float64], radius: float, ragged: float
+) -> Image:
     """Paint a dark violet body of wavy outline."""
     dx, dy = X - at[0], Y - at[1]
     angle = np.arctan2(dy, dx)
-    outline = radius * (1 + ragged * np.sin(3 * angle + rng.uniform(0, 6)) + ragged * np.sin(5 * angle))
+    outline = radius * (
+        1 + ragged * np.sin(3 * angle + rng.uniform(0, 6)) + ragged * np.sin(5 * angle)
+    )
     colour = np.array([0.35, 0.2, 0.5]) + rng.normal(0, 0.05, 3)
     return paint(image, 0.85 * soft(np.hypot(dx, dy) - outline), colour)
 
@@ -111,7 +115,9 @@ def tissue(tumour: int, rng: Generator) -> Image:
         image = nucleus(image, rng, rng.uniform(-1, 1, 2), rng.uniform(0.1, 0.17), 0.05)
     if rng.random() < 0.5:
         angle = rng.uniform(0, 2 * np.pi)
-        image = nucleus(image, rng, 0.9 * np.array([np.cos(angle), np.sin(angle)]), rng.uniform(0.24, 0.36), 0.2)
+        image = nucleus(
+            image, rng, 0.9 * np.array([np.cos(angle), np.sin(angle)]), rng.uniform(0.24, 0.36), 0.2
+        )
     if tumour:
         image = nucleus(image, rng, rng.uniform(-0.4, 0.4, 2), rng.uniform(0.24, 0.36), 0.2)
     return image
@@ -124,7 +130,9 @@ def farmland(rng: Generator) -> Image:
         u, v = rotated(rng.uniform(0, np.pi))
         colour = np.array([0.45, 0.5, 0.25]) + rng.uniform(-0.2, 0.2, 3) * [1, 1, 0.5]
         furrows = 1 + 0.12 * np.sin(np.pi * rng.uniform(4, 8) * v)
-        image = image + soft(u - rng.uniform(-0.7, 0.7), 0.03)[..., None] * (colour * furrows[..., None] - image)
+        image = image + soft(u - rng.uniform(-0.7, 0.7), 0.03)[..., None] * (
+            colour * furrows[..., None] - image
+        )
     return image
 
 
@@ -138,19 +146,29 @@ def terrain(kind: int, rng: Generator) -> Image:
         case 1:
             crowns = 0.5 * clouds(rng, 12) + 0.5 * clouds(rng, 5)
             return paint(
-                np.broadcast_to(np.array([0.12, 0.25, 0.1]), (SIZE, SIZE, 3)), crowns, np.array([0.3, 0.45, 0.2])
+                np.broadcast_to(np.array([0.12, 0.25, 0.1]), (SIZE, SIZE, 3)),
+                crowns,
+                np.array([0.3, 0.45, 0.2]),
             )
         case 2:
-            bend = rng.uniform(0.15, 0.35) * np.sin(rng.uniform(2, 4) * u + rng.uniform(0, 6)) + rng.uniform(-0.4, 0.4)
+            bend = rng.uniform(0.15, 0.35) * np.sin(
+                rng.uniform(2, 4) * u + rng.uniform(0, 6)
+            ) + rng.uniform(-0.4, 0.4)
             return paint(image, soft(np.abs(v - bend) - rng.uniform(0.1, 0.22)), water)
         case 3:
             shore = rng.uniform(0.3, 0.6) * (0.7 + 0.6 * clouds(rng, 4))
-            return paint(image, soft(np.hypot(X - rng.uniform(-0.4, 0.4), Y - rng.uniform(-0.4, 0.4)) - shore), water)
+            return paint(
+                image,
+                soft(np.hypot(X - rng.uniform(-0.4, 0.4), Y - rng.uniform(-0.4, 0.4)) - shore),
+                water,
+            )
         case 4:
             f = rng.uniform(2.5, 4)
             roofs = np.maximum(np.abs((f * u) % 1 - 0.5), np.abs((f * v) % 1 - 0.5)) - 0.3
             built = soft(roofs) * (clouds(rng, 6) > 0.3)
-            return paint(paint(image, np.full((SIZE, SIZE), 0.6), grey), built, np.array([0.7, 0.4, 0.3]))
+            return paint(
+                paint(image, np.full((SIZE, SIZE), 0.6), grey), built, np.array([0.7, 0.4, 0.3])
+            )
         case 5:
             off = v - rng.uniform(-0.5, 0.5)
             lanes = np.abs(np.abs(off) - rng.uniform(0.08, 0.12)) - 0.06
@@ -168,7 +186,11 @@ def count(kind: int, rng: Generator) -> Image:
         x, y, radius = *rng.uniform(-0.8, 0.8, 2), rng.uniform(0.1, 0.2)
         if all(np.hypot(x - a, y - b) > radius + r + 0.12 for a, b, r in placed):
             placed.append((x, y, radius))
-            image = paint(image, soft(np.hypot(X - x, Y - y) - radius), np.clip(ink + rng.normal(0, 0.12, 3), 0, 1))
+            image = paint(
+                image,
+                soft(np.hypot(X - x, Y - y) - radius),
+                np.clip(ink + rng.normal(0, 0.12, 3), 0, 1),
+            )
     return image
 
 
@@ -177,11 +199,16 @@ def orientation(kind: int, rng: Generator) -> Image:
     ground, ink = two_colours(rng)
     stripes, _ = rotated(rng.uniform(0, np.pi))
     image = paint(
-        np.broadcast_to(ground, (SIZE, SIZE, 3)), 0.12 * (1 + np.sin(np.pi * rng.uniform(2, 5) * stripes)), ink
+        np.broadcast_to(ground, (SIZE, SIZE, 3)),
+        0.12 * (1 + np.sin(np.pi * rng.uniform(2, 5) * stripes)),
+        ink,
     )
     angle = np.pi * (kind * 22.5 + rng.uniform(-7, 7)) / 180
     dx, dy = rng.uniform(-0.35, 0.35, 2)
-    u, v = (X - dx) * np.cos(angle) + (Y - dy) * np.sin(angle), (Y - dy) * np.cos(angle) - (X - dx) * np.sin(angle)
+    u, v = (
+        (X - dx) * np.cos(angle) + (Y - dy) * np.sin(angle),
+        (Y - dy) * np.cos(angle) - (X - dx) * np.sin(angle),
+    )
     long = rng.uniform(0.4, 0.6)
     wide = long / rng.uniform(1.7, 3)
     return paint(image, soft((np.hypot(u / long, v / wide) - 1) * wide), ink)
@@ -198,7 +225,9 @@ DRAW: dict[str, tuple[Callable[[int, Generator], Image], float]] = {
 }
 
 
-def draw(task: str, classes: int, total: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def draw(
+    task: str, classes: int, total: int, seed: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Draw `total` images of a task, the classes in turn; return uint8 `(total, 32, 32, 3)` and int64 `(total,)`."""
     labels = np.arange(total, dtype=np.int64) % classes
     images = np.empty((total, SIZE, SIZE, 3), np.uint8)

@@ -52,7 +52,8 @@ def dsprites_orientation(example: Mapping[str, Any]) -> int:
 
 
 RULES: Mapping[str, Callable[[Mapping[str, Any]], int]] = {
-    rule.__name__: rule for rule in (clevr_count, clevr_distance, kitti_distance, dsprites_x, dsprites_orientation)
+    rule.__name__: rule
+    for rule in (clevr_count, clevr_distance, kitti_distance, dsprites_x, dsprites_orientation)
 }
 
 

@@ -24,7 +24,14 @@ Progress = Callable[[Iterable[pack.Example], str, int], Iterable[pack.Example]]
 
 
 def pack_splits(
-    suite: Suite, task: Task, source: Source, root: Path, wanted: str, side: int, force: bool, progress: Progress
+    suite: Suite,
+    task: Task,
+    source: Source,
+    root: Path,
+    wanted: str,
+    side: int,
+    force: bool,
+    progress: Progress,
 ) -> list[str]:
     """Pack every split of a task that is not packed from the same source already; return what was done, in words.
 
@@ -39,17 +46,26 @@ def pack_splits(
     for part in source.parts:
         about = source.describe(part) | {"form": form}
         old = pack.read_manifest(home / part)
-        if old is not None and about.items() <= old["source"].items() and readable(task, home / part, old):
+        if (
+            old is not None
+            and about.items() <= old["source"].items()
+            and readable(task, home / part, old)
+        ):
             done.append(f"{part}: there already")
             continue
         about |= {"decoder": f"Pillow {PIL.__version__}", "names": source.names}
-        examples = progress(source.examples(part), f"{task.suite}/{task.name} {part}", source.count(part))
+        examples = progress(
+            source.examples(part), f"{task.suite}/{task.name} {part}", source.count(part)
+        )
         manifest = pack.write_split(
-            home / part, transformed(checked(examples, task), task, source.times, form, wanted, side), about
+            home / part,
+            transformed(checked(examples, task), task, source.times, form, wanted, side),
+            about,
         )
         hardlink_shared_images(suite, task, home, part)
         done.append(
-            f"{part}: {manifest['count']} images" + (f" instead of {old['source']['made_by']}'s" if old else "")
+            f"{part}: {manifest['count']} images"
+            + (f" instead of {old['source']['made_by']}'s" if old else "")
         )
     return done
 
@@ -67,7 +83,9 @@ def check_source(task: Task, source: Source) -> None:
     """Raise ValueError where the source names other classes than the row, or a split has not as many images."""
     odd = class_name_mismatch(task, source.names or ())
     if odd:
-        raise ValueError(f"{odd}. Labels would mean something else. (--force packs it nevertheless.)")
+        raise ValueError(
+            f"{odd}. Labels would mean something else. (--force packs it nevertheless.)"
+        )
     for part in source.parts:
         found, wanted = source.count(part), expected_count(task, source.describe(part), part)
         if found != wanted:
@@ -95,7 +113,11 @@ def transformed(
     def one(example: pack.Example) -> pack.Example:
         name, label, data = example
         image = decode_example(name, data, task) * np.uint8(times)
-        return name, label, data if form == "encoded" else image if form == "native" else resized(image)
+        return (
+            name,
+            label,
+            data if form == "encoded" else image if form == "native" else resized(image),
+        )
 
     def resized(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         pixels: NDArray[np.uint8] = resize([image], wanted, side)[0]
@@ -112,10 +134,17 @@ def decode_example(name: str, data: bytes | NDArray[np.uint8], task: Task) -> ND
     assert isinstance(data, bytes)
     try:
         image = decode_image(data)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # PIL's ways to refuse a file
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:  # PIL's ways to refuse a file
         reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"Image {name} of {task.suite}/{task.name} cannot be decoded ({reason}).") from error
-    native = task.facts.get("native")
+        raise ValueError(
+            f"Image {name} of {task.suite}/{task.name} cannot be decoded ({reason})."
+        ) from error
+    native = task.native_size
     if native and image.shape != (native, native, 3):
         height, width = image.shape[:2]
         raise ValueError(
@@ -126,7 +155,7 @@ def decode_example(name: str, data: bytes | NDArray[np.uint8], task: Task) -> ND
 
 def hardlink_shared_images(suite: Suite, task: Task, home: Path, part: str) -> None:
     """Keep one file of the images that another task of the suite has, too (clevr, dsprites, smallnorb)."""
-    builder = task.facts.get("tfds", {}).get("builder")
+    builder = task.tfds and task.tfds.builder
     for other in suite.tasks.values():
-        if other is not task and builder and other.facts.get("tfds", {}).get("builder") == builder:
+        if other is not task and builder and other.tfds and other.tfds.builder == builder:
             pack.hardlink_images(home / part, home.parents[1] / other.name / home.name / part)

@@ -50,7 +50,9 @@ def small(task: Task, **sizes: int) -> tuple[Suite, Task]:
 
 
 def packed(suite: Suite, task: Task, path: Path, root: Path, force: bool = False) -> Path:
-    pack_splits(suite, task, find_source(task, path), root, "vtab", 8, force, lambda examples, *_: examples)
+    pack_splits(
+        suite, task, find_source(task, path), root, "vtab", 8, force, lambda examples, *_: examples
+    )
     return packed_dir(task, root, "vtab", 8)
 
 
@@ -95,7 +97,9 @@ def write(path: Path, text: str) -> None:
         (lambda f: (f / "val200.txt").unlink(), "val200.txt of .* cannot be read"),
     ],
 )  # fmt: skip
-def test_a_damaged_list_is_named_and_leaves_no_split(spoil: Any, message: str, tmp_path: Path) -> None:
+def test_a_damaged_list_is_named_and_leaves_no_split(
+    spoil: Any, message: str, tmp_path: Path
+) -> None:
     folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
     spoil(folder)
     with pytest.raises(ValueError, match=message):
@@ -108,7 +112,9 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
     folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47, height=60, width=60)
     path = folder / "images/val200/000001.jpg"
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match="Image images/val200/000001.jpg of vtab/dtd cannot be decoded"):
+    with pytest.raises(
+        ValueError, match="Image images/val200/000001.jpg of vtab/dtd cannot be decoded"
+    ):
         packed(*DTD, folder, tmp_path / "data")
     done = sorted(p.name for p in (tmp_path / "data/vtab/dtd/vtab-8").iterdir())
     assert done == ["train"]  # whole, and kept: the next call goes on from there
@@ -132,13 +138,21 @@ def test_a_zip_that_would_climb_out_is_read_in_place(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["evil.zip"]
 
 
-def test_small_images_of_one_size_are_stored_natively_and_no_other_size_passes(tmp_path: Path) -> None:
+def test_small_images_of_one_size_are_stored_natively_and_no_other_size_passes(
+    tmp_path: Path,
+) -> None:
     suite, task = small(VTAB.task("cifar"), train=8, val=4, test=6)
     good = pictures.vtab_lists(tmp_path / "good" / "cifar", LISTS, 100, height=32, width=32)
     home = packed(suite, task, good, tmp_path / "data")
-    assert (home.name, verify.load_part(task, home, "train").image(0).shape) == ("native", (32, 32, 3))
+    assert (home.name, verify.load_part(task, home, "train").image(0).shape) == (
+        "native",
+        (32, 32, 3),
+    )
     bad = pictures.vtab_lists(tmp_path / "bad" / "cifar", LISTS, 100, height=32, width=31)
-    with pytest.raises(ValueError, match="Image images/train800/000000.jpg of vtab/cifar is 32x31; 32x32 is expected"):
+    with pytest.raises(
+        ValueError,
+        match="Image images/train800/000000.jpg of vtab/cifar is 32x31; 32x32 is expected",
+    ):
         packed(suite, task, bad, tmp_path / "other")
 
 
@@ -147,19 +161,36 @@ def test_preparing_again_does_nothing_and_another_source_replaces(tmp_path: Path
     suite, task = DTD
     say = []
     for _ in range(2):
-        say.append(pack_splits(suite, task, find_source(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e))
+        say.append(
+            pack_splits(
+                suite,
+                task,
+                find_source(task, one),
+                tmp_path / "d",
+                "vtab",
+                8,
+                False,
+                lambda e, *_: e,
+            )
+        )
     assert say[0] == ["train: 8 images", "val: 4 images", "test: 6 images"]
     assert say[1] == ["train: there already", "val: there already", "test: there already"]
     images = tmp_path / "d" / "vtab/dtd/vtab-8/val/images.npy"
     images.write_bytes(images.read_bytes()[:-50])  # damage is mended
-    mended = pack_splits(suite, task, find_source(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
+    mended = pack_splits(
+        suite, task, find_source(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e
+    )
     assert [line.partition(":")[2].split()[0] for line in mended] == ["there", "4", "there"]
     pictures.save(one / "images/test/000001.jpg", 9, 9)  # and a corrected image is taken
-    corrected = pack_splits(suite, task, find_source(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
+    corrected = pack_splits(
+        suite, task, find_source(task, one), tmp_path / "d", "vtab", 8, False, lambda e, *_: e
+    )
     assert corrected[2].startswith("test: 6 images")
     two = pictures.vtab_lists(tmp_path / "two" / "dtd", LISTS, 46)
     (two / "test.txt").write_text((two / "test.txt").read_text().replace(" 5\n", " 6\n"))
-    last = pack_splits(suite, task, find_source(task, two), tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
+    last = pack_splits(
+        suite, task, find_source(task, two), tmp_path / "d", "vtab", 8, False, lambda e, *_: e
+    )
     assert last[2] == "test: 6 images instead of vtab-1k folder's"
 
 
@@ -178,7 +209,11 @@ def test_vpt_json_labels_are_ranked_over_all_splits(place: str, tmp_path: Path) 
     assert home.name == "encoded"
     labelled = {part: verify.load_part(CUB[1], home, part) for part in JSON}
     assert labelled["train"].labels.tolist() == [1, 0, 3, 1]
-    assert labelled["test"].labels.tolist() == [2, 0, 1]  # 25 is in no other split, and shifts nothing
+    assert labelled["test"].labels.tolist() == [
+        2,
+        0,
+        1,
+    ]  # 25 is in no other split, and shifts nothing
     assert labelled["val"].ids == ["v/1.jpg", "v/2.jpg"]
     original = (tmp_path / "cub" / place / "t/2.jpg").read_bytes()
     assert original in (home / "test" / "images.npy").read_bytes()
@@ -196,7 +231,9 @@ def test_vpt_json_labels_are_ranked_over_all_splits(place: str, tmp_path: Path) 
         ({"train": {"x/1.jpg": 3, "b/2.jpg": 3, "c/1.jpg": 3, "c/2.jpg": 3}}, "names? x/1.jpg, but it is not there: put the images so that"),
     ],
 )  # fmt: skip
-def test_damaged_json_splits_are_named(change: Mapping[str, Any], message: str, tmp_path: Path) -> None:
+def test_damaged_json_splits_are_named(
+    change: Mapping[str, Any], message: str, tmp_path: Path
+) -> None:
     folder = pictures.vpt_json(tmp_path, JSON)
     for name, entries in change.items():
         (folder / f"{name}.json").write_text(json.dumps(entries))
@@ -212,7 +249,10 @@ def test_a_map_says_where_images_lie_that_are_elsewhere(tmp_path: Path) -> None:
     starts = {start: f"elsewhere/{start}" for start in ("b/", "c/", "v/", "t/")}
     (tmp_path / "paths.json").write_text(json.dumps({**starts, "t/2.jpg": "single.jpg"}))
     source = find_source(CUB[1], tmp_path)
-    wanted = [(tmp_path / path).read_bytes() for path in ("elsewhere/t/1.jpg", "single.jpg", "elsewhere/t/3.jpg")]
+    wanted = [
+        (tmp_path / path).read_bytes()
+        for path in ("elsewhere/t/1.jpg", "single.jpg", "elsewhere/t/3.jpg")
+    ]
     assert [image for _, _, image in source.examples("test")] == wanted
     (tmp_path / "paths.json").write_text("[1]")
     with pytest.raises(ValueError, match="paths.json of .* is no map from paths to paths"):
@@ -226,7 +266,11 @@ def birds(folder: Path) -> Path:
         ("13", "b/1.jpg", "7", "1"),
         ("14", "b/2.jpg", "5", "0"),
     ]
-    for name, column in (("images.txt", 1), ("image_class_labels.txt", 2), ("train_test_split.txt", 3)):
+    for name, column in (
+        ("images.txt", 1),
+        ("image_class_labels.txt", 2),
+        ("train_test_split.txt", 3),
+    ):
         (folder / name).write_text("".join(f"{row[0]} {row[column]}\n" for row in rows))
     (folder / "classes.txt").write_text("5 Raven\n7 Crow\n9 Black-footed Albatross\n")
     for i, row in enumerate(rows):
@@ -236,13 +280,19 @@ def birds(folder: Path) -> Path:
 
 def test_the_official_bird_layout_has_no_val_and_says_so(tmp_path: Path) -> None:
     suite, task = small(FGVC.task("nabirds"), train=1, val=1, test=2)
-    task = replace(task, facts={**task.facts, "official": {"train": 2, "test": 2}}, classes=("0", "1", "2"))
+    task = replace(task, official_splits={"train": 2, "test": 2}, classes=("0", "1", "2"))
     home = packed(suite, task, birds(tmp_path), tmp_path / "data")
     assert verify.parts_of(task, home, "train+val") == ["train"]
     split = verify.load_part(task, home, "train")
-    assert (split.labels.tolist(), split.made_by, split.problems) == ([0, 1], "CUB-style lists, official split", ())
+    assert (split.labels.tolist(), split.made_by, split.problems) == (
+        [0, 1],
+        "CUB-style lists, official split",
+        (),
+    )
     assert verify.load_part(task, home, "test").labels.tolist() == [2, 0]
-    with pytest.raises(LookupError, match="official layout, which has no val; allowed: train, test"):
+    with pytest.raises(
+        LookupError, match="official layout, which has no val; allowed: train, test"
+    ):
         verify.parts_of(task, home, "val")
     (tmp_path / "image_class_labels.txt").write_text("11 5\n")
     with pytest.raises(ValueError, match="do not name the same images: 4, 1, 4"):
@@ -259,7 +309,9 @@ def test_class_folders_as_imagenet_has_them(tmp_path: Path) -> None:
     assert verify.load_part(task, home, "train").labels.tolist() == [0, 1, 999]
     assert verify.load_part(task, home, "test").labels.tolist() == [0, 999]
     pictures.save(tmp_path / "val" / "n00000000" / "y.JPEG", 0, 0)
-    with pytest.raises(ValueError, match=r"folders that are no class of gic/imagenet: \['n00000000'\]"):
+    with pytest.raises(
+        ValueError, match=r"folders that are no class of gic/imagenet: \['n00000000'\]"
+    ):
         find_source(task, tmp_path)
 
 
@@ -268,7 +320,9 @@ def test_robustness_sets_are_test_images_of_imagenet_classes(tmp_path: Path) -> 
     suite, task = small(robust.task("imagenet_a"), test=2)
     for i, name in enumerate(("n01498041", "n15075141")):
         pictures.save(tmp_path / "a" / name / "z.jpg", i, i)
-    assert verify.load_part(task, packed(suite, task, tmp_path / "a", tmp_path / "d"), "test").labels.tolist() == [
+    assert verify.load_part(
+        task, packed(suite, task, tmp_path / "a", tmp_path / "d"), "test"
+    ).labels.tolist() == [
         6,
         999,
     ]
@@ -317,11 +371,16 @@ def own(folder: Path, *names: str, count: int = 40) -> Path:
     [
         (["Train/a", "Train/b", "Test/a", "Test/b"], {"test": 80}),
         (["training/a", "training/b", "testing/a"], {"test": 40}),
-        (["train/a", "train/b", "valid/a", "valid/b", "test/a", "test/b"], {"train": 80, "val": 80, "test": 80}),
+        (
+            ["train/a", "train/b", "valid/a", "valid/b", "test/a", "test/b"],
+            {"train": 80, "val": 80, "test": 80},
+        ),
         (["train/a", "train/b", "validation/a", "validation/b"], {"test": 80}),
     ],
 )
-def test_split_folders_go_by_their_usual_names(names: list[str], sizes: dict[str, int], tmp_path: Path) -> None:
+def test_split_folders_go_by_their_usual_names(
+    names: list[str], sizes: dict[str, int], tmp_path: Path
+) -> None:
     found = folders.own_folder(own(tmp_path, *names))
     assert found.names == ["a", "b"]
     assert {part: found.count(part) for part in sizes} == sizes
@@ -330,13 +389,18 @@ def test_split_folders_go_by_their_usual_names(names: list[str], sizes: dict[str
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["train/a", "train/b", "val/a", "valid/a"], "has val and valid; one folder for val is allowed"),
+        (
+            ["train/a", "train/b", "val/a", "valid/a"],
+            "has val and valid; one folder for val is allowed",
+        ),
         (["train/a", "train/b", "more/a"], "has more beside train; only val and test may be there"),
         (["a", "b", "c/.hidden"], "has no images of c"),
         (["a", "b/.hidden", "c/.hidden"], "has no images of b, c"),
     ],
 )
-def test_folders_that_could_mean_two_things_are_refused(names: list[str], message: str, tmp_path: Path) -> None:
+def test_folders_that_could_mean_two_things_are_refused(
+    names: list[str], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=message):
         folders.own_folder(own(tmp_path, *names))
 
@@ -363,9 +427,14 @@ def test_files_that_are_left_out_are_said(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_nothing_there_lists_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="Nothing of vtab/dtd is at(.|\n)*train800.txt(.|\n)*TFDS data folder"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="Nothing of vtab/dtd is at(.|\n)*train800.txt(.|\n)*TFDS data folder",
+    ):
         find_source(DTD[1], tmp_path)
-    with pytest.raises(FileNotFoundError, match="does not exist; a folder or a .zip file is allowed"):
+    with pytest.raises(
+        FileNotFoundError, match="does not exist; a folder or a .zip file is allowed"
+    ):
         open_root(tmp_path / "nix")
     for name in ("a/../../b", "a\\..\\..\\b", "C:\\b", "/b"):
         with pytest.raises(ValueError, match="points out of"):
@@ -385,7 +454,9 @@ def test_label_rules_against_brute_force() -> None:
         depths[0] = rng.choice([8.0, 8.5, 9.0, 9.5, 10.0, depths[0]])
         clevr = {"objects": {"pixel_coords": [[0, 0, d] for d in depths]}}
         assert labels.label_of(clevr, "clevr_count") == count - 3
-        assert labels.label_of(clevr, "clevr_distance") == brute_interval(min(depths), [0, 8, 8.5, 9, 9.5, 10, 100])
+        assert labels.label_of(clevr, "clevr_distance") == brute_interval(
+            min(depths), [0, 8, 8.5, 9, 9.5, 10, 100]
+        )
         boxes = rng.integers(0, 5)
         kinds = rng.integers(0, 8, boxes)
         z = rng.choice([8.0, 20.0, *rng.uniform(-5, 90, 3)], boxes)
@@ -393,8 +464,12 @@ def test_label_rules_against_brute_force() -> None:
         near = min([v for k, v in zip(kinds, z, strict=True) if k < 3], default=1000)
         assert labels.label_of(kitti, "kitti_distance") == brute_interval(near, [-100, 8, 20, 999])
     for x in range(32):
-        assert labels.label_of({"label_x_position": x}, "dsprites_x") == int(np.floor(np.float32(x) / np.float32(2)))
-    sizes = np.bincount([labels.label_of({"label_orientation": o}, "dsprites_orientation") for o in range(40)])
+        assert labels.label_of({"label_x_position": x}, "dsprites_x") == int(
+            np.floor(np.float32(x) / np.float32(2))
+        )
+    sizes = np.bincount(
+        [labels.label_of({"label_orientation": o}, "dsprites_orientation") for o in range(40)]
+    )
     assert sizes.tolist() == [3, 2] * 8
     assert labels.label_of({"label_azimuth": np.int64(7)}, "label_azimuth") == 7
     with pytest.raises(ValueError, match="not above 0.0"):
@@ -435,11 +510,17 @@ def test_the_newest_readable_copy_is_taken(tmp_path: Path) -> None:
     for version in ("1.0.0", "2.0.0", "2.1.0", "2.2.0", "3.0.0"):
         (tmp_path / "dsprites" / version).mkdir(parents=True)
         (tmp_path / "dsprites" / version / "dataset_info.json").touch()
-    assert [p.name for p in tfds.copies(task, tmp_path)] == ["2.0.0", "2.2.0", "2.1.0"]  # the row asks for 2.1.0
+    assert [p.name for p in tfds.copies(task, tmp_path)] == [
+        "2.0.0",
+        "2.2.0",
+        "2.1.0",
+    ]  # the row asks for 2.1.0
     assert tfds.copies(VTAB.task("kitti"), tmp_path) == []
 
 
-def test_the_plan_says_what_is_there_and_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_says_what_is_there_and_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     places = download.Paths(tmp_path, tmp_path / "tfds", tmp_path / "manual")
     pairs = select_tasks(["vtab", "fgvc/nabirds"])
     steps = download.plan(pairs, places, "vtab", 224)
@@ -461,17 +542,30 @@ def test_the_plan_says_what_is_there_and_what_is_needed(tmp_path: Path, monkeypa
 def test_sizes_of_files_that_are_kept(tmp_path: Path) -> None:
     places = download.Paths(tmp_path, tmp_path / "tfds", tmp_path / "manual", given=tmp_path)
     steps = download.plan(
-        select_tasks(["gic/imagenet", "fgvc/nabirds", "robustness/imagenet_c_frost"]), places, None, 224
+        select_tasks(["gic/imagenet", "fgvc/nabirds", "robustness/imagenet_c_frost"]),
+        places,
+        None,
+        224,
     )
     assert [s.resize for s in steps] == ["crop_248", "crop_256", "crop_248"]
     steps = [replace(s, action="pack") for s in steps]
-    assert download.needed_bytes(steps, 224) == (0, 0, 145 * 10**9, ["fgvc/nabirds", "robustness/imagenet_c_frost"])
-    assert "the files of fgvc/nabirds, robustness/imagenet_c_frost" in download.check_disk(steps, places, 224)[0]
+    assert download.needed_bytes(steps, 224) == (
+        0,
+        0,
+        145 * 10**9,
+        ["fgvc/nabirds", "robustness/imagenet_c_frost"],
+    )
+    assert (
+        "the files of fgvc/nabirds, robustness/imagenet_c_frost"
+        in download.check_disk(steps, places, 224)[0]
+    )
     (demo,) = download.plan(select_tasks(["demo/digits"]), places, None, 224)
     assert (demo.action, demo.note) == ("done", "is drawn where it is needed")
 
 
-def test_a_build_that_fails_lists_what_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_fails_lists_what_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(name: str, root: Path, manual: Path) -> None:
         raise RuntimeError("Name or service not known\nand more")
 
@@ -510,17 +604,19 @@ def test_verify_finds_what_is_wrong(tmp_path: Path) -> None:
 def test_verify_proves_membership_by_ids(tmp_path: Path) -> None:
     _, task = small(VTAB.task("cifar"), train=2, val=1, test=1)
     ids = {"train": ["train_16399", "train_01680"], "val": ["train_13431"], "test": ["test_0"]}
-    task = replace(task, facts={**task.facts, "ids": pack.ids_digest([*ids["train"], *ids["val"]])})
+    task = replace(task, ids_digest=pack.ids_digest([*ids["train"], *ids["val"]]))
     home = tmp_path / "vtab/cifar/native"
     for part, names in ids.items():
         rows = ((name, 0, np.zeros((32, 32, 3), np.uint8)) for name in names)
         pack.write_split(home / part, rows, {"made_by": "TFDS", "ids": "upstream"})
     assert verify.membership(task, home).good is True
-    other = replace(task, facts={**task.facts, "ids": "0" * 16})
+    other = replace(task, ids_digest="0" * 16)
     assert verify.membership(other, home).good is False
     twice = ((name, 0, np.zeros((32, 32, 3), np.uint8)) for name in ["train_16399"])
     pack.write_split(home / "test", twice, {"made_by": "TFDS", "ids": "upstream"})
-    assert [f.text for f in verify.verify(task, home) if f.good is False] == ["test and train share 1 images"]
+    assert [f.text for f in verify.verify(task, home) if f.good is False] == [
+        "test and train share 1 images"
+    ]
 
 
 def test_other_class_names_are_refused(tmp_path: Path) -> None:
@@ -528,10 +624,16 @@ def test_other_class_names_are_refused(tmp_path: Path) -> None:
         for name in ("n01440764", "n01443537"):
             pictures.save(tmp_path / part / name / "x.jpg", 0, 0)
     suite, task = small(GIC.task("imagenet"), train=2, test=2)
-    source = replace(find_source(task, tmp_path), names=["n01443537", "n01440764", *task.classes[2:]])
-    with pytest.raises(ValueError, match="names class 'n01443537' where gic/imagenet has 'n01440764' .2 differ"):
+    source = replace(
+        find_source(task, tmp_path), names=["n01443537", "n01440764", *task.classes[2:]]
+    )
+    with pytest.raises(
+        ValueError, match="names class 'n01443537' where gic/imagenet has 'n01440764' .2 differ"
+    ):
         pack_splits(suite, task, source, tmp_path / "d", "vtab", 8, False, lambda e, *_: e)
-    pack_splits(suite, task, source, tmp_path / "d", "vtab", 8, True, lambda e, *_: e)  # and stay a problem when forced
+    pack_splits(
+        suite, task, source, tmp_path / "d", "vtab", 8, True, lambda e, *_: e
+    )  # and stay a problem when forced
     split = verify.load_part(task, packed_dir(task, tmp_path / "d", "vtab", 8), "train")
     assert "names class 'n01443537' where gic/imagenet has 'n01440764'" in split.problems[0]
 
@@ -544,46 +646,76 @@ def test_cards_and_sheets(tmp_path: Path) -> None:
     assert "| 0 | banded | 1 | 2 | 1 |" in text
     assert "first of the ten official folds" in text
     assert "Not packed here" in task_card(VTAB.task("sun397"), None)
-    draw_sheet(DTD[1], class_names(DTD[1], home), verify.load_part(DTD[1], home, "train"), tmp_path / "sheet.png")
+    draw_sheet(
+        DTD[1],
+        class_names(DTD[1], home),
+        verify.load_part(DTD[1], home, "train"),
+        tmp_path / "sheet.png",
+    )
     assert (tmp_path / "sheet.png").stat().st_size > 2000
 
 
 def test_the_digest_of_dsprites_is_that_of_the_documented_order() -> None:
     """Ids are indices in six digits, in ascending md5 of `train` and index: all 737280 are known, so the digest is, too."""
-    order = sorted(range(737280), key=lambda i: hashlib.md5(f"train{i}".encode(), usedforsecurity=False).digest())
+    order = sorted(
+        range(737280),
+        key=lambda i: hashlib.md5(f"train{i}".encode(), usedforsecurity=False).digest(),
+    )
     rows = [*order[:800], *order[589824:590024]]
     for name in ("dsprites_loc", "dsprites_ori"):
-        assert VTAB.task(name).facts["ids"] == pack.ids_digest([f"{i:06d}" for i in rows])
+        assert VTAB.task(name).ids_digest == pack.ids_digest([f"{i:06d}" for i in rows])
     assert pack.ids_digest([str(i) for i in rows]) == "9201b9066b1d4e5a"
 
 
 @pytest.mark.parametrize(("name", "count", "digits"), [("cifar", 50000, 5), ("svhn", 73257, 6)])
-def test_the_digests_of_index_keyed_sets_follow_from_their_size(name: str, count: int, digits: int) -> None:
-    order = sorted(range(count), key=lambda i: hashlib.md5(f"train{i}".encode(), usedforsecurity=False).digest())
-    splits = VTAB.task(name).facts["tfds"]["splits"]
+def test_the_digests_of_index_keyed_sets_follow_from_their_size(
+    name: str, count: int, digits: int
+) -> None:
+    order = sorted(
+        range(count),
+        key=lambda i: hashlib.md5(f"train{i}".encode(), usedforsecurity=False).digest(),
+    )
+    splits = VTAB.task(name).tfds.splits
     rows = [order[i] for part in ("train", "val") for i in tfds.interval(splits[part], count)]
-    assert VTAB.task(name).facts["ids"] == pack.ids_digest([f"train_{i:0{digits}d}" for i in rows])
+    assert VTAB.task(name).ids_digest == pack.ids_digest([f"train_{i:0{digits}d}" for i in rows])
 
 
 def test_every_row_is_whole() -> None:
-    tasks = [task for name in ("vtab", "fgvc", "gic", "robustness") for task in load_suite(name).tasks.values()]
+    tasks = [
+        task
+        for name in ("vtab", "fgvc", "gic", "robustness")
+        for task in load_suite(name).tasks.values()
+    ]
     assert len(tasks) == 19 + 5 + 2 + 21
     assert sum(load_suite("vtab").task(name).splits["test"] for name in VTAB.tasks) == 387904
-    assert sum("ids" in task.facts for task in VTAB.tasks.values()) == 12
+    assert sum(task.ids_digest is not None for task in VTAB.tasks.values()) == 12
     classes = [102, 100, 47, 102, 37, 10, 397, 2, 10, 45, 5, 8, 6, 6, 4, 16, 16, 18, 9]
     assert [len(task.classes) for task in VTAB.tasks.values()] == classes
     for task in tasks:
-        assert "tfds" in task.facts or "where" in task.facts
-        assert "licence" in task.facts
+        assert task.tfds or task.how_to_get
+        assert task.licence
         assert len(set(task.classes)) == len(task.classes) or task.suite == "gic"
-        for expression in task.facts.get("tfds", {}).get("splits", {}).values():
+        for expression in (task.tfds.splits if task.tfds else {}).values():
             assert tfds.SLICE.fullmatch(expression)
 
 
 def test_two_processes_prepare_the_same_task(tmp_path: Path) -> None:
-    folder = pictures.vtab_lists(tmp_path / "kitti", {"train800": 800, "val200": 200, "test": 711}, 4)
-    command = [sys.executable, str(ROOT / "scripts/prepare.py"), "vtab/kitti", "--from", str(folder), "--side", "16"]
-    both = [subprocess.Popen([*command, "--root", str(tmp_path / "data")], stderr=subprocess.PIPE) for _ in range(2)]
+    folder = pictures.vtab_lists(
+        tmp_path / "kitti", {"train800": 800, "val200": 200, "test": 711}, 4
+    )
+    command = [
+        sys.executable,
+        str(ROOT / "scripts/prepare.py"),
+        "vtab/kitti",
+        "--from",
+        str(folder),
+        "--side",
+        "16",
+    ]
+    both = [
+        subprocess.Popen([*command, "--root", str(tmp_path / "data")], stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
     assert [(p.communicate()[1].decode()[-500:], p.returncode)[1] for p in both] == [0, 0]
     home = tmp_path / "data/vtab/kitti/vtab-16"
     assert sorted(p.name for p in home.iterdir()) == ["test", "train", "val"]
@@ -594,7 +726,13 @@ def test_killing_preparation_loses_only_the_split_in_flight(tmp_path: Path) -> N
     folder = pictures.vtab_lists(
         tmp_path / "kitti", {"train800": 800, "val200": 200, "test": 711}, 4, height=375, width=1242
     )
-    command = [sys.executable, str(ROOT / "scripts/prepare.py"), "vtab/kitti", "--from", str(folder)]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts/prepare.py"),
+        "vtab/kitti",
+        "--from",
+        str(folder),
+    ]
     command += ["--root", str(tmp_path / "data")]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     home = tmp_path / "data/vtab/kitti/vtab-224"
@@ -612,7 +750,11 @@ def test_killing_preparation_loses_only_the_split_in_flight(tmp_path: Path) -> N
     assert "train: there already" in again.stdout
     assert "test: 711 images" in again.stdout
     assert (home / "train/manifest.json").stat().st_mtime_ns == stamp
-    assert sorted(p.name for p in home.iterdir()) == ["test", "train", "val"]  # nothing of the killed one is left
+    assert sorted(p.name for p in home.iterdir()) == [
+        "test",
+        "train",
+        "val",
+    ]  # nothing of the killed one is left
     assert all(f.good is not False for f in verify.verify(VTAB.task("kitti"), home))
 
 
@@ -622,7 +764,9 @@ class FakeBuilder:
     def __init__(self, splits: dict[str, int], **features: Any) -> None:
         sizes = {name: SimpleNamespace(num_examples=count) for name, count in splits.items()}
         kind = SimpleNamespace(value="array_record")
-        self.info = SimpleNamespace(splits=sizes, features=features, full_name="fake/1.0.0", file_format=kind)
+        self.info = SimpleNamespace(
+            splits=sizes, features=features, full_name="fake/1.0.0", file_format=kind
+        )
         self.data_path = "fake"
 
 
@@ -632,8 +776,8 @@ def test_fine_grained_sets_of_tfds_have_the_official_split(
 ) -> None:
     full = FGVC.task(name)
     splits = {"train": 4, "test": 3, "validation": 2}
-    official = {"official": {"train": 4, "test": 3}} if "official" in full.facts else {}
-    task = replace(full, splits={"train": 4, "val": 2, "test": 3}, facts={**full.facts, **official})
+    official = {"train": 4, "test": 3} if full.official_splits else None
+    task = replace(full, splits={"train": 4, "val": 2, "test": 3}, official_splits=official)
 
     def records(builder: FakeBuilder, split: str, rows: range) -> Any:
         for row in rows:
@@ -646,7 +790,9 @@ def test_fine_grained_sets_of_tfds_have_the_official_split(
     suite = replace(FGVC, tasks={name: task})
     pack_splits(suite, task, source, tmp_path, "vtab", 8, False, lambda e, *_: e)
     home = packed_dir(task, tmp_path, "vtab", 8)
-    found = [verify.load_part(task, home, part) for part in verify.parts_of(task, home, "train+val")]
+    found = [
+        verify.load_part(task, home, part) for part in verify.parts_of(task, home, "train+val")
+    ]
     assert sum(map(len, found)) == (4 if official else 6)
     assert all(part.problems == () for part in found)
     assert found[0].made_by == "TFDS fake/1.0.0" + (", official split" if official else "")
@@ -660,7 +806,9 @@ def test_splits_of_two_sources_do_not_go_together(tmp_path: Path) -> None:
     home = packed(suite, task, pictures.vtab_lists(tmp_path / "dtd", LISTS, 47), tmp_path / "data")
     rows = ((f"x{i}", i, np.zeros((8, 8, 3), np.uint8)) for i in range(8))
     pack.write_split(home / "train", rows, {"made_by": "TFDS", "builder": "dtd/3.0.1"})
-    with pytest.raises(ValueError, match="mixes sources: train from TFDS dtd/3.0.1, val from vtab-1k folder"):
+    with pytest.raises(
+        ValueError, match="mixes sources: train from TFDS dtd/3.0.1, val from vtab-1k folder"
+    ):
         verify.check_single_source(task, home)
     assert any("mixes sources" in f.text for f in verify.verify(task, home) if f.good is False)
     assert not download.is_complete(task, home)
@@ -671,7 +819,8 @@ def test_splits_of_two_sources_do_not_go_together(tmp_path: Path) -> None:
 def test_preparing_a_paired_task_again_mends_the_shared_file(tmp_path: Path) -> None:
     suite = load_suite("vtab")
     tasks = [
-        replace(suite.task(name), splits={"train": 8, "val": 4, "test": 6}) for name in ("clevr_count", "clevr_dist")
+        replace(suite.task(name), splits={"train": 8, "val": 4, "test": 6})
+        for name in ("clevr_count", "clevr_dist")
     ]
     suite = replace(suite, tasks={task.name: task for task in tasks})
     for task in tasks:
@@ -684,7 +833,9 @@ def test_preparing_a_paired_task_again_mends_the_shared_file(tmp_path: Path) -> 
         file.write(b"!")
     shutil.rmtree(homes[0])
     packed(suite, tasks[0], tmp_path, tmp_path / "data")
-    assert all(verify.load_part(task, home, "train") for task, home in zip(tasks, homes, strict=True))
+    assert all(
+        verify.load_part(task, home, "train") for task, home in zip(tasks, homes, strict=True)
+    )
     assert files[0].samefile(files[1])
 
 
@@ -692,14 +843,20 @@ def test_images_of_more_than_8_bits_are_refused(tmp_path: Path) -> None:
     folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
     deep = Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 150)
     deep.save(folder / "images/test/000000.jpg", "PNG")
-    with pytest.raises(ValueError, match="000000.jpg of vtab/dtd cannot be decoded .its pixels are of mode I;16"):
+    with pytest.raises(
+        ValueError, match="000000.jpg of vtab/dtd cannot be decoded .its pixels are of mode I;16"
+    ):
         packed(*DTD, folder, tmp_path / "data")
 
 
-def test_one_damaged_source_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_damaged_source_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pairs = [(GIC, GIC.task("imagenet")), DTD]
     pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
-    places = download.Paths(tmp_path / "data", tmp_path / "tfds", tmp_path / "manual", given=tmp_path)
+    places = download.Paths(
+        tmp_path / "data", tmp_path / "tfds", tmp_path / "manual", given=tmp_path
+    )
     find_it = download.find
 
     def broken(task: Task, path: Path) -> Any:
@@ -727,20 +884,28 @@ def test_own_folders_of_one_name_are_two_tasks(tmp_path: Path) -> None:
     assert all(name.startswith("pics-") for name in names)
 
 
-def test_a_benchmark_cannot_lack_classes_nor_have_images_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_cannot_lack_classes_nor_have_images_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(verify, "UNBALANCED", ("folder",))
     suite, task = small(VTAB.task("kitti"), train=8, val=4, test=6)
     folder = pictures.vtab_lists(tmp_path / "kitti", LISTS, 4)
     home = packed(suite, task, folder, tmp_path / "data")
-    assert all(verify.load_part(task, home, part).problems == () for part in ("train", "val", "test"))
+    assert all(
+        verify.load_part(task, home, part).problems == () for part in ("train", "val", "test")
+    )
     lines = [f"images/train800/{i:06d}.jpg 0\n" for i in range(7)]
     (folder / "train800.txt").write_text("".join([*lines, lines[0]]))
-    (folder / "test.txt").write_text("".join(f"images/test/{i:06d}.jpg {i % 3}\n" for i in range(6)))
+    (folder / "test.txt").write_text(
+        "".join(f"images/test/{i:06d}.jpg {i % 3}\n" for i in range(6))
+    )
     home = packed(suite, task, folder, tmp_path / "data")
     problems = verify.load_part(task, home, "train").problems
     assert "has no images of 3 of 4 classes; at most 2 may be absent" in problems[0]
     assert "has 1 images twice" in problems[1]
-    assert "no images of 1 of 4 classes; at most 0" in verify.load_part(task, home, "test").problems[0]
+    assert (
+        "no images of 1 of 4 classes; at most 0" in verify.load_part(task, home, "test").problems[0]
+    )
 
 
 def test_verify_goes_on_whatever_is_damaged(tmp_path: Path) -> None:
@@ -759,18 +924,24 @@ def test_verify_goes_on_whatever_is_damaged(tmp_path: Path) -> None:
 
 def test_the_plan_of_what_is_given_says_what_is_not_there(tmp_path: Path) -> None:
     pictures.vtab_lists(tmp_path / "vtab-1k" / "dtd", LISTS, 47)
-    places = download.Paths(tmp_path, tmp_path / "tfds", tmp_path / "manual", given=tmp_path / "vtab-1k")
+    places = download.Paths(
+        tmp_path, tmp_path / "tfds", tmp_path / "manual", given=tmp_path / "vtab-1k"
+    )
     steps = download.plan(select_tasks(["vtab/dtd", "vtab/svhn"]), places, None, 224)
     assert [(s.action, s.name) for s in steps] == [("pack", "vtab/dtd"), ("ask", "vtab/svhn")]
     assert "nothing of it is at" in steps[1].note
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        download.plan(select_tasks(["vtab/dtd"]), replace(places, given=tmp_path / "nix"), None, 224)
+        download.plan(
+            select_tasks(["vtab/dtd"]), replace(places, given=tmp_path / "nix"), None, 224
+        )
 
 
 def test_lists_as_editors_leave_them(tmp_path: Path) -> None:
     folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
     text = (folder / "test.txt").read_text()
-    (folder / "test.txt").write_bytes(b"\xef\xbb\xbf" + text.replace(" ", "\t").replace("\n", "\r\n").encode() + b"\n")
+    (folder / "test.txt").write_bytes(
+        b"\xef\xbb\xbf" + text.replace(" ", "\t").replace("\n", "\r\n").encode() + b"\n"
+    )
     assert find_source(DTD[1], folder).count("test") == 6
     (folder / "test.txt").write_bytes(b"\x8c\xff\x00")
     with pytest.raises(ValueError, match="test.txt of .* is no text"):

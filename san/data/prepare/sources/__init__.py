@@ -54,4 +54,6 @@ def find_source(task: Task, path: Path) -> Source:
         if source is not None:
             return source
     looked = "".join(f"\n    {layout}" for layout in LAYOUTS)
-    raise FileNotFoundError(f"Nothing of {task.suite}/{task.name} is at {path}. Looked for:{looked}")
+    raise FileNotFoundError(
+        f"Nothing of {task.suite}/{task.name} is at {path}. Looked for:{looked}"
+    )

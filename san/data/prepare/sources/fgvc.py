@@ -31,15 +31,22 @@ def read_json(task: Task, root: Root) -> Listed:
             if not set(maps[part].values()):
                 raise ValueError("it is empty")
         except (ValueError, AttributeError, TypeError) as error:
-            raise ValueError(f"{name} of {root} is no map from image paths to classes ({error}).") from error
+            raise ValueError(
+                f"{name} of {root} is no map from image paths to classes ({error})."
+            ) from error
     values = {value for m in maps.values() for value in m.values()}
     if len({type(value) for value in values}) != 1:
-        raise ValueError(f"The json files of {root} mix kinds of class values; all numbers or all names are allowed.")
+        raise ValueError(
+            f"The json files of {root} mix kinds of class values; all numbers or all names are allowed."
+        )
     label = {value: i for i, value in enumerate(sorted(values))}
-    places = ("", *(f"{place}/" for place in task.facts.get("images", ())))
+    places = ("", *(f"{place}/" for place in task.image_folders))
     renamed = path_map(root)
     files = {
-        part: [(path, locate_image(root, remap_path(path, renamed), places), label[value]) for path, value in m.items()]
+        part: [
+            (path, locate_image(root, remap_path(path, renamed), places), label[value])
+            for path, value in m.items()
+        ]
         for part, m in maps.items()
     }
     names = [str(value) for value in label] if all(isinstance(v, str) for v in label) else None
@@ -81,10 +88,10 @@ def open_birds(task: Task, root: Root) -> Listed | None:
     images.txt: `ID PATH`; image_class_labels.txt: `ID CLASS`, classes ranked by number (NABirds leaves gaps);
     train_test_split.txt: `ID 1` for training.
     """
-    within = [place.removesuffix("images").rstrip("/") for place in task.facts.get("images", ())]
+    within = [place.removesuffix("images").rstrip("/") for place in task.image_folders]
     places = [root.joinpath(*filter(None, (place,))) for place in within]
     root = next((p for p in places if (p / "train_test_split.txt").is_file()), root)
-    if not (root / "train_test_split.txt").is_file() or "official" not in task.facts:
+    if not (root / "train_test_split.txt").is_file() or task.official_splits is None:
         return None
     paths, classes = table(root, "images.txt"), table(root, "image_class_labels.txt")
     train = table(root, "train_test_split.txt")
@@ -95,7 +102,9 @@ def open_birds(task: Task, root: Root) -> Listed | None:
     label = {value: i for i, value in enumerate(sorted(set(classes.values()), key=int))}
     files: dict[str, list[tuple[str, str, int]]] = {"train": [], "test": []}
     for key, path in paths.items():
-        files["train" if train[key] == "1" else "test"].append((path, f"images/{path}", label[classes[key]]))
+        files["train" if train[key] == "1" else "test"].append(
+            (path, f"images/{path}", label[classes[key]])
+        )
     for rows in files.values():
         require(root, (path for _, path, _ in rows), "images.txt")
     known = table(root, "classes.txt") if (root / "classes.txt").is_file() else {}

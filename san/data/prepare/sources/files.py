@@ -26,14 +26,18 @@ def open_root(path: Path) -> Root:
     try:
         return zipfile.Path(path)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is no folder and no whole zip file ({error}). Fetch it again.") from error
+        raise ValueError(
+            f"{path} is no folder and no whole zip file ({error}). Fetch it again."
+        ) from error
 
 
 def inside(root: Root, name: str) -> Root:
     """Return `root / name`; raise ValueError where a list or archive names something outside of `root`."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:/", str(path)):
-        raise ValueError(f"'{name}' points out of {root}; paths below it are allowed. The list is damaged or hostile.")
+        raise ValueError(
+            f"'{name}' points out of {root}; paths below it are allowed. The list is damaged or hostile."
+        )
     return root.joinpath(*PurePosixPath(name).parts)
 
 
@@ -41,7 +45,13 @@ def read(root: Root, name: str) -> bytes:
     """Return the bytes of a file below `root`; raise ValueError that names it where they cannot be had."""
     try:
         return inside(root, name).read_bytes()
-    except (OSError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted
+    except (
+        OSError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,
+    ) as error:  # RuntimeError: encrypted
         raise ValueError(f"{name} of {root} cannot be read ({error}).") from error
 
 
@@ -58,7 +68,9 @@ def require(root: Root, names: Iterable[str], listed_in: str) -> None:
     missing = [name for name in names if not inside(root, name).is_file()]
     if missing:
         first = ", ".join(missing[:3])
-        raise ValueError(f"{listed_in} names {len(missing)} files that {root} does not have: {first} ...")
+        raise ValueError(
+            f"{listed_in} names {len(missing)} files that {root} does not have: {first} ..."
+        )
 
 
 def class_folders(root: Root) -> list[str]:
@@ -70,7 +82,9 @@ def images_below(root: Root, prefix: str = "", above: tuple[str, ...] = ()) -> I
     """Yield the paths of all image files below `root`, relative to it, sorted within folders; no link may loop."""
     here = str(root.resolve()) if isinstance(root, Path) else ""
     if here and here in above:
-        raise ValueError(f"{root} is a link to a folder above it: its images would be read again and again. Remove it.")
+        raise ValueError(
+            f"{root} is a link to a folder above it: its images would be read again and again. Remove it."
+        )
     entries: list[Root] = sorted(root.iterdir(), key=lambda p: p.name)
     for path in entries:
         if path.name.startswith("."):
@@ -107,7 +121,11 @@ class Listed:
         if isinstance(self.root, zipfile.Path):
             stats = [Path(str(self.root.root.filename)).stat()]
         else:
-            stats = [self.root.joinpath(path).stat() for rows in self.files.values() for _, path, _ in rows]
+            stats = [
+                self.root.joinpath(path).stat()
+                for rows in self.files.values()
+                for _, path, _ in rows
+            ]
         return ids_digest([f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats])
 
     @property

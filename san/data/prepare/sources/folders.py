@@ -8,8 +8,16 @@ from san.data.layout import folder_name
 from san.data.prepare.sources.files import Listed, Root, class_folders, images_below
 from san.tasks import Task
 
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-PLACES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test", "val", "validation", "valid")}
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+PLACES = {
+    "train": ("train",),
+    "val": ("val", "validation", "valid"),
+    "test": ("test", "val", "validation", "valid"),
+}
 
 
 def open_task(task: Task, root: Root) -> Listed | None:
@@ -22,10 +30,16 @@ def open_task(task: Task, root: Root) -> Listed | None:
     places: dict[str, Sequence[str]] = {}
     for part in task.splits:
         near = [place for place in PLACES[part] if (root / place).is_dir()][:1]
-        places[part] = task.facts.get("folders") or near
-    if list(task.splits) == ["test"] and not places["test"] and set(class_folders(root)) <= labels.keys():
+        places[part] = task.test_folders or near
+    if (
+        list(task.splits) == ["test"]
+        and not places["test"]
+        and set(class_folders(root)) <= labels.keys()
+    ):
         places["test"] = [""]
-    if not all(found and all(root.joinpath(p).is_dir() for p in found) for found in places.values()):
+    if not all(
+        found and all(root.joinpath(p).is_dir() for p in found) for found in places.values()
+    ):
         return None
     files = {
         part: [row for place in found for row in task_classes(task, root, place, labels)]
@@ -34,12 +48,16 @@ def open_task(task: Task, root: Root) -> Listed | None:
     return Listed(root, "image folders", files)
 
 
-def task_classes(task: Task, root: Root, place: str, labels: Mapping[str, int]) -> list[tuple[str, str, int]]:
+def task_classes(
+    task: Task, root: Root, place: str, labels: Mapping[str, int]
+) -> list[tuple[str, str, int]]:
     """Return the images of a folder of class folders; raise ValueError where one is no class of the task."""
     found = class_folders(root.joinpath(*filter(None, (place,))))
     unknown = [name for name in found if name not in labels]
     if unknown:
-        raise ValueError(f"{root}/{place} has folders that are no class of {task.suite}/{task.name}: {unknown[:5]} ...")
+        raise ValueError(
+            f"{root}/{place} has folders that are no class of {task.suite}/{task.name}: {unknown[:5]} ..."
+        )
     return in_classes(root, place, {name: labels[name] for name in found})
 
 
@@ -64,7 +82,9 @@ def own_folder(root: Path) -> Listed:
     base = root / places["train"] if places else root
     names = class_folders(base)
     if len(names) < 2:
-        raise ValueError(f"{base} has {len(names)} class folders {names}; train/CLASS/*.jpg or CLASS/*.jpg is allowed.")
+        raise ValueError(
+            f"{base} has {len(names)} class folders {names}; train/CLASS/*.jpg or CLASS/*.jpg is allowed."
+        )
     labels = {name: i for i, name in enumerate(names)}
     files: dict[str, list[tuple[str, str, int]]] = {"train": [], "val": [], "test": []}
     for part, place in places.items():
@@ -77,7 +97,9 @@ def own_folder(root: Path) -> Listed:
     rows = in_classes(root, places.get("train", ""), labels)
     empty = sorted(set(names) - {names[label] for _, _, label in rows})
     if empty:
-        raise ValueError(f"{base} has no images of {', '.join(empty[:5])}. Remove the folder, or fill it.")
+        raise ValueError(
+            f"{base} has no images of {', '.join(empty[:5])}. Remove the folder, or fill it."
+        )
     for row in rows:
         files[drawn_split(row[1], places)].append(row)
     without = [part for part, found in files.items() if not found]
@@ -98,13 +120,17 @@ def split_folders(root: Path) -> dict[str, str]:
         if part is None:
             others.append(name)
         elif part in found:
-            raise ValueError(f"{root} has {found[part]} and {name}; one folder for {part} is allowed.")
+            raise ValueError(
+                f"{root} has {found[part]} and {name}; one folder for {part} is allowed."
+            )
         else:
             found[part] = name
     if "train" not in found or not class_folders(root / found["train"]):
         return {}
     if others:
-        raise ValueError(f"{root} has {', '.join(others[:5])} beside {found['train']}; only val and test may be there.")
+        raise ValueError(
+            f"{root} has {', '.join(others[:5])} beside {found['train']}; only val and test may be there."
+        )
     if "val" in found and "test" not in found:
         found["test"] = found.pop("val")
     return found

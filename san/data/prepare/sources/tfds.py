@@ -14,7 +14,7 @@ from typing import Any
 
 from san.data.prepare.labels import label_of
 from san.data.prepare.sources.files import Root
-from san.tasks import Task
+from san.tasks import Task, TfdsSource
 
 SLICE = re.compile(r"(\w+)(?:\[(\d+%?)?:(\+?\d+%?)?\])?")
 
@@ -48,35 +48,36 @@ class TfdsCopy:
     builder: Any
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> TfdsSource:
         """The task's row about TFDS."""
-        facts: dict[str, Any] = self.task.facts["tfds"]
-        return facts
+        return source_of(self.task)
 
     @property
     def times(self) -> int:
         """What stored pixels are multiplied with: dsprites has 0 and 1."""
-        return int(self.facts.get("times", 1))
+        return self.facts.pixel_scale
 
     @property
     def parts(self) -> Sequence[str]:
         """The splits that the row names."""
-        return tuple(self.facts["splits"])
+        return tuple(self.facts.splits)
 
     @property
     def names(self) -> Sequence[str] | None:
         """TFDS's class names, where the label is a feature that has them."""
         features = dict(self.builder.info.features.items())
-        names: Sequence[str] | None = getattr(features.get(self.facts.get("label", "label")), "names", None)
+        names: Sequence[str] | None = getattr(features.get(self.facts.label_rule), "names", None)
         return names
 
     def stored(self, part: str) -> tuple[str, int, range]:
         """Return the stored split, its number of examples, and the rows that make up `part`."""
-        expression = self.facts["splits"][part]
+        expression = self.facts.splits[part]
         split = expression.partition("[")[0]
         info = self.builder.info
         if split not in info.splits:
-            raise ValueError(f"{self.builder.data_path} has no split {split} (it has {', '.join(info.splits)}).")
+            raise ValueError(
+                f"{self.builder.data_path} has no split {split} (it has {', '.join(info.splits)})."
+            )
         count = int(info.splits[split].num_examples)
         try:
             return split, count, interval(expression, count)
@@ -92,9 +93,9 @@ class TfdsCopy:
         return {
             "made_by": "TFDS",
             "builder": self.builder.info.full_name,
-            "split": self.facts["splits"][part],
+            "split": self.facts.splits[part],
             "of": count,
-            "layout": self.facts.get("layout"),
+            "layout": self.facts.layout,
             "ids": "upstream" if has_ids else "rows",
         }
 
@@ -105,17 +106,27 @@ class TfdsCopy:
     @property
     def id_template(self) -> str:
         """How an id is made of features; by row where this version stores none."""
-        template: str = self.facts["id"]
-        return template if fields(template) - {"label", "split", "row"} <= set(self.builder.info.features) else NO_ID
+        template = self.facts.id_template
+        return (
+            template
+            if fields(template) - {"label", "split", "row"} <= set(self.builder.info.features)
+            else NO_ID
+        )
 
     def examples(self, part: str) -> Iterator[tuple[str, int, bytes]]:
         """Yield id, label and the stored bytes of the image, in the stored order."""
         split, _, rows = self.stored(part)
-        read = array_records if self.builder.info.file_format.value == "array_record" else tf_records
-        template, rule, names = self.id_template, self.facts.get("label", "label"), self.names
+        read = (
+            array_records if self.builder.info.file_format.value == "array_record" else tf_records
+        )
+        template, rule, names = self.id_template, self.facts.label_rule, self.names
         for row, example in zip(rows, read(self.builder, split, rows), strict=True):
             label = label_of(example, rule)
-            words = {"label": names[label] if names else str(label), "split": split, "row": str(row)}
+            words = {
+                "label": names[label] if names else str(label),
+                "split": split,
+                "row": str(row),
+            }
             words |= {key: example[key].decode() for key in fields(template) - words.keys()}
             yield template.format_map(words), label, example["image"]
 
@@ -170,16 +181,16 @@ def raw_images(builder: Any) -> dict[str, Any]:
 
 def copies(task: Task, root: Root) -> list[Path]:
     """Return the folders below `root` that hold prepared versions that the row can be read from, newest last."""
-    facts = task.facts.get("tfds")
+    facts = task.tfds
     if facts is None or not isinstance(root, Path):
         return []
-    home = root / facts["builder"] / facts.get("config", "")
+    home = root / facts.builder / facts.config
     found = {}
     for path in [*home.glob("*/dataset_info.json"), *root.glob("dataset_info.json")]:
         version = tuple(int(v) for v in path.parent.name.split(".") if v.isdecimal())
-        if len(version) == 3 and version[0] in facts["majors"]:
+        if len(version) == 3 and version[0] in facts.major_versions:
             found[version] = path.parent
-    wanted = facts.get("version")
+    wanted = facts.version
     order = sorted(found, key=lambda v: (".".join(map(str, v)) == wanted, v))
     return [found[version] for version in order]
 
@@ -207,11 +218,17 @@ def load() -> Any:
     return tfds
 
 
+def source_of(task: Task) -> TfdsSource:
+    """Return how a task that TFDS has is read from it."""
+    assert task.tfds is not None, f"{task.suite}/{task.name} has no TFDS source."
+    return task.tfds
+
+
 def name_of(task: Task) -> str:
     """Return how TFDS calls a task's data set: builder/config:version."""
-    facts = task.facts["tfds"]
-    config, version = facts.get("config"), facts.get("version")
-    return f"{facts['builder']}{f'/{config}' if config else ''}{f':{version}' if version else ''}"
+    facts = source_of(task)
+    config = f"/{facts.config}" if facts.config else ""
+    return facts.builder + config + (f":{facts.version}" if facts.version else "")
 
 
 def build(name: str, root: Path, manual: Path) -> None:
@@ -233,7 +250,11 @@ def check_network(builder: Any, root: Path, manual: Path) -> None:
 
     urls = [url for url in builder.url_infos if url.startswith("http")]
     names = [info.filename for info in builder.url_infos.values()]
-    if not urls or (root / "downloads").is_dir() or all(name and (manual / name).exists() for name in names):
+    if (
+        not urls
+        or (root / "downloads").is_dir()
+        or all(name and (manual / name).exists() for name in names)
+    ):
         return
     try:
         requests.head(urls[0], timeout=20, allow_redirects=True)

@@ -14,8 +14,12 @@ LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 
 def open_task(task: Task, root: Root) -> Listed | None:
     """Return the task's lists at `root` or in a folder of the task's name below it, if they are there."""
-    names = ("", task.name, *task.facts.get("aliases", ()))
-    places = [p / name if name else p for p in (root, root / "vtab-1k", root / "data" / "vtab-1k") for name in names]
+    names = ("", task.name, *task.aliases)
+    places = [
+        p / name if name else p
+        for p in (root, root / "vtab-1k", root / "data" / "vtab-1k")
+        for name in names
+    ]
     folder = next((p for p in places if (p / LISTS["train"]).is_file()), None)
     if folder is None:
         return None
