@@ -10,6 +10,7 @@ from san.backbones.families import (
     input_size_of_name,
 )
 from san.backbones.load import (
+    Backbone,
     as_bytes,
     build_backbone,
     file_sha256,
@@ -21,6 +22,7 @@ from san.backbones.load import (
 from san.backbones.sites import Branch, Site, branches, sites
 
 __all__ = [
+    "Backbone",
     "Branch",
     "Site",
     "as_bytes",

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,60 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from san.backbones.families import classifier_name
+from san.backbones.families import classifier_name, family_of_name, input_size_of_name
 from san.errors import WeightsError
+from san.schema import from_mapping
 
 PACKAGED = Path(__file__).parents[1] / "weights"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pre-trained model as a configuration names it; nothing is built or loaded before `build`.
+
+    name: of the configuration. timm_name: an architecture of timm, perhaps with a weights tag. kwargs: of
+    timm.create_model. weights: `timm` (of the tag), `random`, or a `.safetensors` or `.npz` file. sha256: of that file,
+    where it is known. normalize: how its images are normalized; `timm` means as the tag was pre-trained.
+    """
+
+    name: str
+    timm_name: str
+    kwargs: Mapping[str, Any]
+    weights: str
+    sha256: str | None
+    normalize: str
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Backbone":
+        """Return the backbone of a configuration; raise UnknownNameError or InvalidValueError as `from_mapping` does."""
+        return from_mapping(cls, config, "backbone")
+
+    @property
+    def family(self) -> str:
+        """`ViT`, `Swin` or `ConvNeXt`; raises UnknownNameError or UnsupportedModelError."""
+        return family_of_name(self.timm_name)
+
+    @property
+    def image_size(self) -> int:
+        """The side in pixels of the square images that the model takes."""
+        return input_size_of_name(self.timm_name, self.kwargs)
+
+    @property
+    def weights_key(self) -> str:
+        """What identifies the weights without loading them: a tag of timm, `random`, or a file's sha256."""
+        return weights_key(self.timm_name, self.weights)
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The mean and standard deviation per channel that the timm tag was pre-trained with."""
+        return pretrained_normalization(self.timm_name)
+
+    def build(self, classes: int) -> nn.Module:
+        """Build the model with a fresh head of `classes` outputs and its weights everywhere else.
+
+        Raises WeightsError that says what to do where the weights cannot be had.
+        """
+        return build_backbone(self.timm_name, classes, self.weights, self.sha256, self.kwargs)
 
 
 def build_backbone(
