@@ -1,0 +1,19 @@
+"""Bytes and seconds as people read them."""
+
+
+def format_bytes(count: float) -> str:
+    """Return a number of bytes in decimal units: `3 kB`, `12 MB`, `1.5 GB`."""
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
+    if count < 1e9:
+        return f"{count / 1e6:.0f} MB"
+    return f"{count / 1e9:.1f} GB"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time in the unit that fits: `42 s`, `12 min`, `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
