@@ -6,8 +6,8 @@ from msgspec import Struct
 class ParameterCounts(Struct, frozen=True, forbid_unknown_fields=True):
     """Numbers of parameters of a model with a method attached.
 
-    method: those that train besides norm layers and head. total: all of the model. percent: of the backbone without
-    its head, those that train without the head.
+    method: those that train besides norm layers and head. total: all of the model. percent: of the
+    backbone without its head, those that train without the head.
     """
 
     method: int

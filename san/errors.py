@@ -1,7 +1,7 @@
 """Errors that a user can act on; each message says what came, what is allowed and what to do.
 
-`san.cli` prints a SanError without a trace. Any other exception is a bug of ours and keeps its trace. The second base
-of a kind is what a caller of the library would expect Python to raise.
+`san.cli` prints a SanError without a trace. Any other exception is a bug of ours and keeps its
+trace. The second base of a kind is what a caller of the library would expect Python to raise.
 """
 
 import difflib
@@ -41,7 +41,10 @@ class MissingPackageError(SanError, ModuleNotFoundError):
 
 
 class NotPreparedError(SanError, FileNotFoundError):
-    """A task whose images are not packed yet. bytes_needed: what they will take on the disk, or 0 where unknown."""
+    """A task whose images are not packed yet.
+
+    bytes_needed: what they will take on the disk, or 0 where that is not known.
+    """
 
     def __init__(self, message: str, bytes_needed: int | None) -> None:
         super().__init__(message)
@@ -77,7 +80,10 @@ class Preempted(BaseException):
 
 
 def choose(name: str, known: Collection[str], what: str) -> str:
-    """Return `name` if it is known; raise UnknownNameError that says what came, what is near and what is allowed."""
+    """Return `name` if it is known.
+
+    Raise UnknownNameError that says what came, what is near and what is allowed.
+    """
     if name in known:
         return name
     allowed = ", ".join(known) or "none"

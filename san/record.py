@@ -1,210 +1,203 @@
-"""Records: one JSON per run, whole or not there. Tables are made from nothing else."""
+"""Records: one JSON per run, whole or not there. Tables are made from nothing else.
+
+`record.schema.json` beside this file is the published schema; `python -m san.record` writes it
+anew.
+"""
 
 import hashlib
 import json
-import os
-import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from san.errors import RecordError
+import msgspec
+from msgspec import Meta, Struct
+
+from san.counts import ParameterCounts
+from san.errors import FileAccessError, RecordError
+from san.runtime.environment import CodeState, DeviceInfo
+from san.runtime.files import write_text
+from san.score import Score
 
 SCHEMA = 1
-NAME = re.compile(r"[\w.-]+")
-TEXTS = (
-    "id",
-    "suite",
-    "task",
-    "method",
-    "backbone",
-    "protocol",
-    "variant",
-    "selected_on",
-    "evaluated_on",
-    "weights",
-    "created",
-)
-STATUSES = ("done", "failed", "oom")
+SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
+_BACKBONE_NAME = r"^[\w.-]+$"  # result files are named by it
 
 
-@dataclass(frozen=True)
-class Point:
-    """The score on the evaluated split after an epoch."""
+class Status(StrEnum):
+    """How a run ended."""
 
-    epoch: int
-    correct: int
-    total: int
-
-    def __post_init__(self) -> None:
-        if not (
-            all(type(v) is int for v in (self.epoch, self.correct, self.total))
-            and 0 <= self.correct <= self.total > 0
-        ):
-            raise ValueError(
-                f"impossible score: {self.correct!r} of {self.total!r} after epoch {self.epoch!r}."
-            )
-
-    @property
-    def accuracy(self) -> float:
-        """Top-1 accuracy in percent."""
-        return 100 * self.correct / self.total
+    DONE = "done"
+    FAILED = "failed"
+    OOM = "oom"
 
 
-@dataclass(frozen=True)
-class Record:
-    """One run. `id` hashes everything that may change the number; equal ids mean the same experiment.
+class Seconds(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a run's parts took; None where it is not known.
 
-    variant: the settings that depart from the recipe, as given, in words; runs of one row of a table share it.
-    selected_on: where the epoch was chosen (`last` or a split); evaluated_on: the split behind `last` and `best`.
-    params: the method's counts. seconds: `build` (backbone, weights, method), `fit`, `step` (mean), `evaluate`; of
-    a run that was interrupted, all of `fit` and what came last of the others.
-    peak_bytes: of the process, or on the GPU; it and joules are None where unknown.
+    fit: in training steps. evaluate: all evaluations. step: mean of the training steps. build:
+    backbone, weights, method. Of an interrupted run: all of `fit`, and the last process's share of
+    the others.
+    """
+
+    fit: float | None = None
+    evaluate: float | None = None
+    step: float | None = None
+    build: float | None = None
+
+
+class DataSource(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The data a run read; None where an old record does not say.
+
+    train, evaluate: fingerprints of the splits. source: where the images come from, in words; kind:
+    which kind of source that is. forced: what was wrong with the data, where the user trained on it
+    nevertheless.
+    """
+
+    train: str | None = None
+    evaluate: str | None = None
+    source: str | None = None
+    kind: str | None = None
+    forced: str | None = None
+
+
+class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run. `id` hashes everything that may change the number.
+
+    Equal ids mean the same experiment. variant: the settings that depart from the recipe, in words;
+    runs of one row of a table share it. selected_on: where the epoch was chosen (`last` or a
+    split); evaluated_on: the split behind `last` and `best`. config: the resolved configuration, in
+    the words of schema 1 (`san.renamed_keys`). peak_bytes: of the process, or on the GPU; it and
+    joules are None where unknown.
     """
 
     id: str
     suite: str
     task: str
     method: str
-    backbone: str
+    backbone: Annotated[str, Meta(pattern=_BACKBONE_NAME)]
     protocol: str
     variant: str
-    seed: int
+    seed: Annotated[int, Meta(ge=0)]
     selected_on: str
     evaluated_on: str
-    status: str
+    status: Status
     config: dict[str, Any]
     weights: str
-    data: dict[str, str]
-    code: dict[str, Any]
+    data: DataSource
+    code: CodeState
     versions: dict[str, str]
-    device: dict[str, Any]
+    device: DeviceInfo
     created: str
-    last: Point | None = None
-    best: Point | None = None
-    curve: list[Point] = field(default_factory=list)
-    params: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    last: Score | None = None
+    best: Score | None = None
+    curve: list[Score] = []
+    params: ParameterCounts | None = None
+    seconds: Seconds | None = None
     peak_bytes: int | None = None
     joules: float | None = None
     error: str | None = None
-    schema: int = SCHEMA
+    schema: Literal[1] = SCHEMA
 
     def __post_init__(self) -> None:
-        if self.status not in STATUSES:
-            raise ValueError(f"status is '{self.status}'; allowed: {', '.join(STATUSES)}.")
-        for name in TEXTS:
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; text is allowed.")
-        for name in ("config", "data", "code", "versions", "device", "params", "seconds"):
-            if not isinstance(getattr(self, name), dict):
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; names with values are allowed."
-                )
-        if not all(isinstance(value, str) for value in self.data.values()):
-            raise ValueError(f"data is {self.data!r}; texts are allowed.")
-        if not NAME.fullmatch(self.backbone):  # files are named by it
-            raise ValueError(
-                f"backbone is {self.backbone!r}; letters, digits, dots, dashes and underscores are allowed."
-            )
-        if type(self.seed) is not int or self.seed < 0:
-            raise ValueError(f"seed is {self.seed!r}; a whole number is allowed.")
-        if self.error is not None and not isinstance(self.error, str):
-            raise ValueError(f"error is {self.error!r}; text is allowed.")
-        if self.status != "done":
+        if self.status != Status.DONE:
             return
         if self.last is None or self.best is None:
-            raise ValueError("a run that is done must have a last and a best point.")
-        if any(not isinstance(self.params.get(key), int) for key in ("trainable", "head")):
-            raise ValueError("a run that is done must have counted its parameters.")
+            raise ValueError("a run that is done must have a last and a best score.")
+        if self.params is None or self.seconds is None:
+            raise ValueError("a run that is done must have counted its parameters and seconds.")
 
     @property
-    def point(self) -> Point | None:
-        """The point that counts under the run's protocol."""
+    def score(self) -> Score | None:
+        """The score that counts under the run's protocol."""
         return self.last if self.selected_on == "last" else self.best
 
     @property
     def accuracy(self) -> float:
         """Top-1 accuracy in percent of a run that is done."""
-        if self.point is None:
+        if self.score is None:
             raise ValueError(f"run {self.id} is {self.status}: it has no accuracy.")
-        return self.point.accuracy
+        return self.score.accuracy
 
 
 def hash_identity(facts: Mapping[str, Any]) -> str:
-    """Return 12 hex digits that name a run by its content: a sha256 over `facts` as canonical JSON."""
+    """Return 12 hex digits that name a run by its content: a sha256 of canonical JSON."""
     canonical = json.dumps(
         facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def record_path(folder: Path, suite: str, method: str, task: str, seed: int, key: str) -> Path:
-    """Return where a run's record lives. The name is for people; nothing is ever read back out of it."""
-    return folder / suite / method / f"{task}-seed{seed}-{key}.json"
+def record_path(records: Path, suite: str, method: str, task: str, seed: int, key: str) -> Path:
+    """Return where a run's record lives. The name is for people.
+
+    Nothing is ever read back out of it.
+    """
+    return records / suite / method / f"{task}-seed{seed}-{key}.json"
 
 
 def write_record(record: Record, path: Path) -> None:
-    """Write a record atomically: readers see the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(asdict(record), file, indent=1, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(unfinished).chmod(0o644)
-        Path(unfinished).replace(path)
-    finally:
-        Path(unfinished).unlink(missing_ok=True)
+    """Write a record atomically: readers see the old file or the whole new one.
+
+    Raises ValueError where it could not be read again.
+    """
+    builtins = msgspec.to_builtins(record)
+    msgspec.convert(builtins, Record)
+    write_text(json.dumps(builtins, indent=1, allow_nan=False), path)
 
 
 def check_writable(path: Path) -> None:
-    """Raise OSError in words unless a record can be written to `path`; better now than after an hour of training."""
+    """Raise FileAccessError unless a record can be written to `path`, before an hour of training."""
     if path.is_dir():
-        raise OSError(
-            f"{path} is a folder; a record is to be there. Remove it, or give results=FOLDER."
+        raise FileAccessError(
+            f"{path} is a directory; a record belongs there. "
+            "Remove it, or give results_dir=DIRECTORY."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise OSError(
-            f"{path.parent} cannot be written ({error.strerror}). Give results=FOLDER that can."
+        raise FileAccessError(
+            f"{path.parent} cannot be written ({error.strerror}). "
+            "Give results_dir=DIRECTORY that can."
         ) from error
 
 
 def read_record(path: Path) -> Record:
-    """Read one record; raise RecordError that names the file where it is corrupt or of another schema."""
+    """Read one record.
+
+    Raise RecordError that names the file where it is corrupt or of another schema.
+    """
     try:
         raw = json.loads(path.read_text())
-        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA or raw["schema"] is True:
-            version = raw.get("schema") if isinstance(raw, dict) else None
-            raise RecordError(
-                f"{path} has schema {version}; {SCHEMA} is allowed. Delete it and run again."
-            )
-        unknown = raw.keys() - {f.name for f in fields(Record)}
-        if unknown:
-            raise RecordError(
-                f"{path} has unknown fields {', '.join(sorted(unknown))}. Delete it and run again."
-            )
-        for name in ("last", "best"):
-            raw[name] = Point(**raw[name]) if raw.get(name) is not None else None
-        raw["curve"] = [Point(**point) for point in raw["curve"]]
-        return Record(**raw)
-    except RecordError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        version = raw.get("schema") if isinstance(raw, dict) else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _not_readable(path, error) from error
+    if version != SCHEMA or isinstance(version, bool):
         raise RecordError(
-            f"{path} is not a readable record ({error}). Delete it and run again."
-        ) from error
+            f"{path} has schema {version}; {SCHEMA} is allowed. Delete it and run again."
+        )
+    for key in ("params", "seconds"):
+        raw[key] = raw.get(key) or None  # failed runs were once written with {}
+    try:
+        return msgspec.convert(raw, Record)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise _not_readable(path, error) from error
+
+
+def _not_readable(path: Path, error: Exception) -> RecordError:
+    return RecordError(f"{path} is not a readable record ({error}). Delete it and run again.")
 
 
 def read_records(folder: Path) -> tuple[list[Record], list[str]]:
-    """Read every record below a folder, sorted by path; also return one sentence per file that is none."""
-    records, problems = [], []
+    """Read every record below a folder, sorted by path.
+
+    Also return one sentence per file that is not one.
+    """
+    records: list[Record] = []
+    problems: list[str] = []
     for path in sorted(folder.rglob("*.json")):
         try:
             records.append(read_record(path))
@@ -214,24 +207,36 @@ def read_records(folder: Path) -> tuple[list[Record], list[str]]:
 
 
 def mtime_ns(path: Path) -> int:
-    """Return when a record was written, in nanoseconds of its file system's clock; 0 where there is none."""
+    """Return when a record was written, in nanoseconds of its file system's clock.
+
+    0 where there is none.
+    """
     try:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
 
 
-def find_completed(path: Path, adapter: bool = False) -> Record | None:
-    """Return the record at `path` if that run is done, else None; a corrupt file counts as not done.
+def find_completed(path: Path, needs_adapter: bool = False) -> Record | None:
+    """Return the record at `path` if that run is done, else None.
 
-    adapter: what trained has to be beside it, too.
+    A corrupt file counts as not done.
+    needs_adapter: the saved adapter has to be beside it, too.
     """
     try:
         record = read_record(path)
     except RecordError:
         return None
-    return (
-        record
-        if record.status == "done" and (not adapter or path.with_suffix(".safetensors").exists())
-        else None
-    )
+    has_adapter = path.with_suffix(".safetensors").exists()
+    if record.status != Status.DONE or (needs_adapter and not has_adapter):
+        return None
+    return record
+
+
+def json_schema() -> str:
+    """Return the JSON Schema of a record, as text."""
+    return json.dumps(msgspec.json.schema(Record), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(json_schema())

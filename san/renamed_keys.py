@@ -1,7 +1,8 @@
 """Old words for configuration keys, options and values, and their current ones.
 
-Command lines, configuration files and saved adapters with the old words still work. Identities and records keep the
-old words (record schema 1), so that every experiment that was ever run is found again.
+Command lines, configuration files and saved adapters with the old words still work. Identities and
+records keep the old words (record schema 1), so that every experiment that was ever run is found
+again.
 """
 
 import logging
@@ -10,7 +11,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-# Old dotted key: current dotted key. A key of one dictionary stays in that dictionary, but for those of the top level.
+# Old dotted key: current dotted key. A key of one dictionary stays in that dictionary, but for
+# those of the top level.
 KEYS = {
     "results": "results_dir",
     "force_data": "allow_unverified_data",
@@ -62,14 +64,18 @@ def current_words(words: Sequence[str], warn: bool = True) -> list[str]:
 
 
 def schema_1_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a configuration, or the part of it at `prefix` (such as `method.`), in the words of record schema 1."""
+    """Return a configuration in the words of record schema 1.
+
+    prefix: where in the configuration it stands, such as `method.`.
+    """
     renamed: dict[str, Any] = {}
     for key, value in config.items():
         full_key = prefix + key
+        old_key = _leaf(_OLD_KEYS.get(full_key, full_key))
         if isinstance(value, Mapping):
-            value = schema_1_config(value, f"{full_key}.")
-        old_values = _OLD_VALUES.get(full_key, {})
-        renamed[_leaf(_OLD_KEYS.get(full_key, full_key))] = _renamed_value(value, old_values)
+            renamed[old_key] = schema_1_config(value, f"{full_key}.")
+        else:
+            renamed[old_key] = _rename_value(value, _OLD_VALUES.get(full_key, {}))
     return renamed
 
 
@@ -89,13 +95,12 @@ def _rename_keys(config: Mapping[str, Any], prefix: str, warn: bool) -> dict[str
     for key, value in config.items():
         full_key = f"{prefix}{key}"
         new_key = KEYS.get(full_key, full_key)
-        if isinstance(value, Mapping):
-            value = _rename_keys(value, f"{full_key}.", warn)
-        if isinstance(value, str) and "${" in value:
-            value = _rename_interpolations(value)
         if new_key != full_key and warn:
             _warn(full_key, new_key)
-        renamed[_leaf(new_key)] = _renamed_value(value, VALUES.get(new_key, {}))
+        if isinstance(value, Mapping):
+            renamed[_leaf(new_key)] = _rename_keys(value, f"{full_key}.", warn)
+        else:
+            renamed[_leaf(new_key)] = _rename_value(value, VALUES.get(new_key, {}))
     return renamed
 
 
@@ -118,14 +123,13 @@ def _split_word(word: str) -> tuple[str, str, str]:
     return left[: len(left) - len(key)], key, value
 
 
-def _rename_interpolations(text: str) -> str:
+def _rename_value(value: Any, names: Mapping[str, str]) -> Any:
+    """Return a value by its other name; an interpolation of a renamed key follows the key."""
+    if not isinstance(value, str):
+        return value
     for old, new in KEYS.items():
-        text = text.replace(f"${{{old}}}", f"${{{new}}}")
-    return text
-
-
-def _renamed_value(value: Any, names: Mapping[str, str]) -> Any:
-    return names.get(value, value) if isinstance(value, str) else value
+        value = value.replace(f"${{{old}}}", f"${{{new}}}")
+    return names.get(value, value)
 
 
 def _leaf(key: str) -> str:

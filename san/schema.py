@@ -1,6 +1,7 @@
-"""Values checked against annotations: the one way in which settings, rows of benchmarks and options are validated.
+"""Values checked against annotations: how settings, rows of benchmarks and options are validated.
 
-msgspec does the checking; here its errors become ours, which name the value, the rule and the nearest known key.
+msgspec does the checking; here its errors become ours, which name the value, the rule and the
+nearest known key.
 """
 
 import dataclasses
@@ -26,8 +27,8 @@ DropoutRate = Annotated[float, Meta(ge=0, lt=1)]
 def check_value(value: Any, annotation: Any, name: str) -> Any:
     """Return a value as its annotation wants it (1 as 1.0 for a float, a list as a tuple).
 
-    name: what the user calls it, for the message. Raises UnknownNameError where the annotation is a Literal of texts
-    that does not have it, else InvalidValueError.
+    name: what the user calls it, for the message. Raises UnknownNameError where the annotation is a
+    Literal of texts that does not have it, else InvalidValueError.
     """
     if get_origin(annotation) is Literal and isinstance(value, str):
         return choose(value, [str(each) for each in get_args(annotation)], name)
@@ -56,8 +57,8 @@ def check_fields(settings: Any, prefix: str = "") -> None:
 def from_mapping(kind: type[T], row: Mapping[str, Any], where: str) -> T:
     """Return a dataclass from a row of a file, every value checked by its annotation.
 
-    where: what the row is, for messages. Raises UnknownNameError on a key that the dataclass does not have (with the
-    nearest), InvalidValueError on a missing key or a value that is not allowed.
+    where: what the row is, for messages. Raises UnknownNameError on a key that the dataclass does
+    not have (with the nearest), InvalidValueError on a missing key or a value that is not allowed.
     """
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     for key in row:

@@ -4,7 +4,7 @@ from msgspec import Struct
 
 
 class Score(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Right answers among all images of a split after an epoch, and their mean cross-entropy in nats.
+    """Right answers among all images of a split after an epoch, and the mean cross-entropy (nats).
 
     loss: None where it is not kept, as in records.
     """

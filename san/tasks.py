@@ -1,4 +1,4 @@
-"""Rows of `benchmarks/*.yaml` as typed, frozen suites and tasks: the one place where a task's facts stand."""
+"""Suites and tasks: the rows of `benchmarks/*.yaml`, typed. The one place where a fact stands."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +20,10 @@ Storage = Literal["array", "encoded"]
 class TfdsSource:
     """How a task is read from TensorFlow Datasets.
 
-    splits: ours as slices in TFDS's notation. major_versions: those that can be read. label_rule: a feature, or a rule
-    of `san.data.prepare.labels`. id_template: how an image's id is made of features. pixel_scale: what stored pixels
-    are multiplied with. layout: `official` where the slices are not those of the papers.
+    splits: ours as slices in TFDS's notation. major_versions: those that can be read. label_rule: a
+    feature, or a rule of `san.data.prepare.labels`. id_template: how an image's id is made of
+    features. pixel_scale: what stored pixels are multiplied with. layout: `official` where the
+    slices are not those of the papers.
     """
 
     builder: str
@@ -40,18 +41,18 @@ class TfdsSource:
 class Task:
     """One column of a table.
 
-    splits: images in each (`train`, `val`, `test`); other split names are sums (`train+val`), of which the parts that
-    a task does not have are left out.
-    classes: their names in label order (their numbers, where nobody has named them); the head's size is their number.
-    storage: `array` packs decoded images of one size, `encoded` the files as they are, for random crops.
-    native_size: all images are squares of so many pixels, and are stored so.
-    ids_digest: 16 digits of the sha256 of the ids of train, then val, where the benchmark's membership is known.
-    official_splits: sizes of the official layout, where it differs from the papers'.
-    image_folders, test_folders: where a source may have its images; aliases: other names of its folder.
-    size_gb: of the files, where it is not what is downloaded. manual_files, how_to_get: what a person has to bring.
-    recipe: where it is not the suite's. trained_on: the task whose adapters are tested on this one.
-    test_classes: predictions are among the classes that have test images, so many. alexnet_error: of 1, for the mCE.
-    root: the directory of a user's own images.
+    splits: images in each (`train`, `val`, `test`); other split names are sums (`train+val`), of
+    which the parts that a task does not have are left out. classes: their names in label order
+    (their numbers, where nobody has named them); the head's size is their number. storage: `array`
+    packs decoded images of one size, `encoded` the files as they are, for random crops.
+    native_size: all images are squares of so many pixels, and are stored so. ids_digest: 16 digits
+    of the sha256 of the ids of train, then val, where the benchmark's membership is known.
+    official_splits: sizes of the official layout, where it differs from the papers'. image_folders,
+    test_folders: where a source may have its images; aliases: other names of its folder. size_gb:
+    of the files, where it is not what is downloaded. manual_files, how_to_get: what a person has to
+    bring. recipe: where it is not the suite's. trained_on: the task whose adapters are tested on
+    this one. test_classes: predictions are among the classes that have test images, so many.
+    alexnet_error: of 1, for the mCE. root: the directory of a user's own images.
     """
 
     suite: str
@@ -98,10 +99,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark: its tasks and methods in table order, and the settings that it runs with by default.
+    """A benchmark: its tasks and methods in table order, and its default settings.
 
-    source: `drawn` where the images are made on the spot. covers_all_classes: every split should have images of every
-    class.
+    source: `drawn` where the images are made on the spot. covers_all_classes: every split should
+    have images of every class.
     """
 
     name: str
@@ -123,7 +124,10 @@ class Suite:
         return list(dict.fromkeys(task.group for task in self.tasks.values()))
 
     def task(self, name: str) -> Task:
-        """Return the task called `name`; raise UnknownNameError with the nearest names if there is none."""
+        """Return the task called `name`.
+
+        Raise UnknownNameError with the nearest names if there is none.
+        """
         return self.tasks[choose(name, self.tasks, f"task of {self.name}")]
 
 
@@ -133,7 +137,10 @@ def suite_names() -> list[str]:
 
 
 def select_tasks(names: Sequence[str]) -> list[tuple[Suite, Task]]:
-    """Return suite and task for names such as `vtab` (all its tasks) and `vtab/cifar`; raise UnknownNameError."""
+    """Return suite and task for names such as `vtab` (all its tasks) and `vtab/cifar`.
+
+    Raise UnknownNameError.
+    """
     pairs = []
     for name in names:
         suite_name, _, task_name = name.partition("/")
@@ -145,7 +152,10 @@ def select_tasks(names: Sequence[str]) -> list[tuple[Suite, Task]]:
 
 @cache
 def load_suite(name: str) -> Suite:
-    """Read `benchmarks/<name>.yaml`; raise UnknownNameError with the nearest names if there is none."""
+    """Read `benchmarks/<name>.yaml`.
+
+    Raise UnknownNameError with the nearest names if there is none.
+    """
     choose(name, suite_names(), "suite")
     return read_suite(name, yaml.safe_load((BENCHMARKS / f"{name}.yaml").read_text()))
 
@@ -153,8 +163,9 @@ def load_suite(name: str) -> Suite:
 def read_suite(name: str, rows: Mapping[str, Any]) -> Suite:
     """Turn the rows of a file into a Suite.
 
-    `splits` and `storage` of the suite are those of each task that does not say otherwise. Raises UnknownNameError on
-    an unknown key (with the nearest), InvalidValueError on a missing key or a value of another type.
+    `splits` and `storage` of the suite are those of each task that does not say otherwise. Raises
+    UnknownNameError on an unknown key (with the nearest), InvalidValueError on a missing key or a
+    value of another type.
     """
     facts = dict(rows)
     task_rows = facts.pop("tasks")
@@ -175,7 +186,7 @@ def _read_task(suite: str, name: str, row: Mapping[str, Any], shared: Mapping[st
 
 
 def _class_names(classes: list[str] | str | int) -> tuple[str, ...]:
-    """Return class names in label order, as listed, from `benchmarks/classes/<classes>.txt`, or numbers."""
+    """Return class names in label order, as listed, from `classes/<classes>.txt`, or numbers."""
     if isinstance(classes, int):
         return tuple(map(str, range(classes)))
     if isinstance(classes, str):
