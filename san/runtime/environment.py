@@ -1,11 +1,15 @@
-"""Where a number comes from: code, versions, device, cost."""
+"""Where a number comes from: code, package versions, device.
+
+Imports no torch, as records nest these types.
+"""
 
 import platform
 import subprocess
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+
+from msgspec import Struct
 
 from san.version import __version__
 
@@ -13,26 +17,49 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "timm", "numpy", "hydra-core", "scikit-learn", "torchvision", "pillow")
 
 
+class CodeState(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The commit of the checkout, and whether files differed from it.
+
+    Both are None outside a git checkout.
+    """
+
+    commit: str | None = None
+    dirty: bool | None = None
+
+
+class DeviceInfo(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The device of a run.
+
+    type: `cpu` or `cuda`; count: processes that shared the run, each with one such device;
+    threads: of torch, in each process; system: the operating system.
+    """
+
+    type: str | None = None
+    name: str | None = None
+    count: int = 0
+    threads: int = 0
+    system: str | None = None
+
+
 @cache
-def git_state() -> dict[str, Any]:
-    """Return the commit of the checkout and whether it had changes; both None outside a git checkout."""
-
-    def git(*words: str) -> str:
-        answer = subprocess.run(
-            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
-        )
-        return answer.stdout.strip()
-
+def git_state() -> CodeState:
+    """Return the state of the checkout that this code runs from."""
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain")
     except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
+        return CodeState()
+    return CodeState(commit, dirty=bool(changes))
 
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that numbers depend on."""
-    return {
-        "python": platform.python_version(),
-        "san": __version__,
-        **{name: version(name) for name in PACKAGES},
-    }
+    ours = {"python": platform.python_version(), "san": __version__}
+    return ours | {name: version(name) for name in PACKAGES}
+
+
+def _git(*arguments: str) -> str:
+    """Return what a git command prints; raise CalledProcessError where it fails."""
+    command = ["git", "-C", str(ROOT), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    return done.stdout.strip()

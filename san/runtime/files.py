@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are complete or not there at all."""
 
 import contextlib
 import os
@@ -9,13 +9,16 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; what is written there replaces `path` when the block ends well.
+    """Yield a temporary file to write; it replaces `path` once the block ends without an error.
 
-    Readers see the old file or the whole new one, also after a crash: the new one is synced to the disk first. Nothing
-    is left where the block raises. The directory is made if it is not there.
+    Readers see the old file or the complete new one, also after a crash, as the new one is synced
+    to the disk first. If the block raises, nothing is left behind. The directory is created.
+
+    The temporary name is hidden and ends in `.tmp`, so that no search for `*.json` finds a record
+    that is half written: tell a library that goes by the suffix (matplotlib) the format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex}{path.suffix}")
+    unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex}.tmp")
     try:
         yield unfinished
         _sync(unfinished)
@@ -31,6 +34,6 @@ def write_text(text: str, path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Bring a file's bytes to the disk."""
+    """Wait until the bytes of a file are on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

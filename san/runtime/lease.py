@@ -1,7 +1,8 @@
-"""Who runs what: one file beside the record while a run is in flight, so that two sweeps never do a run twice.
+"""The lease of a run: a file beside its record while it is running, so that it never runs twice.
 
-A claim is created atomically, touched while its process lives, and taken over by one other where the process is gone:
-known at once on the same host, on another when it has not been touched for a while. Shared file systems will do.
+A lease is created atomically, touched while its process lives, and taken over by exactly one other
+process once that one is dead: on the same host this is seen at once; on another host the lease must
+not have been touched for a while. Works on shared file systems.
 """
 
 import contextlib
@@ -15,16 +16,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-HEARTBEAT_S = 20.0  # seconds between signs of life
-STALE_AFTER_S = 300.0  # seconds without one after which a process on another host is taken for dead
-TAKEOVER_LOCK_TIMEOUT_S = (
-    60.0  # seconds after which a door that is still shut belongs to somebody who died in it
-)
+from san.runtime import files
+
+HEARTBEAT_S = 20.0  # seconds between touches of the lease file
+STALE_AFTER_S = 300.0  # a process on another host counts as dead after so long without a touch
+TAKEOVER_LOCK_TIMEOUT_S = 60.0  # a takeover lock older than this is stale
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Who is running, since when, and how far it is. born: when the process started, as ids are reused."""
+    """The content of a lease file: who runs the run, since when, and its progress.
+
+    born: start time of the process, as process ids are reused; since: Unix time;
+    token: unique to each lease.
+    """
 
     host: str
     pid: int
@@ -35,33 +40,38 @@ class Lease:
     epochs: int = 0
 
     def alive(self, path: Path) -> bool:
-        """Return whether the process that made the claim at `path` lives, as far as can be told from here."""
+        """Return whether the process that holds the lease at `path` lives, as far as we can see."""
         if self.host == socket.gethostname():
             return process_start_time(self.pid) == self.born
         try:
-            return time.time() - path.stat().st_mtime < STALE_AFTER_S
+            last_touch = path.stat().st_mtime
         except FileNotFoundError:
             return False
+        return time.time() - last_touch < STALE_AFTER_S
 
 
 def process_start_time(pid: int) -> str:
-    """Return the start time of a process in the kernel's ticks; nothing where there is none, or it is a zombie."""
+    """Return the start time of a process in the kernel's ticks, or "" if it is gone or a zombie."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
-    return "" if fields[0] == "Z" else fields[19]
+    # The second field is the program's name in brackets, which may itself contain spaces.
+    fields = stat.rpartition(")")[2].split()
+    state, start_time = fields[0], fields[19]
+    return "" if state == "Z" else start_time
 
 
 def lease_path(record: Path) -> Path:
-    """Return where the claim of the run with this record is."""
+    """Return the lease file of the run that writes this record."""
     return record.with_suffix(".claim")
 
 
 def read_lease(path: Path) -> Lease | None:
-    """Return the claim in a file, or None where there is none.
+    """Return the lease in a file, or None if there is no such file.
 
-    One that cannot be read (a machine that crashed can leave an empty one) is that of an unknown host.
+    An unreadable one (a machine that crashed can leave an empty file) counts as one of an unknown
+    host, so that it becomes stale in time.
     """
     try:
         return Lease(**json.loads(path.read_text()))
@@ -71,102 +81,123 @@ def read_lease(path: Path) -> Lease | None:
         return Lease("unknown", 0, "", 0.0, "unreadable")
 
 
-def write_lease(claim: Lease, path: Path) -> None:
-    """Write a claim over what is there, whole."""
-    new = path.with_name(f".{path.name}-{claim.token}")
-    try:
-        new.write_text(json.dumps(asdict(claim)))
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
-
-
 def acquire(path: Path) -> Lease | None:
-    """Claim a run; return None where another living process has it."""
+    """Create a lease; return None if another living process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = Lease(
-        socket.gethostname(),
-        os.getpid(),
-        process_start_time(os.getpid()),
-        time.time(),
-        uuid.uuid4().hex,
-    )
-    new = path.with_name(f".{path.name}-{mine.token}")
+    mine = _new_lease()
+    complete = path.with_name(f".{path.name}-{mine.token}")
     try:
-        new.write_text(json.dumps(asdict(mine)))
-        os.link(new, path)  # fails if there is one, and what is there is whole
-        return mine
+        complete.write_text(_to_json(mine))
+        # Unlike a rename, a link fails if the target exists; and readers see a complete file.
+        os.link(complete, path)
     except FileExistsError:
-        return acquire_stale(path, mine)
+        return _acquire_stale(path, mine)
     finally:
-        new.unlink(missing_ok=True)
+        complete.unlink(missing_ok=True)
+    return mine
 
 
-def acquire_stale(path: Path, mine: Lease) -> Lease | None:
-    """Replace the claim of a dead process; of several that try only one succeeds."""
-    old = read_lease(path)
-    if old is None or old.alive(path):
-        return None
-    door = path.with_name(f".{path.name}-{old.token}.taken")
-    with contextlib.suppress(FileNotFoundError):
-        if time.time() - door.stat().st_mtime > TAKEOVER_LOCK_TIMEOUT_S:
-            door.unlink()
-    try:
-        door.touch(exist_ok=False)
-    except FileExistsError:
-        return None
-    try:
-        if read_lease(path) != old:  # somebody was here before the door was closed
-            return None
-        write_lease(mine, path)
-        return mine
-    finally:
-        door.unlink(missing_ok=True)
+class HeldLease:
+    """A lease that this process holds; a thread touches its file until `release`.
+
+    on_lost: called if another process has taken the lease over, as one on another host does if the
+    touches stopped reaching it for too long.
+    """
+
+    def __init__(self, path: Path, lease: Lease, on_lost: Callable[[], None]) -> None:
+        self._path = path
+        self._lease = lease
+        self._on_lost = on_lost
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._heartbeat, daemon=True)
+        self._thread.start()
+
+    def report(self, epoch: int, epochs: int) -> None:
+        """Write the progress into the file; a full disk does not stop the run."""
+        if self._was_lost():
+            self._on_lost()
+            return
+        with contextlib.suppress(OSError):
+            _overwrite(replace(self._lease, epoch=epoch, epochs=epochs), self._path)
+
+    def release(self) -> None:
+        """Stop the heartbeat and delete the file, unless it has become another process's."""
+        self._released.set()
+        self._thread.join()
+        current = read_lease(self._path)
+        if current is not None and current.token == self._lease.token:
+            self._path.unlink(missing_ok=True)
+
+    def _heartbeat(self) -> None:
+        while not self._released.wait(HEARTBEAT_S):
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
+            if self._was_lost():
+                self._on_lost()
+                return
+
+    def _was_lost(self) -> bool:
+        # A missing file is not a loss: a file system that fails for a moment looks the same.
+        current = read_lease(self._path)
+        return current is not None and current.token != self._lease.token
 
 
 @contextlib.contextmanager
-def hold(
-    path: Path, robbed: Callable[[], None] = lambda: None
-) -> Iterator[Callable[[int, int], None] | None]:
-    """Hold a claim for a while; yield what reports (epoch, epochs), or None where another process has it.
-
-    robbed: called where another process has taken it over, as one does that has not seen this one for long.
-    """
-    claim = acquire(path)
-    if claim is None:
+def hold(path: Path, on_lost: Callable[[], None] = lambda: None) -> Iterator[HeldLease | None]:
+    """Hold a lease during a block; yield None if another living process holds it."""
+    lease = acquire(path)
+    if lease is None:
         yield None
         return
-    over = threading.Event()
-
-    def lost() -> bool:
-        """Return whether the claim has become another's."""
-        now = read_lease(path)
-        return now is not None and now.token != claim.token
-
-    def live() -> None:
-        """Show signs of life until the claim is given back."""
-        while not over.wait(HEARTBEAT_S):
-            with contextlib.suppress(OSError):
-                os.utime(path)
-            if lost():
-                robbed()
-                return
-
-    thread = threading.Thread(target=live, daemon=True)
-    thread.start()
-
-    def report(epoch: int, epochs: int) -> None:
-        """Say how far the run is; a disk that is full does not end it."""
-        if lost():
-            return robbed()
-        with contextlib.suppress(OSError):
-            write_lease(replace(claim, epoch=epoch, epochs=epochs), path)
-
+    held = HeldLease(path, lease, on_lost)
     try:
-        yield report
+        yield held
     finally:
-        over.set()
-        thread.join()
-        now = read_lease(path)
-        if now is not None and now.token == claim.token:
-            path.unlink(missing_ok=True)
+        held.release()
+
+
+def _new_lease() -> Lease:
+    pid = os.getpid()
+    return Lease(
+        host=socket.gethostname(),
+        pid=pid,
+        born=process_start_time(pid),
+        since=time.time(),
+        token=uuid.uuid4().hex,
+    )
+
+
+def _acquire_stale(path: Path, mine: Lease) -> Lease | None:
+    """Replace the lease of a dead process; of several that try at once, only one succeeds."""
+    old = read_lease(path)
+    if old is None or old.alive(path):
+        return None
+    lock = path.with_name(f".{path.name}-{old.token}.taken")
+    _remove_stale_lock(lock)
+    try:
+        lock.touch(exist_ok=False)
+    except FileExistsError:
+        return None
+    try:
+        if read_lease(path) != old:  # another process took it over before we had the lock
+            return None
+        _overwrite(mine, path)
+        return mine
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _remove_stale_lock(lock: Path) -> None:
+    """Remove the takeover lock of a process that died while it held it."""
+    with contextlib.suppress(FileNotFoundError):
+        age = time.time() - lock.stat().st_mtime
+        if age > TAKEOVER_LOCK_TIMEOUT_S:
+            lock.unlink()
+
+
+def _overwrite(lease: Lease, path: Path) -> None:
+    files.write_text(_to_json(lease), path)
+
+
+def _to_json(lease: Lease) -> str:
+    return json.dumps(asdict(lease))

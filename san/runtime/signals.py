@@ -1,4 +1,4 @@
-"""Told to stop: by a scheduler, by a person, or because the process that started this one is gone."""
+"""Stopping early: on a signal of a scheduler or a person, or after the parent process has died."""
 
 import contextlib
 import os
@@ -7,35 +7,34 @@ import threading
 import time
 from collections.abc import Iterator
 
-PARENT_POLL_S = 2.0  # seconds between looks at whether the parent process lives
+PARENT_POLL_S = 2.0  # seconds between checks that the parent process lives
 
 
 @contextlib.contextmanager
-def stop_on_signal(*numbers: signal.Signals) -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM (a scheduler's warning), or each of `numbers`, sets.
+def stop_on_signal(*signals: signal.Signals) -> Iterator[threading.Event]:
+    """Yield an event that any of `signals` sets; by default SIGTERM, a scheduler's warning.
 
-    Signals reach the main thread alone; in another nothing sets it.
+    Python delivers signals to the main thread alone: in another thread nothing sets the event.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {
-        number: signal.signal(number, lambda *_: stop.set())
-        for number in numbers or (signal.SIGTERM,)
-    }
+    previous = {}
+    for number in signals or (signal.SIGTERM,):
+        previous[number] = signal.signal(number, lambda *_: stop.set())
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def exit_with_parent(parent: int) -> None:
-    """Tell this process to stop when its parent is gone; a thread looks."""
+    """Send this process SIGTERM once its parent has died; a background thread checks."""
 
     def watch() -> None:
-        """Look now and then."""
+        # An orphan gets another parent, so the id changes.
         while os.getppid() == parent:
             time.sleep(PARENT_POLL_S)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,7 +1,8 @@
-"""Weights & Biases, kept at arm's length: it never asks, never stalls a run and never fails one.
+"""Logging to Weights & Biases that never prompts, never stalls a run and never fails one.
 
-Everything wandb does happens in one background thread that reads a queue. If it raises, the run goes on without it; if
-it hangs, the run waits a little at the end and then goes on. The record is written whether or not the tracker lives.
+All calls of wandb happen in one background thread that reads a queue. If wandb raises, the run goes
+on without it; if it hangs, the run waits for a limited time at its end. Records do not depend on
+it.
 """
 
 import logging
@@ -11,126 +12,150 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from san.errors import choose
 
+if TYPE_CHECKING:  # an optional package, and a slow import
+    import wandb
+    from pandas import DataFrame
+
+LOGGERS = ("wandb", "none")
+FINISH_TIMEOUT_S = 30.0  # seconds that a finished run waits for wandb
+
 log = logging.getLogger(__name__)
-FINISH_TIMEOUT_S = 30.0  # seconds that a finished run waits for its tracker
 
 
 def wandb_mode() -> str:
-    """Return what WANDB_MODE says; else `online` where an API key is configured; else `offline`."""
+    """Return WANDB_MODE; if unset, `online` where an API key is configured, else `offline`."""
     if "WANDB_MODE" in os.environ:
         return os.environ["WANDB_MODE"]
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        key = os.environ.get("WANDB_API_KEY") or netrc.netrc().authenticators(host)
-    except (OSError, netrc.NetrcParseError):
-        key = None
-    return "online" if key else "offline"
+    return "online" if _has_api_key() else "offline"
 
 
 class WandbLogger:
-    """One wandb run with a given id; `start` is `wandb.init`, or a stand-in for it."""
+    """Logs to one wandb run; a run id that wandb already knows is continued.
 
-    def __init__(self, start: Callable[..., Any], folder: Path, **run: Any) -> None:
-        self.calls: queue.Queue[Callable[[Any], object] | None] = queue.Queue()
-        self.where = ""
-        self.thread = threading.Thread(target=self._work, args=(start, folder, run), daemon=True)
-        self.thread.start()
+    init: `wandb.init`, or a stand-in for it, which gets `settings` as keyword arguments;
+    folder: where wandb keeps its files.
+    """
+
+    def __init__(self, init: "Callable[..., wandb.Run]", folder: Path, **settings: object) -> None:
+        self._calls: queue.Queue[Callable[[wandb.Run], object] | None] = queue.Queue()
+        self._offline_folder: Path | None = None
+        work = (init, folder, settings)
+        self._thread = threading.Thread(target=self._work, args=work, daemon=True)
+        self._thread.start()
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Add values to the curves."""
-        self.calls.put(lambda run: run.log(dict(values), step=step))
+        """Add a point to each of the named curves."""
+        self._calls.put(lambda run: run.log(dict(values), step=step))
 
-    def keep(self, path: Path, key: str) -> None:
-        """Upload a file as an artifact, the adapter of the run whose identity is `key`."""
-        self.calls.put(
-            lambda run: run.log_artifact(str(path), name=f"adapter-{key}", type="adapter")
-        )
+    def log_artifact(self, path: Path, key: str) -> None:
+        """Upload a saved adapter as the artifact `adapter-<key>`."""
+        name = f"adapter-{key}"
+        self._calls.put(lambda run: run.log_artifact(str(path), name=name, type="adapter"))
 
-    def tables(self, frames: Mapping[str, Any]) -> None:
+    def log_tables(self, frames: "Mapping[str, DataFrame]") -> None:
         """Log data frames as tables, by name."""
-        self.calls.put(
-            lambda run: run.log({name: to_wandb_table(frame) for name, frame in frames.items()})
-        )
+        self._calls.put(lambda run: run.log(_wandb_tables(frames)))
 
-    def finish(self, summary: Mapping[str, Any], failed: bool = False) -> None:
-        """Write the summary and close; wait for it at most PATIENCE seconds."""
-        self.calls.put(lambda run: run.summary.update(dict(summary)))
-        self.calls.put(lambda run: run.finish(exit_code=int(failed)))
-        self.calls.put(None)
-        self.thread.join(FINISH_TIMEOUT_S)
-        if self.thread.is_alive():
-            log.warning(
-                "wandb did not finish within %.0f s; the run goes on without it.", FINISH_TIMEOUT_S
-            )
-        elif self.where:
-            log.info("wandb: offline. To upload: wandb sync %s", self.where)
+    def finish(self, summary: Mapping[str, object], failed: bool = False) -> None:
+        """Write the summary and close; wait for this at most FINISH_TIMEOUT_S seconds."""
+        self._calls.put(lambda run: run.summary.update(dict(summary)))
+        self._calls.put(lambda run: run.finish(exit_code=int(failed)))
+        self._calls.put(None)
+        self._thread.join(FINISH_TIMEOUT_S)
+        if self._thread.is_alive():
+            text = "wandb did not finish within %.0f s; the run goes on without it."
+            log.warning(text, FINISH_TIMEOUT_S)
+        elif self._offline_folder is not None:
+            log.info("wandb is offline. To upload: wandb sync %s", self._offline_folder)
 
-    def _work(self, start: Callable[..., Any], folder: Path, run: dict[str, Any]) -> None:
+    def _work(
+        self,
+        init: "Callable[..., wandb.Run]",
+        folder: Path,
+        settings: Mapping[str, object],
+    ) -> None:
+        """Start the run and make the calls, in order; the body of the thread."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            session = start(dir=str(folder), resume="allow", **run)
-            if getattr(session, "offline", False):
-                self.where = str(Path(session.dir).parent)
-            while (call := self.calls.get()) is not None:
-                call(session)
-        except Exception as error:  # whatever a tracker raises, a training run must survive it
-            self.where = ""
-            log.warning(
-                "wandb failed (%s: %s); the run goes on without it.", type(error).__name__, error
-            )
+            run = init(dir=str(folder), resume="allow", **settings)
+            if run.offline:
+                self._offline_folder = Path(run.dir).parent
+            for call in iter(self._calls.get, None):
+                call(run)
+        except Exception as error:  # whatever wandb raises, the training run must survive it
+            self._offline_folder = None
+            kind = type(error).__name__
+            log.warning("wandb failed (%s: %s); the run goes on without it.", kind, error)
 
 
 class NoLogger:
-    """A tracker that keeps nothing."""
+    """Accepts what WandbLogger accepts, and keeps nothing."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Drop the values."""
+        """Do nothing."""
 
-    def keep(self, path: Path, key: str) -> None:
-        """Leave the file where it is."""
+    def log_artifact(self, path: Path, key: str) -> None:
+        """Do nothing."""
 
-    def tables(self, frames: Mapping[str, Any]) -> None:
-        """Drop the tables."""
+    def log_tables(self, frames: "Mapping[str, DataFrame]") -> None:
+        """Do nothing."""
 
-    def finish(self, summary: Mapping[str, Any], failed: bool = False) -> None:
+    def finish(self, summary: Mapping[str, object], failed: bool = False) -> None:
         """Do nothing."""
 
 
 def open_logger(
-    name: str, config: dict[str, Any], key: str, group: str, job: str
+    name: str,
+    results_dir: Path,
+    config: Mapping[str, object],
+    run_id: str,
+    group: str,
+    job_type: str,
 ) -> WandbLogger | NoLogger:
-    """Return the tracker called `name` (`wandb` or `none`) for the run whose identity is `key`."""
-    if choose(name, ("wandb", "none"), "logger") == "none":
+    """Return the logger called `name`; raise UnknownNameError if there is no such logger.
+
+    config: shown beside the curves; group, job_type: W&B's words for what its runs are sorted by.
+    """
+    if choose(name, LOGGERS, "logger") == "none":
         return NoLogger()
-    where = Path(config["results"])
     return WandbLogger(
-        init_wandb,
-        where,
+        _init_wandb,
+        results_dir,
         project="san",
-        id=key,
+        id=run_id,
         group=group,
-        job_type=job,
-        config=config,
+        job_type=job_type,
+        config=dict(config),
         mode=wandb_mode(),
     )
 
 
-def to_wandb_table(frame: Any) -> Any:
-    """Return a data frame as W&B's table."""
+def _has_api_key() -> bool:
+    """Return whether the environment or ~/.netrc has a key for the server."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    host = urlparse(server).hostname or ""
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _init_wandb(**settings: Any) -> "wandb.Run":
+    """Call wandb.init; even the import is in the thread, where a broken package does no harm."""
     import wandb  # noqa: PLC0415
 
-    return wandb.Table(dataframe=frame)
+    quiet = wandb.Settings(silent=True, console="off", init_timeout=FINISH_TIMEOUT_S)
+    return wandb.init(settings=quiet, **settings)
 
 
-def init_wandb(**run: Any) -> Any:
-    """Call wandb.init; even the import happens in the tracker's thread, so that a broken installation harms nothing."""
+def _wandb_tables(frames: "Mapping[str, DataFrame]") -> "dict[str, wandb.Table]":
     import wandb  # noqa: PLC0415
 
-    return wandb.init(
-        settings=wandb.Settings(silent=True, console="off", init_timeout=FINISH_TIMEOUT_S), **run
-    )
+    return {name: wandb.Table(dataframe=frame) for name, frame in frames.items()}
