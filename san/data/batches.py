@@ -1,11 +1,12 @@
-"""Batches of normalised images on the device, from a packed split."""
+"""Batches of normalized images on the device, from a packed split."""
 
 import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,181 +14,278 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from san.data.augment import NO_AUGMENTATION, Augment, Augmented
+from san.data.augment import NO_AUGMENTATION, Augment, AugmentedImages, MeanStd
 from san.data.resize import RESIZE, resize
 from san.data.split import Split
-from san.errors import choose
+from san.errors import InvalidValueError, choose
+from san.schema import check_fields
 
-# Mean and standard deviation per channel of RGB in [0, 1].
-NORMALIZE: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+# Mean and standard deviation per channel of RGB in [0, 1]; `inception` and the like as in timm.
+NORMALIZE: Mapping[str, MeanStd] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-DEVICE_CACHE_BYTES = 2**30  # bytes of uint8 pixels that a split may take on the device
+DEVICE_CACHE_BYTES = 2**30  # of uint8 pixels of one split that may stay on the device
 PREFETCH = min(4, os.cpu_count() or 1)  # batches that are made while the device works on one
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Geometry and scale of what reaches the model; neither is inferred from the other.
+    """Geometry and scale of the model's input; neither is inferred from the other.
 
-    resize: a key of RESIZE; normalise: a key of NORMALISE.
+    resize: a key of RESIZE; normalize: a key of NORMALIZE.
     """
 
     resize: str
-    normalise: str
+    normalize: str
 
     def __post_init__(self) -> None:
+        check_fields(self, "data.")
         choose(self.resize, RESIZE, "data.resize")
-        choose(self.normalise, NORMALIZE, "data.normalise")
+        choose(self.normalize, NORMALIZE, "data.normalize")
 
-    def pixels(self, split: Split, rows: Iterable[int], side: int) -> NDArray[np.uint8]:
-        """Return the pixels of some images of a split, uint8 `(B, side, side, 3)`."""
-        return resize([split.image(int(i)) for i in rows], self.resize, side)
+    @property
+    def mean_std(self) -> MeanStd:
+        """Mean and standard deviation per channel."""
+        return NORMALIZE[self.normalize]
+
+    def pixels(self, split: Split, rows: Iterable[int], image_size: int) -> NDArray[np.uint8]:
+        """Return the pixels of some images, uint8 `(B, image_size, image_size, 3)`."""
+        images = [split.image(int(row)) for row in rows]
+        return resize(images, self.resize, image_size)
 
     def scale(self, pixels: Tensor) -> Tensor:
-        """Turn uint8 `(B, H, W, 3)` into normalised float32 `(B, 3, H, W)`; the input is left alone."""
+        """Turn uint8 `(B, H, W, 3)` into new, normalized float32 `(B, 3, H, W)`."""
         x = pixels.permute(0, 3, 1, 2).float()
-        mean, std = (
-            torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in NORMALIZE[self.normalise]
-        )
-        return (
-            x.div_(255).sub_(mean).div_(std)
-        )  # in place: on a CPU fresh memory costs more than the arithmetic
+        mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in self.mean_std)
+        # In place: on a CPU fresh memory costs more than the arithmetic.
+        return x.div_(255).sub_(mean).div_(std)
 
 
 @dataclass(frozen=True)
-class Batches:
-    """Iterate a split: `(images, labels)` on `device`; the last batch may be smaller, every image comes once a pass.
+class Shard:
+    """The images of each batch that one process takes: number rank, rank + world_size, ..."""
 
-    side: of the images in pixels. shuffle: draws the order anew for every pass; None keeps the stored order.
-    A shuffled split that fits is brought to the device as pixels, once; others are made from the map, some batches
-    ahead of the device. Where images are augmented, `workers` processes make them (0: this one), and labels may be
-    soft, `(B, classes)`.
-    share: (rank, ranks) where several processes draw the same order and each takes every ranks-th image of a batch.
+    rank: int = 0
+    world_size: int = 1
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Return this process's rows of a batch."""
+        return rows[self.rank :: self.world_size]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over a split: its order, and the seeds of everything that is random in it."""
+
+    rows: Sequence[Tensor]  # of each batch
+    mix_seeds: Sequence[int]  # one for each batch
+    image_seeds: Sequence[int]  # one for each row of the split, or none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Iterate over a split: `(images, labels)` on `device`, every image once a pass.
+
+    images: `(B, 3, image_size, image_size)`; labels: `(B,)`, or soft ones `(B, classes)` where
+    augmentation mixes. The last batch may be smaller.
+    generator: draws a new order for every pass; None keeps the stored order.
+    augment: how training images are changed, by `num_workers` processes (0: by this one).
+    shard: where several processes draw the same order, the images that this one takes.
+
+    A shuffled split that fits is copied to the device once, as pixels. Other batches are made
+    from the memory-mapped images, some ahead of the device.
     """
 
     split: Split
-    size: int
+    batch_size: int
     preprocess: Preprocess
-    side: int
+    image_size: int
     device: torch.device
-    shuffle: torch.Generator | None = None
+    generator: torch.Generator | None = None
     augment: Augment = NO_AUGMENTATION
     classes: int = 0
-    workers: int = 0
-    share: tuple[int, int] = (0, 1)
-    resident: list[Tensor] = field(default_factory=list, init=False, repr=False)
+    num_workers: int = 0
+    shard: Shard = Shard()
 
-    def __post_init__(self) -> None:
-        last = len(self.split) % self.size or self.size
-        if self.shuffle is not None and last < self.share[1]:
-            raise ValueError(
-                f"batch_size {self.size} leaves {last} images for the last batch of an epoch, and {self.share[1]} "
-                f"processes share it. Give another batch_size=, or start fewer processes."
+    @classmethod
+    def for_training(  # noqa: PLR0913  (all that defines the order and the images)
+        cls,
+        split: Split,
+        *,
+        batch_size: int,
+        preprocess: Preprocess,
+        image_size: int,
+        device: torch.device,
+        generator: torch.Generator,
+        augment: Augment = NO_AUGMENTATION,
+        classes: int = 0,
+        num_workers: int = 0,
+        shard: Shard = Shard(),
+    ) -> "Batches":
+        """Return shuffled, augmented batches.
+
+        Raises InvalidValueError where the last batch has fewer images than there are processes.
+        """
+        last = len(split) % batch_size or batch_size
+        if last < shard.world_size:
+            raise InvalidValueError(
+                f"batch_size {batch_size} leaves {last} images for the last batch of an epoch, "
+                f"and {shard.world_size} processes share it. "
+                "Give another batch_size=, or start fewer processes."
             )
+        return cls(
+            split=split,
+            batch_size=batch_size,
+            preprocess=preprocess,
+            image_size=image_size,
+            device=device,
+            generator=generator,
+            augment=augment,
+            classes=classes,
+            num_workers=num_workers,
+            shard=shard,
+        )
+
+    @classmethod
+    def for_evaluation(
+        cls,
+        split: Split,
+        *,
+        batch_size: int,
+        preprocess: Preprocess,
+        image_size: int,
+        device: torch.device,
+        shard: Shard = Shard(),
+    ) -> "Batches":
+        """Return batches in the stored order, as they are."""
+        return cls(
+            split=split,
+            batch_size=batch_size,
+            preprocess=preprocess,
+            image_size=image_size,
+            device=device,
+            shard=shard,
+        )
 
     def __len__(self) -> int:
-        return math.ceil(len(self.split) / self.size)
-
-    def weight(self, batch: int) -> float:
-        """Return what a mean over this rank's images of a batch counts in the mean over the ranks (1 where even)."""
-        whole = min(self.size, len(self.split) - batch * self.size)
-        rank, ranks = self.share
-        return len(range(rank, whole, ranks)) * ranks / whole
-
-    @property
-    def order(self) -> torch.Generator:
-        """What draws the order (and the seeds of augmentation) of the passes; only training has it."""
-        assert self.shuffle is not None
-        return self.shuffle
+        return math.ceil(len(self.split) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return self.after(0)
+        return self.iter_from(0)
 
-    def after(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate once without the first `done` batches; what is drawn is the same as with them."""
-        count = len(self.split)
-        order = (
-            torch.arange(count)
-            if self.shuffle is None
-            else torch.randperm(count, generator=self.shuffle)
-        )
+    def weight(self, batch: int) -> float:
+        """Return the weight of this process's images of a batch in the mean over all processes.
+
+        It is 1 where each process has equally many images of the batch.
+        """
+        size = min(self.batch_size, len(self.split) - batch * self.batch_size)
+        own = len(self.shard.of(torch.arange(size)))
+        return own * self.shard.world_size / size
+
+    def iter_from(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over one pass from `batch` on; the draws are the same as from its beginning."""
+        drawn = self._draw_pass()
         labels = torch.from_numpy(self.split.labels)
-        rows = list(torch.split(order, self.size))
-        seeds = [0] * len(rows)
-        if self.augment != NO_AUGMENTATION:
-            seeds = torch.randint(2**31, (count + len(rows),), generator=self.order).tolist()
-        mixing, drawing = seeds[done : len(rows)], seeds[len(rows) :]
-        rank, ranks = self.share
-        rows = [mine for index in rows[done:] if len(mine := index[rank::ranks])]
-        made = self.images(rows, drawing)
-        for index, images, seed in zip(
-            rows, made, mixing, strict=False
-        ):  # only evaluating, unmixed, has fewer rows
-            targets = labels[index].to(self.device)
+        own_rows = [self.shard.of(rows) for rows in drawn.rows[batch:]]
+        # A process may have no image of the last batch that is evaluated.
+        own_rows = [rows for rows in own_rows if len(rows)]
+        loaded = self._load(own_rows, drawn.image_seeds)
+        for rows, images, seed in zip(own_rows, loaded, drawn.mix_seeds[batch:], strict=False):
+            targets = labels[rows].to(self.device)
             yield self.augment.mix(images, targets, self.classes, seed)
 
-    def images(self, rows: Sequence[Tensor], seeds: Sequence[int]) -> Iterator[Tensor]:
-        """Yield the normalised images of each batch of rows; seeds: for each image, where it is augmented."""
-        if self.augment.crop != "none":
-            yield from self.augmented(rows, seeds)
-        elif self.shuffle is not None and len(self.split) * self.side**2 * 3 <= DEVICE_CACHE_BYTES:
-            yield from (
-                self.preprocess.scale(self.pixels_on_device()[index.to(self.device)])
-                for index in rows
-            )
+    def _draw_pass(self) -> _Pass:
+        """Draw the order, and if images are augmented the seeds of images and batches."""
+        count = len(self.split)
+        if self.generator is None:
+            order = torch.arange(count)
         else:
-            made = prefetch(lambda index: self.on_device(self.make(index)), rows)
-            yield from (self.preprocess.scale(pixels) for pixels in made)
+            order = torch.randperm(count, generator=self.generator)
+        rows = torch.split(order, self.batch_size)
+        if self.augment == NO_AUGMENTATION:
+            return _Pass(rows, [0] * len(rows), [])
+        assert self.generator is not None, "only training images are augmented"
+        shape = (len(rows) + count,)
+        seeds = torch.randint(2**31, shape, generator=self.generator).tolist()
+        return _Pass(rows, seeds[: len(rows)], seeds[len(rows) :])
 
-    def augmented(self, rows: Sequence[Tensor], seeds: Sequence[int]) -> Iterator[Tensor]:
+    def _load(self, rows: Sequence[Tensor], image_seeds: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the normalized images of each batch of rows."""
+        if self.augment.crop != "none":
+            return self._load_augmented(rows, image_seeds)
+        split_bytes = len(self.split) * self.image_size**2 * 3
+        if self.generator is not None and split_bytes <= DEVICE_CACHE_BYTES:
+            return self._load_from_device(rows)
+        return self._load_ahead(rows)
+
+    def _load_augmented(
+        self, rows: Sequence[Tensor], image_seeds: Sequence[int]
+    ) -> Iterator[Tensor]:
         """Yield augmented batches, from worker processes if there are any."""
-        images = Augmented(
-            self.split, self.augment.transform(self.side, NORMALIZE[self.preprocess.normalise])
-        )
-        keys = [[(row, seeds[row]) for row in index.tolist()] for index in rows]
-        context = (
-            "fork" if self.workers else None
-        )  # workers read the map where it is; a spawned one would be sent a copy
+        transform = self.augment.transform(self.image_size, self.preprocess.mean_std)
         loader = DataLoader(
-            images,
-            batch_sampler=keys,
-            num_workers=self.workers,
-            multiprocessing_context=context,
+            AugmentedImages(self.split, transform),
+            batch_sampler=[_keys(batch, image_seeds) for batch in rows],
+            num_workers=self.num_workers,
+            # Forked workers read the mapped images in place; spawned ones would be sent a copy.
+            multiprocessing_context="fork" if self.num_workers else None,
             generator=torch.Generator(),  # or it would draw from the run's own
         )
-        yield from (self.on_device(batch) for batch in loader)
+        for images in loader:
+            yield self._to_device(images)
 
-    def make(self, rows: Tensor) -> Tensor:
-        """Return pixels `(B, side, side, 3)` of some rows."""
-        return torch.from_numpy(self.preprocess.pixels(self.split, rows.tolist(), self.side))
+    def _load_from_device(self, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield batches out of the split's pixels, which stay on the device."""
+        for batch in rows:
+            pixels = self._device_pixels[batch.to(self.device)]
+            yield self.preprocess.scale(pixels)
 
-    def on_device(self, pixels: Tensor) -> Tensor:
-        """Move pixels without waiting for the copy where the device allows it."""
-        return (
-            pixels.pin_memory().to(self.device, non_blocking=True)
-            if self.device.type == "cuda"
-            else pixels
-        )
+    def _load_ahead(self, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield batches made from the mapped images, some ahead of the device."""
 
-    def pixels_on_device(self) -> Tensor:
-        """Return the pixels of the whole split; they are made at the first call."""
-        if not self.resident:
-            rows = torch.split(torch.arange(len(self.split)), self.size)
-            self.resident.append(torch.cat(list(prefetch(self.make, rows))).to(self.device))
-        return self.resident[0]
+        def load(batch: Tensor) -> Tensor:
+            return self._to_device(self._read_pixels(batch))
+
+        for pixels in _prefetch(load, rows):
+            yield self.preprocess.scale(pixels)
+
+    def _read_pixels(self, rows: Tensor) -> Tensor:
+        """Return pixels, uint8 `(B, image_size, image_size, 3)`, of some rows."""
+        pixels = self.preprocess.pixels(self.split, rows.tolist(), self.image_size)
+        return torch.from_numpy(pixels)
+
+    def _to_device(self, images: Tensor) -> Tensor:
+        """Move images without waiting for the copy where the device allows it."""
+        if self.device.type != "cuda":
+            return images
+        return images.pin_memory().to(self.device, non_blocking=True)
+
+    @cached_property
+    def _device_pixels(self) -> Tensor:
+        """The pixels of the whole split on the device, uint8 `(N, image_size, image_size, 3)`."""
+        rows = torch.split(torch.arange(len(self.split)), self.batch_size)
+        batches = list(_prefetch(self._read_pixels, rows))
+        return torch.cat(batches).to(self.device)
 
 
-def prefetch(make: Callable[[Tensor], Tensor], rows: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield `make(r)` for each of `rows` in order, the next ones under way in threads (decoding lets go of the GIL)."""
+def _keys(rows: Tensor, image_seeds: Sequence[int]) -> list[tuple[int, int]]:
+    """Return row and seed of each image of a batch."""
+    return [(row, image_seeds[row]) for row in rows.tolist()]
+
+
+def _prefetch(load: Callable[[Tensor], Tensor], rows: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield `load(batch)` for each batch of rows in order, the next ones under way in threads.
+
+    Threads suffice: decoding releases Python's interpreter lock.
+    """
     with ThreadPoolExecutor(PREFETCH) as pool:
-        waiting: deque[Future[Tensor]] = deque()
-        for index in rows:
-            waiting.append(pool.submit(make, index))
-            if len(waiting) > PREFETCH:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        pending: deque[Future[Tensor]] = deque()
+        for batch in rows:
+            pending.append(pool.submit(load, batch))
+            if len(pending) > PREFETCH:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -44,13 +44,13 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Split:
-    """A part of a task. labels: int64 `(N,)`; ids: N strings; source: how each part was made; problems: see `read`."""
+    """A part of a task. labels: int64 `(N,)`; ids: N strings; sources: how each part was made; problems: see `read`."""
 
     parts: tuple[Images, ...]
     labels: NDArray[np.int64]
     ids: Sequence[str]
     fingerprint: str
-    source: tuple[dict[str, Any], ...]
+    sources: tuple[dict[str, Any], ...]
     problems: tuple[str, ...] = ()
     starts: NDArray[np.int64] = field(init=False, repr=False)
 
@@ -61,18 +61,18 @@ class Split:
         return len(self.labels)
 
     @property
-    def made_by(self) -> str:
+    def source(self) -> str:
         """Where the images come from, in words."""
-        words = (" ".join(s[k] for k in ("made_by", "builder") if s.get(k)) for s in self.source)
+        words = (" ".join(s[k] for k in ("made_by", "builder") if s.get(k)) for s in self.sources)
         official = (
-            ", official split" if s.get("layout") == "official" else "" for s in self.source
+            ", official split" if s.get("layout") == "official" else "" for s in self.sources
         )
         return "; ".join(dict.fromkeys(w + o for w, o in zip(words, official, strict=True)))
 
     @property
-    def kind(self) -> str:
+    def source_kind(self) -> str:
         """What kind of source they come from."""
-        return "; ".join(dict.fromkeys(s["made_by"] for s in self.source))
+        return "; ".join(dict.fromkeys(s["made_by"] for s in self.sources))
 
     def image(self, i: int) -> NDArray[np.uint8]:
         """Return image i as uint8 `(H, W, 3)`, a copy."""
@@ -175,6 +175,6 @@ def join_splits(splits: Sequence[Split]) -> Split:
         np.concatenate([s.labels for s in splits]),
         [i for s in splits for i in s.ids],
         "+".join(s.fingerprint for s in splits),
-        tuple(source for s in splits for source in s.source),
+        tuple(source for s in splits for source in s.sources),
         tuple(problem for s in splits for problem in s.problems),
     )

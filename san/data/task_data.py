@@ -61,17 +61,23 @@ def folder_suite(root: str) -> Suite:
 
 
 def load_split(
-    suite: Suite, task: Task, split: str, root: Path, resize: str, side: int, force: bool = False
+    suite: Suite,
+    task: Task,
+    split: str,
+    root: Path,
+    resize: str,
+    image_size: int,
+    force: bool = False,
 ) -> Split:
     """Return a split of a task (`train`, `val`, `test`, or a sum such as `train+val`) from `root`.
 
-    resize, side: what the run will ask for; a task that is packed at another resize or side is not used.
+    resize, image_size: what the run will ask for; a task that is packed at another resize or image_size is not used.
     force: take data that is not the benchmark's; `problems` of the split then says what is wrong.
     The demo suite and a user's folder are packed on the spot. Raises LookupError on an unknown split, NotPreparedError
     that says what to run where the task is not prepared, ValueError where the packed data is not what it should be.
     """
     task.parts(split)
-    home = packed_dir(task, root, resize, side)
+    home = packed_dir(task, root, resize, image_size)
     if suite.name == "demo":
         demo.pack_demo(suite, task, home)
     if suite.name == CUSTOM:
@@ -82,12 +88,14 @@ def load_split(
             source,
             root,
             resize,
-            side,
+            image_size,
             force=False,
             progress=lambda examples, *_: examples,
         )
     if not home.is_dir():
-        raise NotPreparedError(not_prepared(task, root, resize, side), packed_bytes(task, side))
+        raise NotPreparedError(
+            not_prepared(task, root, resize, image_size), packed_bytes(task, image_size)
+        )
     verify.check_single_source(task, home)
     found = join_splits(
         [verify.load_part(task, home, part) for part in verify.parts_of(task, home, split)]
@@ -103,7 +111,7 @@ def load_split(
     return replace(found, problems=problems)
 
 
-def not_prepared(task: Task, root: Path, resize: str, side: int) -> str:
+def not_prepared(task: Task, root: Path, resize: str, image_size: int) -> str:
     """Say how to get a task's data."""
     name = f"{task.suite}/{task.name}"
     home = root / task.suite / task.name
@@ -113,12 +121,12 @@ def not_prepared(task: Task, root: Path, resize: str, side: int) -> str:
         else []
     )
     if others:
-        wanted = f"--resize {resize} --side {side}"
+        wanted = f"--resize {resize} --side {image_size}"
         return (
-            f"{name} is packed as {', '.join(others)} in {home}, but this run takes resize {resize} at {side} px. Run\n"
+            f"{name} is packed as {', '.join(others)} in {home}, but this run takes resize {resize} at {image_size} px. Run\n"
             f"    python scripts/prepare.py {name} {wanted}\nor give data.resize=..., or another backbone."
         )
-    size = packed_bytes(task, side)
+    size = packed_bytes(task, image_size)
     packed = "the images' own size" if size is None else f"{size / 1e9:.2g} GB"
     fetched = task.download_gb
     fetch = (

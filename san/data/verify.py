@@ -139,7 +139,7 @@ def describe_split(task: Task, part: str, split: Split) -> str:
     numbers = class_counts(task, split)
     return (
         f"{part}: {len(split)} images, {np.count_nonzero(numbers)} of {len(numbers)} classes, "
-        f"{numbers.min()} to {numbers.max()} images a class, from {split.made_by}, digest {split.fingerprint}"
+        f"{numbers.min()} to {numbers.max()} images a class, from {split.source}, digest {split.fingerprint}"
     )
 
 
