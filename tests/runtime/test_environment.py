@@ -1,54 +1,152 @@
 """Where numbers come from, and what runs cost."""
 
+import re
+import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
-from san.runtime import device
+from san.errors import InvalidValueError
+from san.runtime import device, environment
 from san.runtime.device import Meter, describe_device, energy_joules, pick_device
-from san.runtime.environment import git_state, package_versions
+from san.runtime.environment import CodeState, DeviceInfo, git_state, package_versions
 
 CPU = torch.device("cpu")
 
 
-def test_facts_are_there() -> None:
-    assert set(git_state()) == {"commit", "dirty"}
-    assert torch.__version__.startswith(package_versions()["torch"])
-    assert describe_device(CPU)["type"] == "cpu"
-    assert Meter(CPU).read()["peak_bytes"] > 1e7
+@pytest.fixture
+def fresh_git_state() -> Iterator[None]:
+    git_state.cache_clear()
+    yield
+    git_state.cache_clear()
 
 
-def test_energy_is_what_the_counters_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.usefixtures("fresh_git_state")
+def test_the_state_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "first")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert re.fullmatch(r"[0-9a-f]{40}", commit)
+    assert git_state() == CodeState(commit, dirty=False)
+    git_state.cache_clear()
+    (tmp_path / "new.py").touch()
+    assert git_state() == CodeState(commit, dirty=True)
+
+
+@pytest.mark.usefixtures("fresh_git_state")
+def test_the_code_that_runs_is_the_one_described() -> None:
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        pytest.skip("not a git checkout")
+    state = git_state()
+    assert state.commit is not None
+    assert re.fullmatch(r"[0-9a-f]{40}", state.commit)
+    assert state.dirty in (True, False)
+
+
+@pytest.mark.usefixtures("fresh_git_state")
+def test_outside_a_checkout_nothing_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    assert git_state() == CodeState(commit=None, dirty=None)
+
+
+def test_versions_are_those_of_the_packages() -> None:
+    versions = package_versions()
+    assert torch.__version__.startswith(versions["torch"])
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert set(versions) == {"python", "san", *environment.PACKAGES}
+
+
+def test_a_device_is_described_as_records_have_it() -> None:
+    described = describe_device(CPU)
+    assert described.type == "cpu"
+    assert described.threads == torch.get_num_threads()
+    assert set(msgspec.to_builtins(described)) == {"type", "name", "count", "threads", "system"}
+
+
+def test_what_records_nest_may_be_empty_but_not_misspelt() -> None:
+    assert msgspec.convert({}, CodeState) == CodeState()
+    assert msgspec.convert({}, DeviceInfo) == DeviceInfo()
+    assert msgspec.to_builtins(CodeState("abc", dirty=False)) == {"commit": "abc", "dirty": False}
+    with pytest.raises(msgspec.ValidationError, match="comit"):
+        msgspec.convert({"comit": "abc"}, CodeState)
+
+
+def test_what_records_nest_needs_no_torch() -> None:
+    code = "import sys, san.runtime.environment; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    status = Path("/proc/self/status").read_text()
+    kilobytes = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert kilobytes is not None
+    peak = Meter(CPU).read().peak_bytes
+    assert peak == pytest.approx(1024 * int(kilobytes[1]), rel=0.05)
+
+
+def test_energy_is_the_difference_of_the_counters(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(device, "POWERCAP", tmp_path)
-    assert Meter(CPU).read()["joules"] is None
+    assert Meter(CPU).read().joules is None
     for i, microjoules in enumerate((1_000_000, 5_000_000)):
         (tmp_path / f"intel-rapl:{i}").mkdir()
         (tmp_path / f"intel-rapl:{i}" / "energy_uj").write_text(f"{microjoules}\n")
     meter = Meter(CPU)
+    assert meter.read().joules == 0.0
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("3500000\n")
-    assert meter.read()["joules"] == pytest.approx(2.5)
+    assert meter.read().joules == pytest.approx(2.5)
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("0\n")  # the counter wrapped round
-    assert meter.read()["joules"] is None
+    assert meter.read().joules is None
 
 
-def test_a_gpu_is_asked_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_read_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = types.ModuleType("pynvml")
     nvml.nvmlInit = lambda: None
     nvml.nvmlDeviceGetHandleByUUID = lambda uuid: uuid
     nvml.nvmlDeviceGetTotalEnergyConsumption = lambda handle: 7000 if handle == "GPU-abc" else 0
+    properties = types.SimpleNamespace(uuid="abc")
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    monkeypatch.setattr(
-        torch.cuda, "get_device_properties", lambda _: types.SimpleNamespace(uuid="abc")
-    )
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     assert energy_joules(torch.device("cuda")) == 7.0
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert energy_joules(torch.device("cuda")) is None
 
 
-def test_devices() -> None:
-    assert pick_device("cpu") == CPU
-    with pytest.raises(ValueError, match="device came as 'gpu'; allowed: auto, cpu"):
+@pytest.mark.parametrize(
+    ("has_gpu", "wanted", "picked"),
+    [
+        (False, "auto", "cpu"),
+        (False, "cpu", "cpu"),
+        (True, "auto", "cuda"),
+        (True, "cpu", "cpu"),
+        (True, "cuda", "cuda"),
+    ],
+)
+def test_devices(has_gpu: bool, wanted: str, picked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert pick_device(wanted) == torch.device(picked)
+
+
+def test_devices_that_do_not_exist_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(InvalidValueError, match="device came as 'gpu'; allowed: auto, cpu, cuda."):
         pick_device("gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InvalidValueError, match=r"allowed: auto, cpu \(torch sees no GPU here\)."):
+        pick_device("cuda")
