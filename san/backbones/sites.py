@@ -27,7 +27,7 @@ class Site:
     part: of the backbone. inputs, channels: how many it reads and writes; axis: where the channels are in its output.
     anterior: the site whose output it reads, leaving aside what keeps the channels (norm, residual sum, activation);
     None for the first. reads: from which to which (excluded) of the anterior's channels; where these are fewer than
-    `inputs` it reads them several times over, from neighbouring places (patch merging). opening: for what reads the
+    `inputs` it reads them several times over, from neighbouring places (patch merging). stage_input: for what reads the
     residual stream first in a block, the site that opened the stream of its stage; else None.
     """
 
@@ -39,7 +39,7 @@ class Site:
     axis: int
     anterior: str | None
     reads: tuple[int, int]
-    opening: str | None = None
+    stage_input: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,23 +70,31 @@ def site(
     part: Part,
     anterior: str | None,
     reads: tuple[int, int] | None = None,
-    opening: str | None = None,
+    stage_input: str | None = None,
 ) -> Site:
     """Describe the module called `name`; unless `reads` says otherwise it reads all channels of its anterior."""
     module = model.get_submodule(name)
     if isinstance(module, nn.Linear):
         inputs, channels, axis = module.in_features, module.out_features, -1
         return Site(
-            name, "linear", part, inputs, channels, axis, anterior, reads or (0, inputs), opening
+            name,
+            "linear",
+            part,
+            inputs,
+            channels,
+            axis,
+            anterior,
+            reads or (0, inputs),
+            stage_input,
         )
     if isinstance(module, nn.Conv2d):
         inputs, channels, axis = module.in_channels, module.out_channels, 1
         return Site(
-            name, "conv", part, inputs, channels, axis, anterior, reads or (0, inputs), opening
+            name, "conv", part, inputs, channels, axis, anterior, reads or (0, inputs), stage_input
         )
     channels, axis = len(cast(Tensor, module.weight)), 1 if isinstance(module, LayerNorm2d) else -1
     return Site(
-        name, "norm", part, channels, channels, axis, anterior, reads or (0, channels), opening
+        name, "norm", part, channels, channels, axis, anterior, reads or (0, channels), stage_input
     )
 
 
@@ -96,7 +104,7 @@ def has(model: nn.Module, name: str) -> bool:
     return getattr(getattr(model.get_submodule(parent), last, None), "weight", None) is not None
 
 
-def attention_block(model: nn.Module, here: str, stream: str, opening: str) -> Iterator[Site]:
+def attention_block(model: nn.Module, here: str, stream: str, stage_input: str) -> Iterator[Site]:
     """Sites of a transformer block, of ViT or Swin; it reads the stream that `stream` wrote to last."""
     block: Any = model.get_submodule(here)
     known_block = type(block) in (Block, SwinTransformerBlock)
@@ -109,7 +117,7 @@ def attention_block(model: nn.Module, here: str, stream: str, opening: str) -> I
         )
     qkv, width = f"{here}.attn.qkv", block.attn.proj.in_features
     yield site(model, f"{here}.norm1", "block", stream)
-    yield site(model, qkv, "block", stream, opening=opening)
+    yield site(model, qkv, "block", stream, stage_input=stage_input)
     for name, third in (("q_norm", 0), ("k_norm", 1)):
         if has(model, f"{here}.attn.{name}"):
             yield site(
@@ -140,12 +148,12 @@ def mlp(model: nn.Module, here: str, anterior: str) -> Iterator[Site]:
 
 def vit_sites(model: Any) -> Iterator[Site]:
     """Sites of a timm ViT."""
-    opening = stream = "patch_embed.proj"
+    stage_input = stream = "patch_embed.proj"
     yield site(model, stream, "embedding", None)
     if has(model, "norm_pre"):
         yield site(model, "norm_pre", "embedding", stream)
     for i in range(len(model.blocks)):
-        yield from attention_block(model, f"blocks.{i}", stream, opening)
+        yield from attention_block(model, f"blocks.{i}", stream, stage_input)
         stream = f"blocks.{i}.mlp.fc2"
     for name in ("norm", "fc_norm"):
         if has(model, name):
@@ -154,7 +162,7 @@ def vit_sites(model: Any) -> Iterator[Site]:
 
 def swin_sites(model: Any) -> Iterator[Site]:
     """Sites of a timm Swin. Patch merging reads the stream at four places at once."""
-    opening = stream = "patch_embed.proj"
+    stage_input = stream = "patch_embed.proj"
     yield site(model, stream, "embedding", None)
     if has(model, "patch_embed.norm"):
         yield site(model, "patch_embed.norm", "embedding", stream)
@@ -162,11 +170,11 @@ def swin_sites(model: Any) -> Iterator[Site]:
         if has(model, f"layers.{i}.downsample.reduction"):
             reads = (0, layer.downsample.dim)
             yield site(model, f"layers.{i}.downsample.norm", "downsampling", stream, reads)
-            opening = f"layers.{i}.downsample.reduction"
-            yield site(model, opening, "downsampling", stream, reads)
-            stream = opening
+            stage_input = f"layers.{i}.downsample.reduction"
+            yield site(model, stage_input, "downsampling", stream, reads)
+            stream = stage_input
         for j in range(len(layer.blocks)):
-            yield from attention_block(model, f"layers.{i}.blocks.{j}", stream, opening)
+            yield from attention_block(model, f"layers.{i}.blocks.{j}", stream, stage_input)
             stream = f"layers.{i}.blocks.{j}.mlp.fc2"
     yield site(model, "norm", "end", stream)
 
@@ -179,16 +187,16 @@ def convnext_sites(model: Any) -> Iterator[Site]:
             found = site(model, f"stem.{name}", "embedding", stream)
             yield found
             stream = found.name if found.kind == "conv" else stream
-    opening = cast(str, stream)
+    stage_input = cast(str, stream)
     for i, stage in enumerate(model.stages):
         if isinstance(stage.downsample, nn.Sequential):
             yield site(model, f"stages.{i}.downsample.0", "downsampling", stream)
-            opening = f"stages.{i}.downsample.1"
-            yield site(model, opening, "downsampling", stream)
-            stream = opening
+            stage_input = f"stages.{i}.downsample.1"
+            yield site(model, stage_input, "downsampling", stream)
+            stream = stage_input
         for j in range(len(stage.blocks)):
             here = f"stages.{i}.blocks.{j}"
-            yield site(model, f"{here}.conv_dw", "block", stream, opening=opening)
+            yield site(model, f"{here}.conv_dw", "block", stream, stage_input=stage_input)
             yield site(model, f"{here}.norm", "block", f"{here}.conv_dw")
             yield from mlp(model, here, f"{here}.conv_dw")
             stream = f"{here}.mlp.fc2"

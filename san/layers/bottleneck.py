@@ -30,7 +30,7 @@ class Bottleneck(nn.Module):
     def __init__(
         self,
         channels: int,
-        width: int,
+        bottleneck_dim: int,
         activation: str,
         bias: bool,
         dropout: float,
@@ -38,16 +38,22 @@ class Bottleneck(nn.Module):
         like: Tensor,
     ) -> None:
         super().__init__()
-        if width < 1 or not 0 <= dropout < 1:
-            allowed = "a width of 1 or more, a dropout from 0 to below 1"
-            raise ValueError(f"width came as {width}, dropout as {dropout}; allowed: {allowed}.")
+        if bottleneck_dim < 1 or not 0 <= dropout < 1:
+            allowed = "a bottleneck_dim of 1 or more, a dropout from 0 to below 1"
+            raise ValueError(
+                f"bottleneck_dim came as {bottleneck_dim}, dropout as {dropout}; allowed: {allowed}."
+            )
         self.act = ACTIVATIONS[choose(activation, ACTIVATIONS, "activation")]
         self.axis = axis
-        self.down = nn.Linear(channels, width, bias=bias, dtype=like.dtype, device=like.device)
-        self.up = nn.Linear(width, channels, bias=bias, dtype=like.dtype, device=like.device)
+        self.down = nn.Linear(
+            channels, bottleneck_dim, bias=bias, dtype=like.dtype, device=like.device
+        )
+        self.up = nn.Linear(
+            bottleneck_dim, channels, bias=bias, dtype=like.dtype, device=like.device
+        )
         self.dropout = nn.Dropout(dropout)
 
-    def draw(self, std: float) -> None:
+    def init_weights(self, std: float) -> None:
         """Draw both weights from N(0, std) within two standard deviations, and set the biases to zero."""
         if not std >= 0:
             raise ValueError(f"std came as {std}; allowed: 0 or more.")

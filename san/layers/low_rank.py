@@ -64,7 +64,7 @@ class LowRankLinear(nn.Linear):
     ) -> None:
         super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
-        self.starts, self.size, self.factor = tuple(starts), size, update.scale
+        self.starts, self.size, self.scaling = tuple(starts), size, update.scale
         like: dict[str, Any] = {"dtype": base.weight.dtype, "device": base.weight.device}
         self.lora_a = nn.Parameter(torch.empty(len(starts), update.rank, base.in_features, **like))
         self.lora_b = nn.Parameter(torch.zeros(len(starts), size, update.rank, **like))
@@ -72,18 +72,18 @@ class LowRankLinear(nn.Linear):
             nn.init.kaiming_uniform_(a, a=math.sqrt(5))
         self.dropout, self.dropout_at = nn.Dropout(update.dropout), update.dropout_at
 
-    def updated_rows(self, rows: Tensor) -> Tensor:
+    def gather_rows(self, rows: Tensor) -> Tensor:
         """Take from `(O,)` what belongs to the slices: `(slices * size,)`."""
         return torch.cat([rows[start : start + self.size] for start in self.starts])
 
-    def spread(self, updated: Tensor, fill: float) -> Tensor:
+    def scatter_rows(self, updated: Tensor, fill: float) -> Tensor:
         """Lay what belongs to the slices, `(slices * size,)`, at their places among the outputs: `(O,)`."""
         index = torch.cat(
             [torch.arange(start, start + self.size, device=updated.device) for start in self.starts]
         )
         return updated.new_full((self.out_features,), fill).index_copy(0, index, updated)
 
-    def up(self) -> Tensor:
+    def scaled_b(self) -> Tensor:
         """Lay every slice's B at its rows and its own columns, times the factor: `(O, slices * rank)`."""
         rank, count = self.lora_b.shape[-1], len(self.starts)
         placed = [
@@ -92,11 +92,15 @@ class LowRankLinear(nn.Linear):
             )
             for i, (b, start) in enumerate(zip(self.lora_b, self.starts, strict=True))
         ]
-        return self.factor * (torch.stack(placed).sum(0) if count > 1 else placed[0])
+        return self.scaling * (torch.stack(placed).sum(0) if count > 1 else placed[0])
 
-    def dropped(self, x: Tensor, pre: Tensor | None) -> Tensor:
-        """Return A (pre * x) with dropout: `(..., slices * rank)`."""
-        down = self.lora_a.flatten(0, 1) if pre is None else self.lora_a.flatten(0, 1) * pre
+    def down_project(self, x: Tensor, input_scale: Tensor | None) -> Tensor:
+        """Return A (input_scale * x) with dropout: `(..., slices * rank)`."""
+        down = (
+            self.lora_a.flatten(0, 1)
+            if input_scale is None
+            else self.lora_a.flatten(0, 1) * input_scale
+        )
         if self.dropout_at == "input":
             return F.linear(self.dropout(x), down)
         low: Tensor = self.dropout(F.linear(x, down))
@@ -108,23 +112,30 @@ class LowRankLinear(nn.Linear):
         bias: Tensor | None,
         scale: Tensor | None = None,
         shift: Tensor | None = None,
-        pre: Tensor | None = None,
+        input_scale: Tensor | None = None,
     ) -> Tensor:
-        """Return scale * ((W + factor * B A) (pre * x) + bias) + shift; with dropout, A and B act on activations."""
+        """Return scale * ((W + factor * B A) (input_scale * x) + bias) + shift; with dropout, A and B act on activations."""
         if not self.training or self.dropout.p == 0:
             return scaled_op(
-                x, self.weight, bias, scale, shift, pre, self.lora_a.flatten(0, 1), self.up()
+                x,
+                self.weight,
+                bias,
+                scale,
+                shift,
+                input_scale,
+                self.lora_a.flatten(0, 1),
+                self.scaled_b(),
             )
-        up = self.up() if scale is None else scale[:, None] * self.up()
-        return scaled_op(x, self.weight, bias, scale, shift, pre) + F.linear(
-            self.dropped(x, pre), up
+        up = self.scaled_b() if scale is None else scale[:, None] * self.scaled_b()
+        return scaled_op(x, self.weight, bias, scale, shift, input_scale) + F.linear(
+            self.down_project(x, input_scale), up
         )
 
-    def updated(self) -> Tensor:
+    def updated_weight(self) -> Tensor:
         """Return W + factor * B A `(O, I)`, formed; training never needs it."""
-        return self.weight + self.up() @ self.lora_a.flatten(0, 1)
+        return self.weight + self.scaled_b() @ self.lora_a.flatten(0, 1)
 
-    def plain(self, weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    def to_linear(self, weight: Tensor, bias: Tensor | None) -> nn.Linear:
         """Return a plain layer of this shape with the given weight and a copy of the bias."""
         layer = nn.Linear(self.in_features, self.out_features, device="meta")
         layer.weight = nn.Parameter(weight.detach())
@@ -142,7 +153,7 @@ class LowRankLinear(nn.Linear):
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
         with torch.autocast(self.weight.device.type, enabled=False):
             weight, a, b = (
-                t.to(dtype) for t in (self.weight, self.lora_a.flatten(0, 1), self.up())
+                t.to(dtype) for t in (self.weight, self.lora_a.flatten(0, 1), self.scaled_b())
             )
             before = weight.square().sum(1)
             change = 2 * (b * (weight @ a.T)).sum(1) + (b @ (a @ a.T) * b).sum(1)

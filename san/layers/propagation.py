@@ -3,7 +3,7 @@
     p = r * view(s)      s: the anterior site's scale; view: its channels in the order of the posterior's inputs;
                          r: ones at the start, trained where the propagation is recalibrated, else absent
 
-Which site is anterior to which (`san.backbones.Site.anterior`, `reads`, `opening`):
+Which site is anterior to which (`san.backbones.Site.anterior`, `reads`, `stage_input`):
 
 | posterior                          | anterior                                     | view of its scale              |
 |:-----------------------------------|:---------------------------------------------|:-------------------------------|
@@ -75,8 +75,8 @@ def propagate(
     recalibrate: bool = False,
 ) -> PropagatedScale | None:
     """Return what gives p at a site, from the scales of the sites before it by name; None where nothing reaches it."""
-    if site.opening is not None and qkv_anterior == "patch":
-        return PropagatedScale(scales[site.opening], site, recalibrate, interpolate=False)
+    if site.stage_input is not None and qkv_anterior == "patch":
+        return PropagatedScale(scales[site.stage_input], site, recalibrate, interpolate=False)
     reads_attention = site.name.endswith("attn.proj")
     if site.anterior is None or (reads_attention and proj_anterior == "none"):
         return None

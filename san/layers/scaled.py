@@ -30,20 +30,20 @@ class ScaleMixin(nn.Module):
     pre: nn.Module | None
 
     def add_scales(
-        self, channels: int, like: Tensor, scale: bool, shift: bool, pre: nn.Module | None
+        self, channels: int, like: Tensor, scale: bool, shift: bool, input_scale: nn.Module | None
     ) -> None:
         """Register ones, zeros and the module that gives the input scale `(inputs,)`."""
         ones = torch.ones(channels, dtype=like.dtype, device=like.device)
         self.scale = nn.Parameter(ones) if scale else None
         self.shift = nn.Parameter(torch.zeros_like(ones)) if shift else None
-        self.pre = pre
+        self.pre = input_scale
 
-    def ones(self) -> nn.Parameter:
+    def new_scale(self) -> nn.Parameter:
         """Return a new scale of the outputs that this layer itself does not apply: ones `(channels,)`."""
         weight = cast(Tensor, self.weight)
         return nn.Parameter(torch.ones(len(weight), dtype=weight.dtype, device=weight.device))
 
-    def affine(self) -> tuple[nn.Parameter, nn.Parameter]:
+    def scale_and_shift(self) -> tuple[nn.Parameter, nn.Parameter]:
         """Return scale and shift, both `(C,)`, of a layer that has both."""
         assert self.scale is not None
         assert self.shift is not None
@@ -65,11 +65,15 @@ class ScaledLinear(nn.Linear, ScaleMixin):
     """An `nn.Linear` under scales; its own weight and bias are shared with `base` and stay as they are."""
 
     def __init__(
-        self, base: nn.Linear, scale: bool = True, shift: bool = False, pre: nn.Module | None = None
+        self,
+        base: nn.Linear,
+        scale: bool = True,
+        shift: bool = False,
+        input_scale: nn.Module | None = None,
     ) -> None:
         super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
-        self.add_scales(base.out_features, base.weight, scale, shift, pre)
+        self.add_scales(base.out_features, base.weight, scale, shift, input_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""
@@ -86,11 +90,15 @@ class ScaledConv2d(nn.Conv2d, ScaleMixin):
     """An `nn.Conv2d` under scales, on `(N, I, H, W)`."""
 
     def __init__(
-        self, base: nn.Conv2d, scale: bool = True, shift: bool = False, pre: nn.Module | None = None
+        self,
+        base: nn.Conv2d,
+        scale: bool = True,
+        shift: bool = False,
+        input_scale: nn.Module | None = None,
     ) -> None:
         super().__init__(**conv_kwargs(base), bias=base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
-        self.add_scales(base.out_channels, base.weight, scale, shift, pre)
+        self.add_scales(base.out_channels, base.weight, scale, shift, input_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, I, H, W)` to `(N, O, H', W')`."""
@@ -161,21 +169,23 @@ class ScaledStream(nn.Identity, ScaleMixin):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)`, or `(N, C, H, W)` where the axis is 1, to the same."""
-        return x * broadcast_channels(self.affine()[0], self.axis) + broadcast_channels(
-            self.affine()[1], self.axis
+        return x * broadcast_channels(self.scale_and_shift()[0], self.axis) + broadcast_channels(
+            self.scale_and_shift()[1], self.axis
         )
 
     def merged(self) -> nn.Module:
         """Return what is left when the stream has taken in scale and shift; raise ValueError where it cannot."""
-        if not torch.all(self.affine()[0]):
+        if not torch.all(self.scale_and_shift()[0]):
             raise ValueError(
                 "A stream's scale has a zero: what later layers read of that channel would be lost."
             )
         return nn.Identity()
 
-    def settle(self, model: nn.Module) -> None:
+    def finish_merge(self, model: nn.Module) -> None:
         """Let the layers that make the stream, plain ones by now, take in scale and shift."""
-        fold_into_last_stage(model, *self.affine())
+        fold_into_last_stage(model, *self.scale_and_shift())
+
+    settle = finish_merge
 
 
 Scaled = ScaledLinear | ScaledConv2d | ScaledNorm
@@ -185,21 +195,21 @@ def scale_layer(
     base: nn.Module,
     scale: bool = True,
     shift: bool = False,
-    pre: nn.Module | None = None,
+    input_scale: nn.Module | None = None,
     axis: int = -1,
 ) -> Scaled:
-    """Return the scaled form of a stock layer whose output channels are on `axis`; `pre` gives the input scale, if any.
+    """Return the scaled form of a stock layer whose output channels are on `axis`; `input_scale` gives that of its inputs.
 
     Raises TypeError on a layer that has none.
     """
     if isinstance(base, nn.Linear):
-        return ScaledLinear(base, scale, shift, pre)
+        return ScaledLinear(base, scale, shift, input_scale)
     if (
         type(base) is nn.Conv2d
         and base.padding_mode == "zeros"
         and not isinstance(base.padding, str)
     ):
-        return ScaledConv2d(base, scale, shift, pre)
+        return ScaledConv2d(base, scale, shift, input_scale)
     if isinstance(base, nn.LayerNorm):
         return ScaledNorm(base, axis, scale, shift)
     raise TypeError(

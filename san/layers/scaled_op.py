@@ -36,16 +36,18 @@ def broadcast_channels(scale: Tensor, axis: int) -> Tensor:
 
 
 def fold_weight(
-    weight: Tensor, scale: Tensor | None, pre: Tensor | None, groups: int = 1
+    weight: Tensor, scale: Tensor | None, input_scale: Tensor | None, groups: int = 1
 ) -> Tensor:
-    """Return diag(scale) W diag(pre) for `(O, I / groups, ...)`; each group of outputs reads its own part of `pre`."""
+    """Return diag(scale) W diag(input_scale) for `(O, I / groups, ...)`; each group of outputs reads its own part of `input_scale`."""
     rest = [1] * (weight.ndim - 2)
     if scale is not None:
         weight = weight * scale.view(-1, 1, *rest)
-    if pre is None:
+    if input_scale is None:
         return weight
     columns = (
-        pre if groups == 1 else pre.view(groups, -1).repeat_interleave(len(weight) // groups, 0)
+        input_scale
+        if groups == 1
+        else input_scale.view(groups, -1).repeat_interleave(len(weight) // groups, 0)
     )
     return weight * columns.view(-1 if groups > 1 else 1, weight.shape[1], *rest)
 
@@ -64,7 +66,7 @@ class ScaledFunction(torch.autograd.Function):
         bias: Tensor | None,
         scale: Tensor | None,
         shift: Tensor | None,
-        pre: Tensor | None,
+        input_scale: Tensor | None,
         down: Tensor | None,
         up: Tensor | None,
         conv: Conv | None,
@@ -72,7 +74,7 @@ class ScaledFunction(torch.autograd.Function):
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         s = None if scale is None else nonzero(scale)
-        p = None if pre is None else nonzero(pre)
+        p = None if input_scale is None else nonzero(input_scale)
         with torch.autocast(kind, enabled=False):  # the update is added before anything is rounded
             updated = weight if down is None or up is None else torch.addmm(weight, up, down)
         folded = fold_weight(updated, s, p, conv.groups if conv else 1).to(dtype)
@@ -134,11 +136,11 @@ def scaled_op(  # noqa: PLR0913, PLR0917
     bias: Tensor | None = None,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
-    pre: Tensor | None = None,
+    input_scale: Tensor | None = None,
     down: Tensor | None = None,
     up: Tensor | None = None,
     conv: Conv | None = None,
 ) -> Tensor:
     """Call `ScaledFunction`, by keywords."""
-    out: Tensor = ScaledFunction.apply(x, weight, bias, scale, shift, pre, down, up, conv)
+    out: Tensor = ScaledFunction.apply(x, weight, bias, scale, shift, input_scale, down, up, conv)
     return out

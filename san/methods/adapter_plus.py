@@ -56,7 +56,7 @@ def attach(
         for name, b in ends.items()
     }
     for name, adapter in made.items():
-        adapter.draw(std)
+        adapter.init_weights(std)
         adapter.drop_path = drop_path
         block = model.get_submodule(name)
         block.add_module("adapter", adapter)

@@ -28,13 +28,13 @@ class DoraLinear(LowRankLinear):
         super().__init__(base, starts, size, update)
         lengths = torch.linalg.vector_norm(base.weight.detach(), dim=1)
         self.magnitude = nn.Parameter(
-            self.updated_rows(lengths)
+            self.gather_rows(lengths)
         )  # one axis: it is no matrix that could decay
 
     def gain(self) -> Tensor:
         """Return m / |W + factor * B A|, ones in rows that are not updated: `(O,)`."""
         _, lengths = self.row_norms()
-        return self.spread(self.magnitude / self.updated_rows(lengths), fill=1.0)
+        return self.scatter_rows(self.magnitude / self.gather_rows(lengths), fill=1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""
@@ -42,7 +42,7 @@ class DoraLinear(LowRankLinear):
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
-        return self.plain(self.gain()[:, None] * self.updated(), self.bias)
+        return self.to_linear(self.gain()[:, None] * self.updated_weight(), self.bias)
 
 
 def attach(

@@ -28,7 +28,7 @@ class LoraLinear(LowRankLinear):
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
-        return self.plain(self.updated(), self.bias)
+        return self.to_linear(self.updated_weight(), self.bias)
 
 
 def attach(

@@ -71,7 +71,7 @@ def attach(
             model.get_submodule(site.name), neurons or site.part == "embedding", shift, pre
         )
         layers[site.name] = layer
-        scales[site.name] = layer.scale if layer.scale is not None else layer.ones()
+        scales[site.name] = layer.scale if layer.scale is not None else layer.new_scale()
     for name, layer in layers.items():
         model.set_submodule(name, layer)
     return norm_parameters(model, sites) if norms else []

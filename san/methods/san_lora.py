@@ -56,12 +56,12 @@ class ScaledLowRankLinear(LowRankLinear):
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""
         gain, bias = self.gain()
-        return self.compute(x, bias, gain, pre=None if self.pre is None else self.pre())
+        return self.compute(x, bias, gain, input_scale=None if self.pre is None else self.pre())
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
         gain, bias = self.gain()
-        weight = fold_weight(self.updated(), gain, None if self.pre is None else self.pre())
+        weight = fold_weight(self.updated_weight(), gain, None if self.pre is None else self.pre())
         plain = nn.Linear(self.in_features, self.out_features, device="meta")
         return with_parameters(plain, weight, fold_bias(bias, gain, None))
 
@@ -103,7 +103,7 @@ def attach(
                 linear, places[site.name], update, directional, pre
             )
         else:
-            layers[site.name] = scale_layer(base, pre=pre)
+            layers[site.name] = scale_layer(base, input_scale=pre)
         scales[site.name] = cast(nn.Parameter, layers[site.name].scale)
     for name, layer in layers.items():
         model.set_submodule(name, layer)

@@ -30,7 +30,7 @@ def attach(model: nn.Module, sites: tuple[Site, ...], *, std: float = 0.02) -> I
             else:
                 layers[site.name] = scale_layer(base, shift=True, axis=site.axis)
     for name, layer in layers.items():
-        scale, shift = layer.affine()
+        scale, shift = layer.scale_and_shift()
         nn.init.normal_(scale, 1.0, std)
         nn.init.normal_(shift, 0.0, std)
         model.set_submodule(name, layer)

@@ -174,8 +174,8 @@ def test_anteriors_fit(make) -> None:
         assert site.inputs % (stop - start) == 0 or site.name.endswith(
             ("q_norm", "k_norm")
         )  # which work by heads
-        if site.opening is not None:
-            assert found[site.opening].channels == site.inputs
+        if site.stage_input is not None:
+            assert found[site.stage_input].channels == site.inputs
 
 
 def test_what_reads_what() -> None:
@@ -184,7 +184,7 @@ def test_what_reads_what() -> None:
         for make in (tiny_vit, tiny_dino, tiny_swin, tiny_convnext)
     )
     assert vit["blocks.1.attn.qkv"].anterior == "blocks.0.mlp.fc2"
-    assert vit["blocks.1.attn.qkv"].opening == "patch_embed.proj"
+    assert vit["blocks.1.attn.qkv"].stage_input == "patch_embed.proj"
     assert vit["blocks.1.mlp.fc1"].anterior == "blocks.1.attn.proj"
     assert vit["blocks.1.attn.proj"].reads == (64, 96)  # the values
     assert vit["norm"].anterior == "blocks.1.mlp.fc2"
@@ -195,10 +195,10 @@ def test_what_reads_what() -> None:
         (0, 16),
         64,
     )
-    assert swin["layers.1.blocks.1.attn.qkv"].opening == "layers.1.downsample.reduction"
+    assert swin["layers.1.blocks.1.attn.qkv"].stage_input == "layers.1.downsample.reduction"
     assert convnext["stages.0.blocks.0.conv_dw"].anterior == "stem.0"
     assert convnext["stages.3.blocks.1.conv_dw"].anterior == "stages.3.blocks.0.mlp.fc2"
-    assert convnext["stages.3.blocks.1.conv_dw"].opening == "stages.3.downsample.1"
+    assert convnext["stages.3.blocks.1.conv_dw"].stage_input == "stages.3.downsample.1"
     assert convnext["stages.2.blocks.0.mlp.fc1"].anterior == "stages.2.blocks.0.conv_dw"
     assert convnext["stages.2.downsample.1"].anterior == "stages.1.blocks.0.mlp.fc2"
     assert convnext["norm_pre"].kind == "stream"

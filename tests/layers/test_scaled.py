@@ -97,7 +97,7 @@ def test_gradients_of_convolutions_equal_autograd(groups: int, stride: int, pre:
 def test_a_scale_of_zero_still_learns() -> None:
     torch.manual_seed(0)
     layer = ScaledLinear(
-        nn.Linear(4, 3).double(), shift=True, pre=Given(torch.ones(4, dtype=DOUBLE))
+        nn.Linear(4, 3).double(), shift=True, input_scale=Given(torch.ones(4, dtype=DOUBLE))
     )
     with torch.no_grad():
         layer.scale[1] = 0
@@ -133,7 +133,7 @@ def test_a_second_derivative_is_refused() -> None:
 def test_gradients_beside_a_shift_in_lower_precision(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layer, x = (
-        ScaledLinear(nn.Linear(64, 48), shift=True, pre=Given(torch.rand(64) + 0.5)),
+        ScaledLinear(nn.Linear(64, 48), shift=True, input_scale=Given(torch.rand(64) + 0.5)),
         torch.randn(200, 64),
     )
     with torch.no_grad():
@@ -180,7 +180,7 @@ def test_merged_layers_compute_the_same(base: nn.Module, shape: tuple[int, ...],
     pre = None if isinstance(base, nn.LayerNorm) else Given(torch.ones(4, dtype=DOUBLE))
     x = torch.randn(shape, dtype=DOUBLE)
     before = base.double()(x)
-    layer = scale_layer(base, shift=True, pre=pre, axis=axis)
+    layer = scale_layer(base, shift=True, input_scale=pre, axis=axis)
     assert torch.allclose(layer(x), before, atol=1e-14)
     with torch.no_grad():
         for name, p in layer.named_parameters():
@@ -194,7 +194,7 @@ def test_merged_layers_compute_the_same(base: nn.Module, shape: tuple[int, ...],
 
 def test_a_copy_keeps_what_is_shared() -> None:
     first = ScaledConv2d(nn.Conv2d(3, 4, 1))
-    second = ScaledLinear(nn.Linear(4, 4), pre=Given(torch.ones(4)))
+    second = ScaledLinear(nn.Linear(4, 4), input_scale=Given(torch.ones(4)))
     second.pre.scale = first.scale
     pair = copy.deepcopy(nn.ModuleList([first, second]))
     assert pair[1].pre.scale is pair[0].scale

@@ -45,8 +45,8 @@ def test_lora_targets() -> None:
 
 
 def test_the_scale_of_lora_is_plain_or_by_alpha() -> None:
-    assert san.attach(tiny_vit(), "lora", scale=3).model.blocks[0].attn.qkv.factor == 3
-    assert san.attach(tiny_vit(), "lora", alpha=16).model.blocks[0].attn.qkv.factor == 2
+    assert san.attach(tiny_vit(), "lora", scale=3).model.blocks[0].attn.qkv.scaling == 3
+    assert san.attach(tiny_vit(), "lora", alpha=16).model.blocks[0].attn.qkv.scaling == 2
     with pytest.raises(ValueError, match=r"scale came as 2.0 and alpha as 16.0; give one"):
         san.attach(tiny_vit(), "lora", scale=2, alpha=16)
     with pytest.raises(
@@ -59,10 +59,10 @@ def test_the_scale_of_lora_is_plain_or_by_alpha() -> None:
 def test_dropout_of_lora(place: str) -> None:
     layer = san.attach(tiny_vit(), "lora", dropout=0.5, dropout_at=place).model.blocks[0].attn.qkv
     x = torch.ones(4096, 32)
-    low = layer.train().dropped(x, None)
+    low = layer.train().down_project(x, None)
     zeros = (low == 0).float().mean()
     assert abs(zeros - (0.5 if place == "between" else 0.0)) < 0.02
-    assert torch.allclose(low.mean(0), layer.eval().dropped(x, None)[0], atol=0.1)
+    assert torch.allclose(low.mean(0), layer.eval().down_project(x, None)[0], atol=0.1)
     assert low.std(0).min() > 0
 
 
@@ -71,7 +71,7 @@ def test_ranges_of_the_others() -> None:
     for method, option, message in [
         ("vpt_deep", {"length": 0}, "vpt.length came as 0"),
         ("partial", {"blocks": 3}, "partial.blocks came as 3; allowed: 1 to 2"),
-        ("adaptformer", {"width": 0}, "width came as 0"),
+        ("adaptformer", {"width": 0}, "bottleneck_dim came as 0"),
         ("adapter", {"dropout": 1.0}, "dropout as 1.0"),
         ("adapter", {"std": -1.0}, "std came as -1.0"),
         ("adapter_plus", {"drop_path": 1.0}, "adapter_plus.drop_path came as 1.0"),
