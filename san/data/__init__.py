@@ -1,1 +1,1 @@
-"""What each run does with data: packed splits, resizes, augmentation, batches. What happens once is in `prepare`."""
+"""What each run does with data. What happens once, before all runs, is in `prepare`."""

@@ -1,4 +1,7 @@
-"""Crops, flips, policies, erasing, mixup and cutmix by timm; drawn from seeds, however many workers there are."""
+"""Crops, flips, auto-augment, erasing, mixup and cutmix by timm.
+
+All of it is drawn from seeds, so it does not depend on the number of workers.
+"""
 
 import contextlib
 import random

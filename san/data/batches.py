@@ -93,7 +93,8 @@ class Batches:
     augmentation mixes. The last batch may be smaller.
     generator: draws a new order for every pass; None keeps the stored order.
     augment: how training images are changed, by `num_workers` processes (0: by this one).
-    shard: where several processes draw the same order, the images that this one takes.
+    shard: where several processes draw the same order, the images that this one takes. Raises
+    InvalidValueError where some process would get no image of an epoch's last training batch.
 
     A shuffled split that fits is copied to the device once, as pixels. Other batches are made
     from the memory-mapped images, some ahead of the device.
@@ -110,6 +111,15 @@ class Batches:
     num_workers: int = 0
     shard: Shard = Shard()
 
+    def __post_init__(self) -> None:
+        last = len(self.split) % self.batch_size or self.batch_size
+        if self.generator is not None and last < self.shard.world_size:
+            raise InvalidValueError(
+                f"batch_size {self.batch_size} leaves {last} images for the last batch of an "
+                f"epoch, and {self.shard.world_size} processes share it. "
+                "Give another batch_size=, or start fewer processes."
+            )
+
     @classmethod
     def for_training(  # noqa: PLR0913  (all that defines the order and the images)
         cls,
@@ -125,17 +135,7 @@ class Batches:
         num_workers: int = 0,
         shard: Shard = Shard(),
     ) -> "Batches":
-        """Return shuffled, augmented batches.
-
-        Raises InvalidValueError where the last batch has fewer images than there are processes.
-        """
-        last = len(split) % batch_size or batch_size
-        if last < shard.world_size:
-            raise InvalidValueError(
-                f"batch_size {batch_size} leaves {last} images for the last batch of an epoch, "
-                f"and {shard.world_size} processes share it. "
-                "Give another batch_size=, or start fewer processes."
-            )
+        """Return shuffled, augmented batches."""
         return cls(
             split=split,
             batch_size=batch_size,

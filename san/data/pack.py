@@ -1,10 +1,10 @@
-"""Packed splits: what training reads. Memory-mapped images, labels, ids and a manifest that proves them.
+"""Packed splits: memory-mapped images, labels, ids, and a manifest of their digests.
 
-<folder>/images.npy    uint8 (N, H, W, 3), or with offsets.npy the images' files, one after the other: uint8 (bytes,)
-<folder>/offsets.npy   int64 (N + 1,): where each file begins and ends
-<folder>/labels.npy    int64 (N,)
-<folder>/ids.json      N strings
-<folder>/manifest.json source, counts, class histogram, digests
+<folder>/images.npy     uint8 (N, H, W, 3); or, with offsets.npy, image files end to end: (bytes,)
+<folder>/offsets.npy    int64 (N + 1,): where each file begins and ends
+<folder>/labels.npy     int64 (N,)
+<folder>/ids.json       N strings
+<folder>/manifest.json  source, counts, class histogram, digests
 """
 
 import contextlib
@@ -17,17 +17,45 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from san.errors import DataError, FileAccessError
+
 VERSION = 2
-KEYS = {"version", "source", "count", "shape", "classes", "pixels", "labels", "ids", "digest"}
-Example = tuple[
-    str, int, NDArray[np.uint8] | bytes
-]  # id, label, image (H, W, 3) or the bytes of its file
+# Id, label, and the image (H, W, 3) or the bytes of its file.
+Example = tuple[str, int, NDArray[np.uint8] | bytes]
+
+_NPY_HEADER_BYTES = 128  # a fixed size, as the true shape is known only at the end
+_READ_BYTES = 2**24  # of images in memory at a time
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Contents(TypedDict):
+    """What a packed split holds.
+
+    shape: `[H, W, 3]` of every image, or empty where image files are stored. classes: the number
+    of images of each class. pixels, labels, ids: their digests.
+    """
+
+    count: int
+    shape: list[int]
+    classes: list[int]
+    pixels: str
+    labels: str
+    ids: str
+
+
+class Manifest(Contents):
+    """The content of `manifest.json`. source: how the split was made; digest: its fingerprint."""
+
+    version: int
+    source: dict[str, Any]
+    digest: str
 
 
 def sha256_16(data: bytes | memoryview) -> str:
@@ -35,13 +63,10 @@ def sha256_16(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def fingerprint(manifest: dict[str, Any]) -> str:
-    """Return 16 hex digits over the digests of images, labels and ids: equal for equal data, however it was made."""
-    return sha256_16(
-        json.dumps(
-            [manifest["shape"], manifest["pixels"], manifest["labels"], manifest["ids"]]
-        ).encode()
-    )
+def fingerprint(contents: Contents) -> str:
+    """Return 16 hex digits that are equal for equal images, labels and ids, whoever packed them."""
+    digests = [contents["shape"], contents["pixels"], contents["labels"], contents["ids"]]
+    return sha256_16(json.dumps(digests).encode())
 
 
 def labels_digest(labels: NDArray[np.int64]) -> str:
@@ -55,58 +80,105 @@ def ids_digest(ids: Sequence[str]) -> str:
 
 
 def pixels_digest(folder: Path) -> str:
-    """Return the digest of the images (and of where each begins, where they are files)."""
+    """Return the digest of the images, and of the offsets where there are any."""
     images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     digest = hashlib.sha256()
-    step = max(1, 2**24 // max(1, images[:1].nbytes))
+    step = max(1, _READ_BYTES // max(1, images[:1].nbytes))
     for start in range(0, len(images), step):
-        digest.update(np.ascontiguousarray(images[start : start + step]).data)
+        chunk = np.ascontiguousarray(images[start : start + step])
+        digest.update(chunk.data)
     if (folder / "offsets.npy").exists():
-        digest.update(np.load(folder / "offsets.npy", allow_pickle=False).astype("<i8").data)
+        offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+        digest.update(offsets.astype("<i8").data)
     return digest.hexdigest()[:16]
 
 
-def write_split(
-    folder: Path, examples: Iterable[Example], source: dict[str, Any]
-) -> dict[str, Any]:
-    """Write one split so that it is there whole or not at all; return its manifest. `source` says how it was made.
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a packed split, or None if there is none of this version."""
+    try:
+        manifest: Manifest = json.loads((folder / "manifest.json").read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    if not isinstance(manifest, dict) or not manifest.keys() >= Manifest.__required_keys__:
+        return None
+    current = isinstance(manifest["source"], dict) and manifest["version"] == VERSION
+    return manifest if current else None
 
-    The examples are read once and never held. Raises OSError where the folder cannot be written, ValueError where the
-    examples are none or unlike each other, and whatever reading them raises; nothing is left then.
+
+def write_split(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> Manifest:
+    """Write one split, complete or not at all; return its manifest.
+
+    source: how the split is made, for the manifest. The examples are read once, one at a time.
+    Raises FileAccessError if the folder cannot be written or the disk is full, DataError if there
+    are no examples or they differ in shape, and whatever reading them raises; nothing is left then.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished, lock = create_staging_dir(folder)
+        staging, lock = _create_staging_dir(folder)
     except OSError as error:
-        text = f"{folder.parent} cannot be written ({error.strerror}). Choose another data_root (--root of the scripts)"
-        raise OSError(error.errno, text) from None
+        raise FileAccessError(
+            f"{folder.parent} cannot be written ({error.strerror}). "
+            "Choose another data_root (--root of the scripts)"
+        ) from None
     try:
-        manifest = {"version": VERSION, "source": source, **write_arrays(unfinished, examples)}
-        manifest["digest"] = fingerprint(manifest)
-        (unfinished / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        unfinished.chmod(0o755)
-        publish(unfinished, folder, manifest)
+        contents = _write_contents(staging, examples)
+        manifest: Manifest = {
+            "version": VERSION,
+            "source": source,
+            **contents,
+            "digest": fingerprint(contents),
+        }
+        (staging / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        staging.chmod(0o755)  # mkdtemp makes private directories
+        _publish(staging, folder, manifest)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            text = f"The disk is full ({error.strerror}): nothing was kept of {folder}. Make room, run again"
-            raise OSError(error.errno, text) from None
-        raise
+        if error.errno not in _DISK_FULL:
+            raise
+        raise FileAccessError(
+            f"The disk is full ({error.strerror}): nothing was kept of {folder}. "
+            "Make room, run again"
+        ) from None
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         os.close(lock)
     return manifest
 
 
-def create_staging_dir(folder: Path) -> tuple[Path, int]:
-    """Make an empty folder beside `folder`, locked as long as this process lives; take away those of killed ones."""
+def hardlink_images(folder: Path, other: Path) -> bool:
+    """Replace the images of `other` by a hard link to those of `folder` if both are equal.
+
+    Returns whether they are equal. Another task of the same images then takes no space; both
+    files are kept where the file system has no hard links.
+    """
+    manifest = read_manifest(folder)
+    other_manifest = read_manifest(other)
+    if manifest is None or other_manifest is None:
+        return False
+    if _image_facts(manifest) != _image_facts(other_manifest):
+        return False
+    link = other / f".images-{os.getpid()}.npy"
+    with contextlib.suppress(OSError):
+        os.link(folder / "images.npy", link)
+        link.replace(other / "images.npy")
+    return True
+
+
+def _image_facts(contents: Contents) -> tuple[str, list[int], int]:
+    return contents["pixels"], contents["shape"], contents["count"]
+
+
+def _create_staging_dir(folder: Path) -> tuple[Path, int]:
+    """Make an empty directory beside `folder`, locked while this process lives; return its lock.
+
+    Those of processes that died are removed.
+    """
     for path in folder.parent.glob(f".{folder.name}-*"):
-        with contextlib.suppress(OSError), locked(path):
+        with contextlib.suppress(OSError), _locked(path):
             shutil.rmtree(path, ignore_errors=True)
     while True:
         path = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # another process took it for a dead one's before it was locked
+        # Before it is locked, another process may remove it as one of a dead process.
+        with contextlib.suppress(FileNotFoundError):
             lock = os.open(path, os.O_RDONLY)
             fcntl.flock(lock, fcntl.LOCK_EX)
             if path.exists():
@@ -115,8 +187,8 @@ def create_staging_dir(folder: Path) -> tuple[Path, int]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a folder; raise OSError where another process does."""
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a directory; raise OSError if another process holds it."""
     lock = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,108 +197,102 @@ def locked(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def write_arrays(folder: Path, examples: Iterable[Example]) -> dict[str, Any]:
-    """Write images, labels and ids; return counts and digests."""
-    ids: list[str] = []
-    classes: list[int] = []
-    offsets = [0]
-    shape: tuple[int, ...] | None = None
-    with (folder / "images.npy").open("wb") as file:
-        begin_array(file, (0,))
-        for name, label, image in examples:
-            rows = (
-                np.frombuffer(image, np.uint8)
-                if isinstance(image, bytes)
-                else np.ascontiguousarray(image)
-            )
-            this = () if isinstance(image, bytes) else rows.shape
-            shape = this if shape is None else shape
-            if this != shape:
-                raise ValueError(
-                    f"{name} is {this or 'a file'}, the images before it are {shape or 'files'}."
-                )
-            file.write(rows.data)
-            offsets.append(offsets[-1] + len(rows))
-            ids.append(name)
-            classes.append(label)
-        if shape is None:
-            raise ValueError(f"No images for {folder.parent}.")
-        file.seek(0)
-        begin_array(file, (len(ids), *shape) if shape else (offsets[-1],))
-    if not shape:
-        np.save(folder / "offsets.npy", np.array(offsets, np.int64), allow_pickle=False)
-    labels = np.array(classes, np.int64)
-    np.save(folder / "labels.npy", labels, allow_pickle=False)
-    (folder / "ids.json").write_text(json.dumps(ids))
-    return {
-        "count": len(ids),
-        "shape": list(shape),
-        "classes": np.bincount(labels).tolist() if labels.min() >= 0 else [],
-        "pixels": pixels_digest(folder),
-        "labels": labels_digest(labels),
-        "ids": ids_digest(ids),
-    }
+def _publish(staging: Path, folder: Path, manifest: Manifest) -> None:
+    """Rename `staging` to `folder`, in place of what was there.
 
-
-HEADER = 128  # bytes of the .npy header, the data's beginning: the true shape is known at the end
-
-
-def begin_array(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """Write the header of a uint8 .npy file in its fixed place."""
-    text = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        text, {"descr": "|u1", "fortran_order": False, "shape": shape}
-    )
-    header = text.getvalue()
-    prefix, said = header[:8], header[10:].rstrip(b" \n")
-    file.write(prefix + (HEADER - 10).to_bytes(2, "little") + said.ljust(HEADER - 11) + b"\n")
-
-
-def publish(new: Path, folder: Path, manifest: dict[str, Any]) -> None:
-    """Rename `new` to `folder`; what was there goes, unless another process has just put the same there."""
+    If another process has just put the same split there, that one stays.
+    """
     while True:
         try:
-            new.replace(folder)
+            staging.replace(folder)
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+        # Through JSON, which has no tuples.
         if read_manifest(folder) == json.loads(json.dumps(manifest)):
             return
-        with contextlib.suppress(FileNotFoundError):  # another process took it away first
+        with contextlib.suppress(FileNotFoundError):  # another process removed it first
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)) / "old"
             folder.replace(old)
             shutil.rmtree(old.parent, ignore_errors=True)
 
 
-def hardlink_images(folder: Path, other: Path) -> bool:
-    """Make one file of the images of two splits where they are equal, that of `folder`; return whether they are.
+@dataclass
+class _Rows:
+    """What has been written of a split. shape: of every image; () where they are files."""
 
-    Another task of the same images then costs no space. Where the file system has no hard links both are kept.
-    """
-    mine, theirs = read_manifest(folder), read_manifest(other)
-    if (
-        mine is None
-        or theirs is None
-        or any(mine[key] != theirs[key] for key in ("pixels", "shape", "count"))
-    ):
-        return False
-    spare = other / f".images-{os.getpid()}.npy"
-    with contextlib.suppress(OSError):
-        os.link(folder / "images.npy", spare)
-        spare.replace(other / "images.npy")
-    return True
+    ids: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=lambda: [0])
+    shape: tuple[int, ...] | None = None
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a packed split, or None where there is none of this version."""
-    try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    whole = (
-        isinstance(manifest, dict)
-        and manifest.keys() >= KEYS
-        and isinstance(manifest["source"], dict)
-    )
-    return manifest if whole and manifest["version"] == VERSION else None
+def _write_contents(folder: Path, examples: Iterable[Example]) -> Contents:
+    """Write images, labels and ids; return counts and digests."""
+    rows, shape = _write_images(folder, examples)
+    if not shape:
+        offsets = np.array(rows.offsets, np.int64)
+        np.save(folder / "offsets.npy", offsets, allow_pickle=False)
+    labels = np.array(rows.labels, np.int64)
+    np.save(folder / "labels.npy", labels, allow_pickle=False)
+    (folder / "ids.json").write_text(json.dumps(rows.ids))
+    return {
+        "count": len(rows.ids),
+        "shape": list(shape),
+        "classes": np.bincount(labels).tolist() if labels.min() >= 0 else [],
+        "pixels": pixels_digest(folder),
+        "labels": labels_digest(labels),
+        "ids": ids_digest(rows.ids),
+    }
+
+
+def _write_images(folder: Path, examples: Iterable[Example]) -> tuple[_Rows, tuple[int, ...]]:
+    """Write `images.npy`; return ids, labels and offsets, and the shape that all images have."""
+    rows = _Rows()
+    with (folder / "images.npy").open("wb") as file:
+        _write_npy_header(file, (0,))
+        for example in examples:
+            _append_example(file, rows, example)
+        if rows.shape is None:
+            raise DataError(f"No images for {folder.parent}.")
+        count = len(rows.ids)
+        array_shape = (count, *rows.shape) if rows.shape else (rows.offsets[-1],)
+        file.seek(0)
+        _write_npy_header(file, array_shape)
+    return rows, rows.shape
+
+
+def _append_example(file: BinaryIO, rows: _Rows, example: Example) -> None:
+    """Write the image of an example, and note the rest in `rows`."""
+    name, label, image = example
+    if isinstance(image, bytes):
+        data = np.frombuffer(image, np.uint8)
+        shape: tuple[int, ...] = ()
+    else:
+        data = np.ascontiguousarray(image)
+        shape = data.shape
+    if rows.shape is None:
+        rows.shape = shape
+    if shape != rows.shape:
+        found = shape or "a file"
+        before = rows.shape or "files"
+        raise DataError(f"{name} is {found}, the images before it are {before}.")
+    file.write(data.data)
+    rows.offsets.append(rows.offsets[-1] + len(data))
+    rows.ids.append(name)
+    rows.labels.append(label)
+
+
+def _write_npy_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """Write the header of a uint8 .npy file, padded to `_NPY_HEADER_BYTES`."""
+    buffer = io.BytesIO()
+    facts = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, facts)
+    header = buffer.getvalue()
+    magic = header[:8]
+    description = header[10:].rstrip(b" \n")
+    # Bytes 8 and 9 are the length of the description, which ends with a newline.
+    length = _NPY_HEADER_BYTES - 10
+    file.write(magic + length.to_bytes(2, "little"))
+    file.write(description.ljust(length - 1) + b"\n")

@@ -1,8 +1,8 @@
 """The named ways from an image to a square of pixels, uint8 to uint8, on the CPU.
 
-The same code makes the pixels when a task is packed and when a batch is taken, so it does not matter when it is done.
-Sources: google-research/task_adaptation d7630d3 and KMnP/vpt 4410440 (vtab, crop_256), ZhangYuanhan-AI/NOAH e9c55f3
-(bicubic), dongzelian/SSF e94e0e7 (ssf, crop_248).
+The same code makes pixels when a task is packed and when a batch is loaded, so that both give the
+same pixels. Sources: google-research/task_adaptation d7630d3 and KMnP/vpt 4410440 (vtab, crop_256),
+ZhangYuanhan-AI/NOAH e9c55f3 (bicubic), dongzelian/SSF e94e0e7 (ssf, crop_248).
 """
 
 import math
@@ -19,68 +19,87 @@ from san.errors import choose
 Pixels = NDArray[np.uint8]
 
 
-def bilinear(image: Pixels, side: int) -> Pixels:
-    """Squash without antialiasing, as `tf.image.resize` does, then round (tf keeps the fractions)."""
+def resize(images: Sequence[Pixels], name: str, image_size: int) -> Pixels:
+    """Bring images `(H, W, 3)` of any sizes to `(B, image_size, image_size, 3)`.
+
+    name: a key of RESIZE. Images that have this size already are taken as they are, but by the
+    crops, which would enlarge them first. Raises UnknownNameError on an unknown name.
+    """
+    resize_image = RESIZE[choose(name, RESIZE, "data.resize")]
+    resized = np.empty((len(images), image_size, image_size, 3), np.uint8)
+    for i, image in enumerate(images):
+        has_size = image.shape[:2] == (image_size, image_size)
+        as_it_is = has_size and not name.startswith("crop")
+        resized[i] = image if as_it_is else resize_image(image, image_size)
+    return resized
+
+
+def _bilinear(image: Pixels, image_size: int) -> Pixels:
+    """Squash without antialiasing, as `tf.image.resize` does, then round (tf keeps fractions)."""
     x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-    x = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
-    return x[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+    size = (image_size, image_size)
+    x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    pixels = x[0].permute(1, 2, 0).round().clamp(0, 255).byte()
+    return pixels.numpy()
 
 
-def bicubic(image: Pixels, side: int) -> Pixels:
+def _bicubic(image: Pixels, image_size: int) -> Pixels:
     """Squash with PIL's antialiased bicubic filter."""
-    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+    size = (image_size, image_size)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
-def short_side(image: Pixels, side: int, filter_: Image.Resampling) -> Image.Image:
-    """Bring the shorter side to `side` pixels, the longer in proportion (rounded down, as torchvision does)."""
+def _ssf(image: Pixels, image_size: int) -> Pixels:
+    """Resize the shorter side, bicubic, then crop the center.
+
+    SSF calls it a direct resize; it cuts the longer sides off.
+    """
+    resized = _resize_shorter_side(image, image_size, Image.Resampling.BICUBIC)
+    return _center_crop(resized, image_size)
+
+
+def _crop_256(image: Pixels, image_size: int) -> Pixels:
+    """Resize the shorter side to 256 for 224 px, bilinear, then crop the center.
+
+    VPT's test images of FGVC; 512 for 448 px, 438 for 384 px.
+    """
+    shorter = image_size * 256 // 224
+    return _center_crop(_resize_shorter_side(image, shorter, Image.Resampling.BILINEAR), image_size)
+
+
+def _crop_248(image: Pixels, image_size: int) -> Pixels:
+    """Resize the shorter side to image_size / 0.9, bicubic, then crop the center.
+
+    SSF's test images of FGVC, CIFAR-100 and ImageNet.
+    """
+    shorter = math.floor(image_size / 0.9)
+    return _center_crop(_resize_shorter_side(image, shorter, Image.Resampling.BICUBIC), image_size)
+
+
+def _resize_shorter_side(image: Pixels, shorter: int, filter_: Image.Resampling) -> Image.Image:
+    """Bring the shorter side to so many pixels, the longer in proportion.
+
+    The longer side is rounded down, as torchvision does.
+    """
     height, width = image.shape[:2]
-    size = (
-        (side, int(side * height / width))
-        if width <= height
-        else (int(side * width / height), side)
-    )
+    if width <= height:
+        size = (shorter, int(shorter * height / width))
+    else:
+        size = (int(shorter * width / height), shorter)
     return Image.fromarray(image).resize(size, filter_)
 
 
-def centre_crop(image: Image.Image, side: int) -> Pixels:
-    """Cut the middle out (half to even, as torchvision does)."""
-    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
-    return np.asarray(image.crop((left, top, left + side, top + side)))
-
-
-def ssf(image: Pixels, side: int) -> Pixels:
-    """Shorter side to `side`, bicubic, then the middle: what SSF calls a direct resize; it cuts the sides off."""
-    return centre_crop(short_side(image, side, Image.Resampling.BICUBIC), side)
-
-
-def crop_256(image: Pixels, side: int) -> Pixels:
-    """Shorter side to 256 for 224 (512 for 448, 438 for 384), bilinear, then the middle: VPT's test images of FGVC."""
-    return centre_crop(short_side(image, side * 256 // 224, Image.Resampling.BILINEAR), side)
-
-
-def crop_248(image: Pixels, side: int) -> Pixels:
-    """Shorter side to side / 0.9, bicubic, then the middle: SSF's test images of FGVC, CIFAR-100 and ImageNet."""
-    return centre_crop(short_side(image, math.floor(side / 0.9), Image.Resampling.BICUBIC), side)
+def _center_crop(image: Image.Image, image_size: int) -> Pixels:
+    """Crop the center; halves are rounded to even, as torchvision does."""
+    left = round((image.width - image_size) / 2)
+    top = round((image.height - image_size) / 2)
+    return np.asarray(image.crop((left, top, left + image_size, top + image_size)))
 
 
 RESIZE: Mapping[str, Callable[[Pixels, int], Pixels]] = {
-    "vtab": bilinear,
-    "bicubic": bicubic,
-    "ssf": ssf,
-    "crop_256": crop_256,
-    "crop_248": crop_248,
+    "vtab": _bilinear,
+    "bicubic": _bicubic,
+    "ssf": _ssf,
+    "crop_256": _crop_256,
+    "crop_248": _crop_248,
 }
-
-
-def resize(images: Sequence[Pixels], name: str, side: int) -> Pixels:
-    """Bring images `(H, W, 3)` of any sizes to `(B, side, side, 3)` by the resize called `name`.
-
-    Images of the wanted size are taken as they are by the two that squash, and by `ssf`. Raises LookupError on an
-    unknown name.
-    """
-    change = RESIZE[choose(name, RESIZE, "data.resize")]
-    out = np.empty((len(images), side, side, 3), np.uint8)
-    for i, image in enumerate(images):
-        as_it_is = image.shape[:2] == (side, side) and not name.startswith("crop")
-        out[i] = image if as_it_is else change(image, side)
-    return out

@@ -1,10 +1,11 @@
 """A packed split as training sees it: opened, checked against its manifest, joined with others."""
 
+import contextlib
 import io
 import json
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from san.data import pack
+from san.data.pack import Manifest
+from san.errors import DataError
+from san.runtime.files import write_text
+
+_PREPARE_AGAIN = "Delete it and prepare the task again."
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images of one packed split, mapped: a read copies, so nothing that happens to it reaches the file.
+    """The memory-mapped images of one packed split; reading copies, so the file is never changed.
 
-    data: uint8 `(N, H, W, 3)`, or with offsets `(N + 1,)` the bytes of N image files.
+    data: uint8 `(N, H, W, 3)`; or, with offsets `(N + 1,)`, the bytes of N image files end to end.
     """
 
     data: NDArray[np.uint8]
@@ -31,11 +37,15 @@ class Images:
     def __getitem__(self, i: int) -> NDArray[np.uint8]:
         if self.offsets is None:
             return np.array(self.data[i])
-        return decode_image(self.data[self.offsets[i] : self.offsets[i + 1]].tobytes())
+        file = self.data[self.offsets[i] : self.offsets[i + 1]]
+        return decode_image(file.tobytes())
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:
-    """Decode an image file to uint8 `(H, W, 3)`; one channel is repeated. Raises OSError where it cannot be."""
+    """Decode an image file to uint8 `(H, W, 3)`; a single channel is repeated.
+
+    Raises OSError if it cannot be decoded, or has more than 8 bits a channel.
+    """
     with Image.open(io.BytesIO(data)) as image:
         if image.mode.startswith("I") or image.mode == "F":
             raise OSError(f"its pixels are of mode {image.mode}; 8 bits a channel are allowed")
@@ -44,18 +54,18 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Split:
-    """A part of a task. labels: int64 `(N,)`; ids: N strings; sources: how each part was made; problems: see `read`."""
+    """A part of a task that trains or is evaluated: one packed split, or several joined.
+
+    labels: int64 `(N,)`. ids: N strings. sources: of each part, how it was made. problems: why it
+    is not the benchmark's data; a user may train on it nevertheless.
+    """
 
     parts: tuple[Images, ...]
     labels: NDArray[np.int64]
     ids: Sequence[str]
     fingerprint: str
-    sources: tuple[dict[str, Any], ...]
+    sources: tuple[Mapping[str, Any], ...]
     problems: tuple[str, ...] = ()
-    starts: NDArray[np.int64] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "starts", np.cumsum([0, *map(len, self.parts)]))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,118 +73,173 @@ class Split:
     @property
     def source(self) -> str:
         """Where the images come from, in words."""
-        words = (" ".join(s[k] for k in ("made_by", "builder") if s.get(k)) for s in self.sources)
-        official = (
-            ", official split" if s.get("layout") == "official" else "" for s in self.sources
-        )
-        return "; ".join(dict.fromkeys(w + o for w, o in zip(words, official, strict=True)))
+        return _join_distinct(map(_describe_source, self.sources))
 
     @property
     def source_kind(self) -> str:
-        """What kind of source they come from."""
-        return "; ".join(dict.fromkeys(s["made_by"] for s in self.sources))
+        """Which program or layout they come from, without versions."""
+        return _join_distinct(source["made_by"] for source in self.sources)
 
     def image(self, i: int) -> NDArray[np.uint8]:
         """Return image i as uint8 `(H, W, 3)`, a copy."""
-        part = int(np.searchsorted(self.starts, i, side="right")) - 1
-        return self.parts[part][i - int(self.starts[part])]
+        part = int(np.searchsorted(self._starts, i, side="right")) - 1
+        return self.parts[part][i - int(self._starts[part])]
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """The number of the first image of each part, and of all images."""
+        return np.cumsum([0, *map(len, self.parts)])
 
 
 def read_split(folder: Path, expected: int, classes: int, full: bool = False) -> Split:
-    """Map a packed split; nothing is copied until an image is taken.
+    """Open a packed split; see `open_split`."""
+    return open_split(folder, pack.read_manifest(folder), expected, classes, full)
 
-    expected: the number of images the task's row states; classes: labels must lie in [0, classes).
-    What a user may overrule (another number of images than the row's) goes into `problems`; what cannot be trained on
-    at all raises ValueError that names the folder. full: read all pixels, not only where the files look touched.
+
+def open_split(
+    folder: Path, manifest: Manifest | None, expected: int, classes: int, full: bool = False
+) -> Split:
+    """Map a packed split with its manifest; images are copied only when they are taken.
+
+    expected: the number of images that the task should have. classes: labels lie in [0, classes).
+    full: compare all pixels with their digest, not only where the files look changed.
+    A problem that a user may overrule (another number of images) goes into `problems`. Raises
+    DataError, which names the folder, where the split cannot be trained on at all.
     """
-    manifest = pack.read_manifest(folder)
-    again = "Delete it and prepare the task again."
     if not folder.is_dir():
-        raise ValueError(
+        raise DataError(
             f"{folder} is not there: its preparation did not end. Run the same preparation again."
         )
     if manifest is None:
-        raise ValueError(f"{folder} holds no packed split of version {pack.VERSION}. {again}")
-    try:
-        images: NDArray[np.uint8] = np.load(
-            folder / "images.npy", mmap_mode="r", allow_pickle=False
+        raise DataError(
+            f"{folder} holds no packed split of version {pack.VERSION}. {_PREPARE_AGAIN}"
         )
-        labels: NDArray[np.int64] = np.load(folder / "labels.npy", allow_pickle=False)
-        offsets = None if manifest["shape"] else np.load(folder / "offsets.npy", allow_pickle=False)
-        ids = json.loads((folder / "ids.json").read_text())
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{folder} cannot be read ({error}). {again}") from error
-    shape = (manifest["count"], *manifest["shape"]) if offsets is None else images.shape[:1]
-    if (
-        images.dtype != np.uint8
-        or labels.dtype != np.int64
-        or labels.ndim != 1
-        or images.shape[1:] != shape[1:]
-    ):
-        kinds = f"images {images.dtype} {images.shape}, labels {labels.dtype} {labels.shape}"
-        raise ValueError(
-            f"{folder} holds {kinds}; its manifest says uint8 {shape} and int64. {again}"
-        )
-    if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
-        raise ValueError(f"{folder / 'ids.json'} is no list of names. {again}")
-    found = Images(images, offsets)
-    if not len(found) == len(labels) == len(ids) == manifest["count"]:
-        counts = f"{len(found)} images, {len(labels)} labels and {len(ids)} ids"
-        raise ValueError(
-            f"{folder} holds {counts}; its manifest says {manifest['count']} of each. {again}"
-        )
+    images, labels, ids = _load_arrays(folder, manifest)
+    _check_counts(folder, manifest, images, labels, ids)
     if labels.min() < 0 or labels.max() >= classes:
-        span = f"{labels.min()}..{labels.max()}"
-        raise ValueError(f"{folder} has labels {span}; 0..{classes - 1} are allowed. {again}")
-    same = (
-        pack.labels_digest(labels) == manifest["labels"] and pack.ids_digest(ids) == manifest["ids"]
+        raise DataError(
+            f"{folder} has labels {labels.min()}..{labels.max()}; "
+            f"0..{classes - 1} are allowed. {_PREPARE_AGAIN}"
+        )
+    verified = _facts_match(manifest, labels, ids) and _pixels_match(folder, manifest, full)
+    if not verified:
+        raise DataError(f"{folder} does not match its manifest's digests. {_PREPARE_AGAIN}")
+    problems = []
+    if len(ids) != expected:
+        problems.append(f"{folder} has {len(ids)} images; {expected} are expected")
+    return Split(
+        parts=(images,),
+        labels=labels,
+        ids=ids,
+        fingerprint=manifest["digest"],
+        sources=(manifest["source"],),
+        problems=tuple(problems),
     )
-    same = same and manifest["classes"] == np.bincount(labels).tolist()
-    if (
-        not same
-        or not pixels_verified(folder, manifest, full)
-        or pack.fingerprint(manifest) != manifest["digest"]
-    ):
-        raise ValueError(f"{folder} does not match its manifest's digests. {again}")
-    problems = (
-        [] if len(ids) == expected else [f"{folder} has {len(ids)} images; {expected} are expected"]
-    )
-    return Split((found,), labels, ids, manifest["digest"], (manifest["source"],), tuple(problems))
-
-
-def pixels_verified(folder: Path, manifest: dict[str, Any], full: bool) -> bool:
-    """Return whether the images match the manifest: by size and time if they were compared before, else in full."""
-    files = [folder / name for name in ("images.npy", "offsets.npy") if (folder / name).exists()]
-    seen = {
-        "pixels": manifest["pixels"],
-        "files": [[f.stat().st_size, f.stat().st_mtime_ns] for f in files],
-    }
-    stamp = folder / "proved.json"
-    try:
-        if not full and json.loads(stamp.read_text()) == seen:
-            return True
-    except (OSError, ValueError):
-        pass
-    if pack.pixels_digest(folder) != manifest["pixels"]:
-        return False
-    try:
-        new = stamp.with_name(f".proved-{os.getpid()}.json")
-        new.write_text(json.dumps(seen))
-        new.replace(stamp)
-    except OSError:  # a read-only copy is compared each time
-        pass
-    return True
 
 
 def join_splits(splits: Sequence[Split]) -> Split:
-    """Join splits in order, as `train+val`; one split is returned as it is."""
+    """Join splits in order, as `train+val`; a single split is returned as it is."""
     if len(splits) == 1:
         return splits[0]
     return Split(
-        tuple(part for s in splits for part in s.parts),
-        np.concatenate([s.labels for s in splits]),
-        [i for s in splits for i in s.ids],
-        "+".join(s.fingerprint for s in splits),
-        tuple(source for s in splits for source in s.sources),
-        tuple(problem for s in splits for problem in s.problems),
+        parts=tuple(part for split in splits for part in split.parts),
+        labels=np.concatenate([split.labels for split in splits]),
+        ids=[name for split in splits for name in split.ids],
+        fingerprint="+".join(split.fingerprint for split in splits),
+        sources=tuple(source for split in splits for source in split.sources),
+        problems=tuple(problem for split in splits for problem in split.problems),
     )
+
+
+def _describe_source(source: Mapping[str, Any]) -> str:
+    words = " ".join(source[key] for key in ("made_by", "builder") if source.get(key))
+    return f"{words}, official split" if source.get("layout") == "official" else words
+
+
+def _join_distinct(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
+
+
+def _load_arrays(
+    folder: Path, manifest: Manifest
+) -> tuple[Images, NDArray[np.int64], Sequence[str]]:
+    """Return images, labels and ids; raise DataError if a file is damaged or of another type."""
+    offsets = None
+    try:
+        data: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        labels: NDArray[np.int64] = np.load(folder / "labels.npy", allow_pickle=False)
+        if not manifest["shape"]:
+            offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+        ids = json.loads((folder / "ids.json").read_text())
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{folder} cannot be read ({error}). {_PREPARE_AGAIN}") from error
+    shape = data.shape[:1]
+    if offsets is None:
+        shape = (manifest["count"], *manifest["shape"])
+    is_images = data.dtype == np.uint8 and data.shape[1:] == shape[1:]
+    is_labels = labels.dtype == np.int64 and labels.ndim == 1
+    if not is_images or not is_labels:
+        found = f"images {data.dtype} {data.shape}, labels {labels.dtype} {labels.shape}"
+        raise DataError(
+            f"{folder} holds {found}; its manifest says uint8 {shape} and int64. {_PREPARE_AGAIN}"
+        )
+    if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+        raise DataError(f"{folder / 'ids.json'} is not a list of names. {_PREPARE_AGAIN}")
+    return Images(data, offsets), labels, ids
+
+
+def _check_counts(
+    folder: Path,
+    manifest: Manifest,
+    images: Images,
+    labels: NDArray[np.int64],
+    ids: Sequence[str],
+) -> None:
+    """Raise DataError unless there are as many images, labels and ids as the manifest says."""
+    if len(images) == len(labels) == len(ids) == manifest["count"]:
+        return
+    counts = f"{len(images)} images, {len(labels)} labels and {len(ids)} ids"
+    raise DataError(
+        f"{folder} holds {counts}; its manifest says {manifest['count']} of each. {_PREPARE_AGAIN}"
+    )
+
+
+def _facts_match(manifest: Manifest, labels: NDArray[np.int64], ids: Sequence[str]) -> bool:
+    """Return whether labels, ids and the manifest itself match the manifest's digests."""
+    return (
+        pack.labels_digest(labels) == manifest["labels"]
+        and pack.ids_digest(ids) == manifest["ids"]
+        and np.bincount(labels).tolist() == manifest["classes"]
+        and pack.fingerprint(manifest) == manifest["digest"]
+    )
+
+
+def _pixels_match(folder: Path, manifest: Manifest, full: bool) -> bool:
+    """Return whether the images match their digest.
+
+    Images that were compared before are recognised by size and time of their files, unless `full`.
+    """
+    files = [folder / "images.npy"]
+    if (folder / "offsets.npy").exists():
+        files.append(folder / "offsets.npy")
+    seen = {"pixels": manifest["pixels"], "files": [_size_and_mtime(file) for file in files]}
+    stamp = folder / "proved.json"
+    if not full and _read_stamp(stamp) == seen:
+        return True
+    if pack.pixels_digest(folder) != manifest["pixels"]:
+        return False
+    with contextlib.suppress(OSError):  # a read-only copy is compared each time
+        write_text(json.dumps(seen), stamp)
+    return True
+
+
+def _size_and_mtime(file: Path) -> list[int]:
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _read_stamp(stamp: Path) -> object:
+    try:
+        return json.loads(stamp.read_text())
+    except (OSError, ValueError):
+        return None

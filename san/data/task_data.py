@@ -1,63 +1,22 @@
-"""Data: prepare -> pack -> prove -> batches. `load` is what a run calls."""
+"""The packed splits that a run asks for, prepared on the spot where they can be."""
 
 import logging
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from san.data import verify
 from san.data.layout import packed_bytes, packed_dir
 from san.data.pack import ids_digest
+from san.data.packed_task import PackedTask
 from san.data.prepare import demo
 from san.data.prepare.pack_task import pack_splits
 from san.data.prepare.sources import Source, folders
 from san.data.prepare.sources.files import other_files
-from san.data.split import Split, join_splits
-from san.errors import NotPreparedError
+from san.data.split import Split
+from san.errors import DataError, MissingFileError, NotPreparedError
 from san.tasks import Suite, Task
 
-CUSTOM = "folder"
+CUSTOM = "folder"  # the suite of a user's own images
 log = logging.getLogger(__name__)
-
-
-@cache
-def folder_source(root: str) -> Source:
-    """Look through a user's folder, once in a process."""
-    path = Path(root).expanduser()
-    if not path.is_dir():
-        raise FileNotFoundError(
-            f"data.root is '{root}', which is no folder. Give data.root=FOLDER with FOLDER/CLASS/*.jpg."
-        )
-    source = folders.own_folder(path)
-    sizes = ", ".join(f"{part} {source.count(part)}" for part in source.parts)
-    log.info(
-        "%s: %d classes (%s ...); images: %s",
-        path,
-        len(source.names or ()),
-        ", ".join((source.names or ())[:5]),
-        sizes,
-    )
-    if others := other_files(path):
-        log.warning(
-            "%s: left out, as they are no images that are read: %s",
-            path,
-            dict(sorted(others.items())),
-        )
-    return source
-
-
-def folder_suite(root: str) -> Suite:
-    """Return a suite of one task, a user's folder of images: `train/CLASS/` with `val/` and `test/`, or `CLASS/` alone.
-
-    Raises ValueError that says what is allowed where the folder is neither.
-    """
-    source, path = folder_source(root), Path(root).expanduser().resolve()
-    sizes = {part: source.count(part) for part in source.parts}
-    name = f"{path.name}-{ids_digest([str(path)])[:6]}"  # two folders may have the same last name
-    task = Task(
-        CUSTOM, name, path.name, "own", tuple(source.names or ()), sizes, "encoded", root=root
-    )
-    return Suite(CUSTOM, "Own images", "", "", "", "", 0, (), (), {name: task})
 
 
 def load_split(
@@ -69,19 +28,36 @@ def load_split(
     image_size: int,
     force: bool = False,
 ) -> Split:
-    """Return a split of a task (`train`, `val`, `test`, or a sum such as `train+val`) from `root`.
+    """Return a split of a task (`train`, `val`, `test`, or a sum such as `train+val`).
 
-    resize, image_size: what the run will ask for; a task that is packed at another resize or image_size is not used.
-    force: take data that is not the benchmark's; `problems` of the split then says what is wrong.
-    The demo suite and a user's folder are packed on the spot. Raises LookupError on an unknown split, NotPreparedError
-    that says what to run where the task is not prepared, ValueError where the packed data is not what it should be.
+    root, resize, image_size: as in `open_task`. force: accept data that is not the benchmark's;
+    the `problems` of the split then say why. Raises UnknownNameError on an unknown split,
+    NotPreparedError where the task is not prepared, DataError where its data is not what it
+    should be.
     """
     task.parts(split)
-    home = packed_dir(task, root, resize, image_size)
-    if suite.name == "demo":
-        demo.pack_demo(suite, task, home)
-    if suite.name == CUSTOM:
-        source = folder_source(task.root)
+    found = open_task(suite, task, root, resize, image_size).split(split)
+    if found.problems and not force:
+        raise DataError(
+            f"{'; '.join(found.problems)}. Prepare it again from the right source; "
+            "allow_unverified_data=true trains nevertheless, and the record and tables say so."
+        )
+    return found
+
+
+def open_task(suite: Suite, task: Task, root: Path, resize: str, image_size: int) -> PackedTask:
+    """Return a task's packed splits below `root`.
+
+    resize, image_size: the model's input; a task packed for another input is not used. Tasks that
+    are drawn, and a user's folder, are packed now. Raises NotPreparedError, which says what to run,
+    where the task is not prepared, and DataError where its splits come from different sources.
+    """
+    folder = packed_dir(task, root, resize, image_size)
+    if suite.source == "drawn":
+        demo.pack_demo(suite, task, folder)
+    if suite.source == "folder":
+        assert task.root is not None
+        source = _folder_source(task.root)
         pack_splits(
             suite,
             task,
@@ -92,52 +68,99 @@ def load_split(
             force=False,
             progress=lambda examples, *_: examples,
         )
-    if not home.is_dir():
-        raise NotPreparedError(
-            not_prepared(task, root, resize, image_size), packed_bytes(task, image_size)
-        )
-    verify.check_single_source(task, home)
-    found = join_splits(
-        [verify.load_part(task, home, part) for part in verify.parts_of(task, home, split)]
+    if not folder.is_dir():
+        message = _how_to_prepare(task, root, resize, image_size)
+        raise NotPreparedError(message, packed_bytes(task, image_size))
+    packed = PackedTask.open(task, folder)
+    packed.check_single_source()
+    return packed
+
+
+def folder_suite(root: str) -> Suite:
+    """Return a suite of one task, a user's folder of images.
+
+    Its layouts are `train/CLASS/` with `val/CLASS/` and `test/CLASS/`, or `CLASS/` alone. Raises
+    MissingFileError where there is no such directory, and DataError, which says what is allowed,
+    where it has neither layout.
+    """
+    source = _folder_source(root)
+    path = Path(root).expanduser().resolve()
+    # Two folders may have the same last name.
+    name = f"{path.name}-{ids_digest([str(path)])[:6]}"
+    task = Task(
+        suite=CUSTOM,
+        name=name,
+        label=path.name,
+        group="own",
+        classes=tuple(source.names or ()),
+        splits={part: source.count(part) for part in source.parts},
+        storage="encoded",
+        root=root,
     )
-    member = verify.membership(task, home)
-    problems = (*found.problems, *([f"{home}: {member.text}"] if member.good is False else []))
-    if problems and not force:
-        raise ValueError(
-            "; ".join(problems)
-            + ". Prepare it again from the right source; force_data=true trains nevertheless, and "
-            "the record and tables say so."
+    return Suite(
+        name=CUSTOM,
+        title="Own images",
+        backbone="",
+        recipe="",
+        augment="",
+        resize="",
+        seed=0,
+        methods=(),
+        means=(),
+        tasks={name: task},
+        source="folder",
+        covers_all_classes=False,
+    )
+
+
+@cache
+def _folder_source(root: str) -> Source:
+    """Search a user's folder for images, once in a process."""
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        raise MissingFileError(
+            f"data.root is '{root}', which is not a directory. "
+            "Give data.root=FOLDER with FOLDER/CLASS/*.jpg."
         )
-    return replace(found, problems=problems)
+    source = folders.own_folder(path)
+    names = source.names or ()
+    counts = ", ".join(f"{part} {source.count(part)}" for part in source.parts)
+    first = ", ".join(names[:5])
+    log.info("%s: %d classes (%s ...); images: %s", path, len(names), first, counts)
+    others = dict(sorted(other_files(path).items()))
+    if others:
+        log.warning("%s: left out, as they are no images that are read: %s", path, others)
+    return source
 
 
-def not_prepared(task: Task, root: Path, resize: str, image_size: int) -> str:
+def _how_to_prepare(task: Task, root: Path, resize: str, image_size: int) -> str:
     """Say how to get a task's data."""
     name = f"{task.suite}/{task.name}"
-    home = root / task.suite / task.name
-    others = (
-        sorted(p.name for p in home.iterdir() if not p.name.startswith("."))
-        if home.is_dir()
-        else []
-    )
-    if others:
-        wanted = f"--resize {resize} --side {image_size}"
+    formats = _packed_formats(root / task.suite / task.name)
+    if formats:
         return (
-            f"{name} is packed as {', '.join(others)} in {home}, but this run takes resize {resize} at {image_size} px. Run\n"
-            f"    python scripts/prepare.py {name} {wanted}\nor give data.resize=..., or another backbone."
+            f"{name} is packed as {', '.join(formats)} in {root / task.suite / task.name}, "
+            f"but this run takes resize {resize} at {image_size} px. Run\n"
+            f"    python scripts/prepare.py {name} --resize {resize} --side {image_size}\n"
+            "or give data.resize=..., or another backbone."
         )
     size = packed_bytes(task, image_size)
     packed = "the images' own size" if size is None else f"{size / 1e9:.2g} GB"
-    fetched = task.download_gb
-    fetch = (
-        f"downloads {fetched} GB with TFDS"
-        if fetched
-        else f"needs files that you have to get: {task.how_to_get}"
-    )
+    fetch = f"needs files that you have to get: {task.how_to_get}"
+    if task.download_gb:
+        fetch = f"downloads {task.download_gb} GB with TFDS"
     return (
         f"{name} is not prepared below {root}. Either\n"
         f"    make prepare-{task.suite} TASKS={task.name}\n"
-        f"which {fetch} (and takes {packed} packed), or, if you have its images (the layouts: --help),\n"
+        f"which {fetch} (and takes {packed} packed), "
+        "or, if you have its images (the layouts: --help),\n"
         f"    python scripts/prepare.py {name} --from FOLDER_OR_ZIP\n"
-        f"Meanwhile, offline and at once: python train.py data=demo/digits"
+        "Meanwhile, offline and at once: python train.py data=demo/digits"
     )
+
+
+def _packed_formats(folder: Path) -> list[str]:
+    """Return the formats in which a task is packed."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))

@@ -1,0 +1,189 @@
+"""The packed splits of one task, with their manifests read once.
+
+Are they what they say, and are they the benchmark?
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from san.data import pack
+from san.data.layout import class_name_mismatch, expected_count
+from san.data.pack import Manifest
+from san.data.split import Split, join_splits, open_split
+from san.errors import DataError, UnknownNameError
+from san.tasks import Task, load_suite, suite_names
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was checked. good: True, False, or None where it cannot be known."""
+
+    good: bool | None
+    text: str
+
+
+@dataclass(frozen=True)
+class PackedTask:
+    """A task in one folder. manifests: of each of its splits; None where there is none."""
+
+    task: Task
+    folder: Path
+    manifests: Mapping[str, Manifest | None]
+    _splits: dict[str, Split] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, task: Task, folder: Path) -> "PackedTask":
+        """Read the manifests of a task's splits; images stay untouched."""
+        manifests = {part: pack.read_manifest(folder / part) for part in task.splits}
+        return cls(task, folder, manifests)
+
+    def source(self, part: str) -> Mapping[str, Any]:
+        """Return how a stored split was made; nothing where it has no manifest."""
+        manifest = self.manifests.get(part)
+        return manifest["source"] if manifest else {}
+
+    def parts(self, split: str) -> list[str]:
+        """Return the stored splits that make up `split`, such as `train+val`.
+
+        The official layout of a fine-grained set has no val, which is a part of its train.
+        Raises UnknownNameError where nothing is left.
+        """
+        parts = self.task.parts(split)
+        layout = self.source("train").get("layout")
+        if layout is None:
+            return parts
+        official = self.task.official_splits or {}
+        kept = [part for part in parts if part in official]
+        if not kept:
+            raise UnknownNameError(
+                f"{self._name} was packed from its {layout} layout, which has no {split}; "
+                f"allowed: {', '.join(official)}. VPT's json splits have one."
+            )
+        return kept
+
+    def load_part(self, part: str, full: bool = False) -> Split:
+        """Open a stored split, once, checked as `open_split` says and by its classes and ids.
+
+        full: compare all pixels with their digest.
+        """
+        if full or part not in self._splits:
+            split = open_split(
+                self.folder / part,
+                self.manifests.get(part),
+                expected_count(self.task, self.source(part), part),
+                len(self.task.classes),
+                full,
+            )
+            problems = (*split.problems, *self._find_problems(part, split))
+            self._splits[part] = replace(split, problems=problems)
+        return self._splits[part]
+
+    def split(self, name: str) -> Split:
+        """Return a split (`train`, `val`, `test`, or a sum such as `train+val`).
+
+        Its `problems` include those of the task's membership.
+        """
+        split = join_splits([self.load_part(part) for part in self.parts(name)])
+        membership = self.membership()
+        if membership.good is not False:
+            return split
+        return replace(split, problems=(*split.problems, f"{self.folder}: {membership.text}"))
+
+    def check_single_source(self) -> None:
+        """Raise DataError where splits come from different sources.
+
+        What one source trains on, the other may test on.
+        """
+        origins = {}
+        for part, manifest in self.manifests.items():
+            if manifest is not None:
+                keys = ("made_by", "builder", "layout")
+                origins[part] = tuple(manifest["source"].get(key) for key in keys)
+        if len(set(origins.values())) <= 1:
+            return
+        described = [f"{part} from {_join_words(origin)}" for part, origin in origins.items()]
+        raise DataError(
+            f"{self.folder} mixes sources: {', '.join(described)}. "
+            "Prepare it again from one of them."
+        )
+
+    def membership(self) -> Finding:
+        """Compare the ids of train and val with those that define the benchmark.
+
+        Neither is always known: a source may number its images itself.
+        """
+        wanted = self.task.ids_digest
+        if wanted is None:
+            return Finding(None, "membership cannot be verified: no digest of its ids is known")
+        if any(self.source(part).get("ids") != "upstream" for part in ("train", "val")):
+            why = "this source keeps no ids of the benchmark's"
+            return Finding(None, f"membership cannot be verified: {why}")
+        found = pack.ids_digest([*self.load_part("train").ids, *self.load_part("val").ids])
+        if found == wanted:
+            return Finding(True, f"the ids of train and val are the benchmark's ({found})")
+        return Finding(
+            False,
+            f"the ids of train and val give {found}, the benchmark's {wanted}: "
+            "other images were chosen",
+        )
+
+    @property
+    def _name(self) -> str:
+        return f"{self.task.suite}/{self.task.name}"
+
+    def _find_problems(self, part: str, split: Split) -> list[str]:
+        """Say where the classes or ids of a stored split are not those of the benchmark."""
+        where = self.folder / part
+        problems = []
+        mismatch = class_name_mismatch(self.task, self.source(part).get("names") or ())
+        if mismatch:
+            problems.append(f"{where}: {mismatch}")
+        classes = len(np.unique(split.labels))
+        expected = self.task.test_classes
+        if part == "test" and expected is not None and classes != expected:
+            problems.append(f"{where} has images of {classes} classes; {expected} are expected")
+        missing = _missing_classes(self.task, part, split)
+        if missing is not None:
+            problems.append(f"{where} {missing}")
+        repeated = len(split.ids) - len(set(split.ids))
+        if repeated:
+            problems.append(f"{where} has {repeated} images twice")
+        return problems
+
+
+def class_counts(task: Task, split: Split) -> NDArray[np.int64]:
+    """Return how many images each class has in a split."""
+    return np.bincount(split.labels, minlength=len(task.classes))
+
+
+def _missing_classes(task: Task, part: str, split: Split) -> str | None:
+    """Say which classes a split lacks that a benchmark has; None where it lacks none.
+
+    Test images show every class and training images at least half of them. Nothing is asked of
+    val: 200 images cannot show all classes of Sun397.
+    """
+    if part == "val" or not covers_all_classes(task):
+        return None
+    absent = int((class_counts(task, split) == 0).sum())
+    most = 0 if part == "test" else len(task.classes) // 2
+    if absent <= most:
+        return None
+    return f"has no images of {absent} of {len(task.classes)} classes; at most {most} may be absent"
+
+
+def covers_all_classes(task: Task) -> bool:
+    """Return whether the images of a task must show all its classes; a user's own need not."""
+    from san.data import verify  # noqa: PLC0415  TRANSITION
+
+    if verify.UNBALANCED:
+        return task.suite not in verify.UNBALANCED
+    return task.suite in suite_names() and load_suite(task.suite).covers_all_classes
+
+
+def _join_words(words: tuple[str | None, ...]) -> str:
+    return " ".join(word for word in words if word)
