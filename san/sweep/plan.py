@@ -1,136 +1,229 @@
-"""The runs of a sweep, and how far each is: from records and claims alone, at any moment, whoever runs them."""
+"""The runs of a sweep, and the state of each.
+
+A state is read off records and leases alone, so it can be asked at any moment, whichever process
+does the run.
+"""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from san import record
+from san.backbones import Backbone
 from san.data import task_data
 from san.data.split import Split
-from san.errors import NotPreparedError, RecordError
-from san.experiment import from_config
-from san.record import Record
+from san.errors import NotPreparedError, RecordError, SanError
+from san.experiment import RunOptions, from_config
+from san.record import Record, Status
 from san.runtime import lease
-from san.tasks import Suite, Task
+from san.runtime.lease import Lease
+from san.tasks import Suite, Task, load_suite
 
-STATES = ("done", "running", "interrupted", "failed", "oom", "lost", "missing", "blocked")
-PENDING = ("missing", "interrupted", "lost")
+LoadSplit = Callable[..., Split]
+
+
+class RunState(StrEnum):
+    """How far a run is, in the order in which a summary lists them.
+
+    interrupted: it left a checkpoint. crashed: its process died without removing its lease.
+    missing: nothing is there. not_runnable: planning it raised an error, such as missing data.
+    """
+
+    DONE = "done"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    OOM = "oom"
+    CRASHED = "crashed"
+    MISSING = "missing"
+    NOT_RUNNABLE = "not_runnable"
+
+
+PENDING = (RunState.MISSING, RunState.INTERRUPTED, RunState.CRASHED)
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep. path: of its record; None where it cannot be run, for the reason in `blocked`.
+    """One run of a sweep, and what estimates of its cost need to know.
 
-    task, key: suite and task; suite, backbone and method, which runs of like cost share. needs: bytes that the data it
-    waits for will take.
+    config, overrides: for the process that does the run. path: of the record; None if the run
+    cannot be done, for the reason in `obstacle`. is_prepared: False if that reason is that the
+    task's images are not packed yet; they take `bytes_needed` (0 where unknown).
     """
 
-    title: str
-    task: str
-    key: tuple[str, str, str]
-    config: Mapping[str, Any]
-    overrides: Sequence[str]
-    path: Path | None
-    blocked: str = ""
-    needs: int = 0
+    task: Task
+    backbone: Backbone
+    method: str
+    method_options: dict[str, Any]
+    seed: int
+    epochs: int
+    optimizer: str
+    options: RunOptions
+    config: dict[str, Any]
+    overrides: tuple[str, ...]
+    path: Path | None = None
+    obstacle: str = ""
+    is_prepared: bool = True
+    bytes_needed: int = 0
+
+    @property
+    def task_name(self) -> str:
+        """The task as users write it, such as `vtab/cifar`."""
+        return f"{self.task.suite}/{self.task.name}"
+
+    @property
+    def display_name(self) -> str:
+        """The name of the run in messages."""
+        return f"{self.task_name} {self.method} seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """What is known of a cell: one of STATES; its record, or who runs it (or ran it, where it is lost)."""
+    """The state of a run, with its record if it has one.
 
-    name: str
+    holder: the process that does the run, or that crashed.
+    """
+
+    run: PlannedRun
+    state: RunState
     record: Record | None = None
-    holder: lease.Lease | None = None
+    holder: Lease | None = None
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the run is still to be finished: it waits, runs, or only lacks its data."""
+        if self.state == RunState.NOT_RUNNABLE:
+            return not self.run.is_prepared
+        return self.state in PENDING or self.state == RunState.RUNNING
 
 
-def plan_runs(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[PlannedRun]:
-    """Return the runs that resolved configurations describe; each split of a task is looked at once."""
-    known: dict[tuple[Any, ...], Split | Exception] = {}
+def plan_runs(configs: Sequence[tuple[dict[str, Any], Sequence[str]]]) -> list[PlannedRun]:
+    """Return the runs of resolved configurations and their overrides.
 
-    def load(suite: Suite, task: Task, *place: Any) -> Split:
-        """Load a split, or raise what it raised, once."""
-        key = (suite.name, task.name, *place)
-        if key not in known:
-            try:
-                known[key] = task_data.load_split(suite, task, *place)
-            except (LookupError, ValueError, OSError) as error:
-                known[key] = error
-        found = known[key]
-        if isinstance(found, Exception):
-            raise found
-        return found
-
+    Each split of a task is loaded once. Raises SanError if a setting of the whole sweep is wrong;
+    an error of a single run becomes its `obstacle`.
+    """
+    load = _SplitCache().load
     return [plan_run(config, overrides, load) for config, overrides in configs]
 
 
 def plan_run(
-    config: Mapping[str, Any],
+    config: dict[str, Any],
     overrides: Sequence[str],
-    load: Callable[..., Split] = task_data.load_split,
+    load: LoadSplit = task_data.load_split,
 ) -> PlannedRun:
-    """Return the run that a resolved configuration describes; what hinders it is kept, not raised."""
-    method, chosen = config["method"]["name"], config["data"]
-    task = f"{chosen['suite']}/{chosen['task']}"
-    title = f"{task} {method} seed {config['seed']}"
-    key = (chosen["suite"], config["backbone"]["name"], method)
+    """Return the run of one resolved configuration; see `plan_runs`."""
+    run = _describe_run(config, overrides)
     try:
-        path = from_config(dict(config), overrides, load).record_path()
-    except (LookupError, ValueError, OSError) as error:
-        needs = error.bytes_needed if isinstance(error, NotPreparedError) else 0
-        return PlannedRun(title, task, key, config, overrides, None, str(error), needs)
-    return PlannedRun(title, task, key, config, overrides, path)
+        experiment = from_config(config, overrides, load=load)
+        path = experiment.record_path(run.options.results_dir)
+    except NotPreparedError as error:
+        return replace(run, obstacle=str(error), is_prepared=False, bytes_needed=error.bytes_needed)
+    except SanError as error:
+        return replace(run, obstacle=str(error))
+    return replace(run, path=path)
 
 
-def run_status(cell: PlannedRun) -> RunStatus:
-    """Look up how far a run is."""
-    if cell.path is None:
-        return RunStatus("blocked")
-    held = lease.read_lease(lease.lease_path(cell.path))
-    if held is not None and held.alive(lease.lease_path(cell.path)):
-        return RunStatus("running", holder=held)
+def run_status(run: PlannedRun) -> RunStatus:
+    """Look up the state of a run."""
+    if run.path is None:
+        return RunStatus(run, RunState.NOT_RUNNABLE)
+    lease_path = lease.lease_path(run.path)
+    holder = lease.read_lease(lease_path)
+    if holder is not None and holder.alive(lease_path):
+        return RunStatus(run, RunState.RUNNING, holder=holder)
     try:
-        found = record.read_record(cell.path)
-        if (
-            found.status == "done"
-            and record.find_completed(cell.path, cell.config["save_adapter"]) is None
-        ):
-            return RunStatus("missing")
-        return RunStatus(found.status, found)
+        found = record.read_record(run.path)
     except RecordError:
-        if held is not None:
-            return RunStatus("lost", holder=held)
-        return RunStatus(
-            "interrupted" if cell.path.with_suffix(".checkpoint").exists() else "missing"
-        )
+        if holder is not None:
+            return RunStatus(run, RunState.CRASHED, holder=holder)
+        has_checkpoint = run.path.with_suffix(".checkpoint").exists()
+        return RunStatus(run, RunState.INTERRUPTED if has_checkpoint else RunState.MISSING)
+    is_done = found.status == Status.DONE
+    if is_done and record.find_completed(run.path, run.options.save_adapter) is None:
+        return RunStatus(run, RunState.MISSING)
+    return RunStatus(run, RunState(found.status), record=found)
 
 
 def pending_runs(
-    cells: Sequence[PlannedRun], retry: Sequence[str] = (), before: int | None = None
+    runs: Sequence[PlannedRun],
+    retry: Collection[Status] = (),
+    recorded_before_ns: int | None = None,
 ) -> list[PlannedRun]:
-    """Return the runs that have no record yet or are lost, those that others run (who may die of it), and retries.
+    """Return the runs that have to be done, and those that run now, as their process may yet die.
 
-    retry: states that are tried again, where the record has been written before that time (nanoseconds; None: ever).
+    retry: states that run again, if their record was written before `recorded_before_ns` (None: at
+    any time).
     """
-    return [c for c in cells if should_run(c, run_status(c).name, retry, before)]
+    return [run for run in runs if _should_run(run_status(run), retry, recorded_before_ns)]
 
 
-def should_run(cell: PlannedRun, name: str, retry: Sequence[str], before: int | None) -> bool:
-    """Return whether a run in a state is to be run."""
-    old = cell.path is not None and (before is None or record.mtime_ns(cell.path) < before)
-    return name in (*PENDING, "running") or (name in retry and old)
-
-
-def heartbeat_overdue(cell: PlannedRun) -> bool:
-    """Return whether somebody who has claimed a run has missed signs of life, but may not be taken for dead yet."""
-    assert cell.path is not None
-    path = lease.lease_path(cell.path)
+def heartbeat_overdue(run: PlannedRun) -> bool:
+    """Return whether the process of a run has missed heartbeats, but does not count as dead yet."""
+    assert run.path is not None
+    if run_status(run).state != RunState.RUNNING:
+        return False
     try:
-        return (
-            run_status(cell).name == "running"
-            and time.time() - path.stat().st_mtime > 3 * lease.HEARTBEAT_S
-        )
+        last_touch = lease.lease_path(run.path).stat().st_mtime
     except FileNotFoundError:
         return False
+    return time.time() - last_touch > 3 * lease.HEARTBEAT_S
+
+
+class _SplitCache:
+    """Loads each split once; one that cannot be loaded raises the same error again."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Any, ...], Split | SanError] = {}
+
+    def load(self, suite: Suite, task: Task, *where: Any) -> Split:
+        """Load a split; the arguments are those of `task_data.load_split`."""
+        key = (suite.name, task.name, *where)
+        if key not in self._found:
+            self._found[key] = self._load(suite, task, *where)
+        found = self._found[key]
+        if isinstance(found, SanError):
+            # Without this, each raise would add its frames to those of all raises before it.
+            raise found.with_traceback(None)
+        return found
+
+    def _load(self, suite: Suite, task: Task, *where: Any) -> Split | SanError:
+        try:
+            return task_data.load_split(suite, task, *where)
+        except SanError as error:
+            return error
+
+
+def _describe_run(config: dict[str, Any], overrides: Sequence[str]) -> PlannedRun:
+    """Return a run without a path; the only place of a sweep that reads configuration keys."""
+    data = config["data"]
+    method_options = dict(config["method"])
+    method = method_options.pop("name")
+    return PlannedRun(
+        task=load_suite(data["suite"]).task(data["task"]),
+        backbone=Backbone.from_config(config["backbone"]),
+        method=method,
+        method_options=method_options,
+        seed=config["seed"],
+        epochs=config["epochs"],
+        optimizer=config["optimizer"],
+        options=RunOptions.from_config(config),
+        config=config,
+        overrides=tuple(overrides),
+    )
+
+
+def _should_run(
+    status: RunStatus, retry: Collection[Status], recorded_before_ns: int | None
+) -> bool:
+    if status.state in PENDING or status.state == RunState.RUNNING:
+        return True
+    failed = status.record
+    if failed is None or failed.status not in retry or status.run.path is None:
+        return False
+    if recorded_before_ns is None:
+        return True
+    return record.mtime_ns(status.run.path) < recorded_before_ns

@@ -1,245 +1,205 @@
-"""Work through the runs of a sweep in processes of their own: one crash costs one run, and the rest goes on.
+"""Work through the runs of a sweep in worker processes: one crash costs one run.
 
-A process takes run after run, so that starting (imports, device) is paid once. Runs are claimed (san/runtime/lease.py):
-any number of sweeps on any number of machines share the work. The processes end with this one, and save
-what they are at.
+Each run is done under a lease (san/runtime/lease.py), so any number of sweeps on any number of
+machines share the work. Workers end with this process and save checkpoints.
 """
 
-import contextlib
-import logging
-import multiprocessing
-import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from multiprocessing import connection
 from pathlib import Path
-from typing import Any
 
-from san.errors import Preempted
 from san.record import mtime_ns
-from san.runtime.signals import exit_with_parent, stop_on_signal
-from san.sweep.plan import PENDING, PlannedRun, heartbeat_overdue, run_status
+from san.runtime.signals import stop_on_signal
+from san.sweep.plan import PENDING, PlannedRun, RunState, heartbeat_overdue, run_status
+from san.sweep.worker import Verdict, Worker
 
 Log = Callable[[str], None]
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-POLL_S = 2.0  # seconds between looks at runs that others are at
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # USR2: SLURM, near the time limit
+POLL_S = 2.0  # between looks at runs that other processes hold
+WORKER_POLL_S = 0.5  # how long to wait for workers before looking at anything else
 
 
-@dataclass
-class Worker:
-    """A process and what it is at."""
+class Pool:
+    """Worker processes that share the runs of a sweep, with each other and with other sweeps.
 
-    process: BaseProcess
-    pipe: Connection
-    device: str | None
-    cell: PlannedRun | None = None
-    gone: bool = False
-
-
-@dataclass
-class Outcome:
-    """How the runs ended: titles of those that failed, and of those whose process died."""
-
-    failed: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-    stopped: bool = False
-
-
-def run_pool(
-    cells: Sequence[PlannedRun],
-    jobs: int,
-    devices: Sequence[str],
-    say: Log,
-    fail_fast: bool = False,
-    wait: bool = True,
-) -> Outcome:
-    """Run cells in `jobs` processes, each on one of `devices` (CUDA's names, or none); return how they ended.
-
-    wait: for runs that others are at, to take up what they leave undone; else only for holders that are silent.
-    SIGTERM, Ctrl-C and SIGUSR2 (SLURM's when time is nearly up) stop the processes, which save what they are at.
+    jobs: how many workers. devices: CUDA's names of the devices to spread them over, or none.
+    fail_fast: start no more runs once one has failed, here or in another sweep.
+    wait_for_others: wait for runs that other processes hold, to take over those that they abandon;
+    otherwise only for holders whose heartbeat is overdue.
     """
-    outcome, gave_up, told = Outcome(), False, 0
-    elsewhere: list[PlannedRun] = []
-    waiting: list[PlannedRun] = []
-    for cell in cells:
-        (elsewhere if run_status(cell).name == "running" else waiting).append(cell)
-    stamps = {cell.path: mtime_ns(cell.path) for cell in cells if cell.path is not None}
-    workers: list[Worker] = []
-    with stop_on_signal(*STOPPING) as stop:
-        try:
-            while any(w.cell for w in workers) or ((waiting or elsewhere) and not stop.is_set()):
-                while waiting and len(workers) < jobs and not stop.is_set():
-                    workers.append(start(free_device(devices, workers)))
-                if fail_fast and not stop.is_set() and failed(outcome, workers, waiting, stamps):
-                    gave_up = True
-                    stop.set()
-                if not stop.is_set():
-                    dispatch(workers, waiting, stamps)
-                for w in wait_ready(workers):
-                    collect(w, stamps, outcome, say, elsewhere)
-                workers[:] = [w for w in workers if not w.gone]
-                if stop.is_set():
-                    terminate(workers)
-                elif not waiting and not any(w.cell for w in workers):
-                    told = requeue_abandoned(elsewhere, waiting, wait, say, told)
-                    stop.wait(POLL_S if elsewhere or waiting else 0)
-        finally:
-            terminate(workers)
-    outcome.stopped = stop.is_set() and not gave_up
-    return outcome
 
+    def __init__(
+        self,
+        runs: Sequence[PlannedRun],
+        jobs: int,
+        devices: Sequence[str] = (),
+        log: Log = print,
+        fail_fast: bool = False,
+        wait_for_others: bool = True,
+    ) -> None:
+        self.jobs = jobs
+        self.devices = devices
+        self.log = log
+        self.fail_fast = fail_fast
+        self.wait_for_others = wait_for_others
+        self.queue: deque[PlannedRun] = deque()
+        self.held_elsewhere: list[PlannedRun] = []
+        self.workers: list[Worker] = []
+        self._has_failure = False
+        self._announced = 0  # how many runs the log says that we wait for
+        self._known_mtime: dict[Path, int] = {}
+        for run in runs:
+            self._known_mtime[_path(run)] = mtime_ns(_path(run))
+            if run_status(run).state == RunState.RUNNING:
+                self.held_elsewhere.append(run)
+            else:
+                self.queue.append(run)
 
-def failed(
-    outcome: Outcome,
-    workers: Sequence[Worker],
-    waiting: Sequence[PlannedRun],
-    stamps: Mapping[Path, int],
-) -> bool:
-    """Return whether a run has failed, here or, looked up before another one is begun, in another sweep meanwhile."""
-    if outcome.failed or outcome.lost:
-        return True
-    if all(w.cell for w in workers):
-        return False
-    changed = [
-        cell
-        for cell in waiting
-        if cell.path is not None and mtime_ns(cell.path) != stamps[cell.path]
-    ]
-    return any(run_status(cell).name in ("failed", "oom") for cell in changed)
+    def work(self) -> bool:
+        """Work until no run is left; return whether a signal stopped it.
 
-
-def requeue_abandoned(
-    elsewhere: list[PlannedRun], waiting: list[PlannedRun], wait: bool, say: Log, told: int
-) -> int:
-    """Look again at runs that others have: what they leave undone goes to `waiting`, what is done is forgotten.
-
-    told: how many were said to be waited for; return how many there are.
-    """
-    states = [(cell, run_status(cell).name) for cell in elsewhere]
-    waiting += [cell for cell, name in states if name in PENDING]
-    elsewhere[:] = [
-        cell for cell, name in states if name == "running" and (wait or heartbeat_overdue(cell))
-    ]
-    if elsewhere and len(elsewhere) != told:
-        say(f"Waiting for {len(elsewhere)} runs that others are at; Ctrl-C leaves them alone.")
-    return len(elsewhere)
-
-
-def dispatch(
-    workers: Sequence[Worker], waiting: list[PlannedRun], stamps: Mapping[Path, int]
-) -> None:
-    """Give each idle process the next run, but none that another sweep has run meanwhile, whatever came of it."""
-    for w in workers:
-        while w.cell is None and waiting:
-            cell = waiting.pop(0)
-            assert cell.path is not None
-            seen = stamps[cell.path]
-            if mtime_ns(cell.path) == seen:
-                w.cell = cell
-                with contextlib.suppress(
-                    OSError
-                ):  # one that has just died is settled like any other
-                    w.pipe.send((dict(cell.config), list(cell.overrides), seen))
-
-
-def collect(
-    w: Worker, stamps: Mapping[Path, int], outcome: Outcome, say: Log, elsewhere: list[PlannedRun]
-) -> None:
-    """Note how the run of a process that has answered or died has ended, and say what no record says."""
-    verdict, text = receive(w)
-    assert w.cell is not None and w.cell.path is not None
-    if verdict == "failed":
-        outcome.failed.append(w.cell.title)
-        if mtime_ns(w.cell.path) == stamps[w.cell.path]:
-            say(f"{w.cell.title}: failed, and no record could be written: {text}")
-    if verdict == "lost":
-        outcome.lost.append(w.cell.title)
-        say(f"{w.cell.title}: {text}")
-    if verdict in ("busy", "stopped"):
-        elsewhere.append(w.cell)
-    w.gone = verdict in ("failed", "lost", "stopped")
-    w.cell = None
-
-
-def free_device(devices: Sequence[str], workers: Sequence[Worker]) -> str | None:
-    """Return the device that the fewest processes have."""
-    used = [w.device for w in workers]
-    return min(devices, key=used.count) if devices else None
-
-
-def start(device: str | None) -> Worker:
-    """Start a process; it waits for its first run."""
-    context = multiprocessing.get_context("spawn")  # CUDA and threads do not survive a fork
-    ours, theirs = context.Pipe()
-    process = context.Process(target=worker_main, args=(theirs, device, os.getpid()), daemon=False)
-    process.start()
-    theirs.close()
-    return Worker(process, ours, device)
-
-
-def wait_ready(workers: Sequence[Worker]) -> list[Worker]:
-    """Wait a moment for processes that have answered or died; return them."""
-    things: dict[Any, Worker] = {w.pipe: w for w in workers if w.cell} | {
-        w.process.sentinel: w for w in workers if w.cell
-    }
-    found = wait(list(things), timeout=0.5) if things else []
-    return list({id(things[thing]): things[thing] for thing in found}.values())
-
-
-def receive(w: Worker) -> tuple[str, str]:
-    """Return what a process says of its run, or `lost` where it died."""
-    try:
-        if w.pipe.poll():
-            verdict, text = w.pipe.recv()
-            return verdict, text
-    except (EOFError, OSError):
-        pass
-    w.process.join()
-    code = w.process.exitcode or 0
-    if code == 143:
-        return "stopped", ""
-    how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit status {code}"
-    return (
-        "lost",
-        f"its process died of {how}; nothing of it is kept but what it saved, and the same command tries again",
-    )
-
-
-def terminate(workers: list[Worker]) -> None:
-    """Tell processes to save and end, and wait for them.
-
-    One that has just done its last step finishes the run instead, and ends as its pipe is closed.
-    """
-    for w in workers:
-        w.process.terminate()
-        w.pipe.close()
-    for w in workers:
-        w.process.join()
-    workers.clear()
-
-
-def worker_main(pipe: Connection, device: str | None, parent: int) -> None:
-    """Run what comes through the pipe until it closes; end with the sweep, saving what is in flight."""
-    if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = (
-            device  # torch is imported, but has not looked for devices yet
-        )
-    for number in (signal.SIGINT, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # the sweep passes them on as SIGTERM
-    exit_with_parent(parent)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from san.run import run  # noqa: PLC0415  (seconds)
-
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            config, overrides, seen = pipe.recv()
+        SIGTERM, Ctrl-C and SIGUSR2 stop the workers, which save checkpoints.
+        """
+        with stop_on_signal(*STOP_SIGNALS) as signalled:
             try:
-                accuracy = run(config, overrides, seen)
-                pipe.send(("busy" if accuracy is None else "done", ""))
-            except Preempted:
-                raise SystemExit(143) from None
-            except Exception as error:  # it has been recorded, or says why it could not begin
-                pipe.send(("failed", str(error)))
-                return  # a device that has failed once may fail all that comes
+                while not signalled.is_set() and not self._is_finished():
+                    self._work_a_moment(signalled)
+            finally:
+                self.stop()
+            return signalled.is_set()
+
+    def dispatch(self) -> None:
+        """Start the workers that there is work for, and give each idle worker a run."""
+        idle = len(self.workers) - len(self._busy_workers())
+        needed = len(self.queue) - idle
+        allowed = self.jobs - len(self.workers)
+        for _ in range(min(needed, allowed)):
+            self.workers.append(Worker.start(self._free_device()))
+        for worker in self.workers:
+            if worker.run is None:
+                run = self._next_run()
+                if run is None:
+                    return
+                worker.assign(run, self._known_mtime[_path(run)])
+
+    def collect(self, worker: Worker) -> None:
+        """Take the report of a worker that has answered or died; log what no record says."""
+        run = worker.run
+        assert run is not None
+        report = worker.receive()
+        worker.run = None
+        if report.ends_worker:
+            self.workers.remove(worker)
+        if report.verdict in (Verdict.HELD_ELSEWHERE, Verdict.STOPPED):
+            self.held_elsewhere.append(run)
+        elif report.verdict == Verdict.CRASHED:
+            self._has_failure = True
+            self.log(f"{run.display_name}: {report.text}")
+        elif report.verdict == Verdict.FAILED:
+            self._has_failure = True
+            if not self._was_tried(run):
+                self.log(
+                    f"{run.display_name}: failed, and no record could be written: {report.text}"
+                )
+
+    def requeue_abandoned(self) -> None:
+        """Move abandoned runs of other processes back to the queue; drop finished ones."""
+        held: list[PlannedRun] = []
+        for run in self.held_elsewhere:
+            state = run_status(run).state
+            if state in PENDING:
+                self.queue.append(run)
+            if state == RunState.RUNNING and (self.wait_for_others or heartbeat_overdue(run)):
+                held.append(run)
+        self.held_elsewhere = held
+        if held and len(held) != self._announced:
+            runs = "1 run" if len(held) == 1 else f"{len(held)} runs"
+            self.log(f"Waiting for {runs} held by other processes (Ctrl-C to stop waiting).")
+        self._announced = len(held)
+
+    def stop(self) -> None:
+        """Stop all workers and wait until they have ended.
+
+        A worker saves a checkpoint. One that has just done its last step finishes the run instead,
+        and ends because its pipe is closed.
+        """
+        for worker in self.workers:
+            worker.process.terminate()
+            worker.pipe.close()
+        for worker in self.workers:
+            worker.process.join()
+        self.workers.clear()
+
+    def _work_a_moment(self, signalled: threading.Event) -> None:
+        self.dispatch()
+        for worker in self._wait_ready():
+            self.collect(worker)
+        if not self.queue and not self._busy_workers():
+            self.requeue_abandoned()
+            if self.held_elsewhere or self.queue:
+                signalled.wait(POLL_S)
+
+    def _is_finished(self) -> bool:
+        if self.fail_fast and self._must_give_up():
+            return True
+        return not (self.queue or self.held_elsewhere or self._busy_workers())
+
+    def _must_give_up(self) -> bool:
+        """Return whether a run has failed, here or meanwhile in another sweep.
+
+        The other sweeps' records are only read before another run would start.
+        """
+        if self._has_failure:
+            return True
+        if len(self._busy_workers()) == self.jobs:
+            return False
+        failures = (RunState.FAILED, RunState.OOM)
+        tried = [run for run in self.queue if self._was_tried(run)]
+        return any(run_status(run).state in failures for run in tried)
+
+    def _was_tried(self, run: PlannedRun) -> bool:
+        """Return whether the record of a run was written since this sweep began."""
+        path = _path(run)
+        return mtime_ns(path) != self._known_mtime[path]
+
+    def _next_run(self) -> PlannedRun | None:
+        """Take the next run from the queue, without those that another sweep has tried meanwhile.
+
+        Whether they failed there or not, they are not tried again.
+        """
+        while self.queue:
+            run = self.queue.popleft()
+            if not self._was_tried(run):
+                return run
+        return None
+
+    def _free_device(self) -> str | None:
+        """Return the device that the fewest workers use."""
+        if not self.devices:
+            return None
+        used = [worker.device for worker in self.workers]
+        return min(self.devices, key=used.count)
+
+    def _busy_workers(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.run is not None]
+
+    def _wait_ready(self) -> list[Worker]:
+        """Wait a moment for workers that have answered or died; return them."""
+        busy = self._busy_workers()
+        if not busy:
+            return []
+        pipes = [worker.pipe for worker in busy]
+        sentinels = [worker.process.sentinel for worker in busy]
+        ready = connection.wait([*pipes, *sentinels], timeout=WORKER_POLL_S)
+        answered = [worker for worker in busy if worker.pipe in ready]
+        died = [worker for worker in busy if worker.process.sentinel in ready]
+        return answered + [worker for worker in died if worker not in answered]
+
+
+def _path(run: PlannedRun) -> Path:
+    """Return where the record of a run will be; only runs that can be done come here."""
+    assert run.path is not None
+    return run.path

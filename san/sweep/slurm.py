@@ -1,7 +1,7 @@
-"""Hand a sweep to SLURM through submitit: an array of jobs, each of which works through the same sweep.
+"""Hand a sweep to SLURM through submitit: an array of jobs that work through it together.
 
-The jobs share it by claims. One that is pre-empted or out of time is queued again; what it was at has saved itself.
-Only this module knows submitit.
+The jobs share the runs by leases. A job that is pre-empted or out of time saves a checkpoint and is
+queued again. Only this module knows submitit.
 """
 
 import json
@@ -17,141 +17,157 @@ from typing import Any
 
 from san.errors import LaunchError
 from san.runtime import lease
+from san.sweep.request import STOPPED_EXIT_CODE
 
-STOPPED = 143  # exit status of a sweep that was told to stop
-GRACE = 3600.0  # seconds that SLURM may leave a pre-empted job to end by itself
+JOB_NAME = "san"
+REQUEUES = 1000  # times that a job may time out and be queued again; submitit's own limit is 3
+GRACE_S = 3600.0  # how long a stopped job waits for SLURM to end it
+POLL_S = 0.2
 log = logging.getLogger(__name__)
-REQUEUES = (
-    1000  # times that a job may run out of time and be queued again; submitit's own limit is 3
-)
 
 
 class SweepJob:
-    """What one job runs: the command of a local sweep."""
+    """One SLURM job: it runs the command of a local sweep.
+
+    submitit pickles it by the name `san.sweep.slurm.SweepJob` while the job is queued.
+    """
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = tuple(command)
         self.pid = 0
 
     def __call__(self) -> None:
-        """Run it, and fail where it fails. Polled: `checkpoint`, which a signal calls amid this, must find no lock."""
+        """Run the command; raise RuntimeError if it fails."""
         process = subprocess.Popen(self.command)  # noqa: S603  (our own program)
         self.pid = process.pid
+        # Polled rather than waited for: `checkpoint` interrupts this and must not meet a lock.
         while process.poll() is None:
-            time.sleep(0.2)
-        if process.returncode == STOPPED:
-            # SLURM has stopped the sweep and ends the job, too: it queues again what it ends, not what has ended.
-            time.sleep(GRACE)
+            time.sleep(POLL_S)
+        if process.returncode == STOPPED_EXIT_CODE:
+            # SLURM queues again the jobs that it ends, but not those that end by themselves.
+            time.sleep(GRACE_S)
         if process.returncode:
             raise RuntimeError(
-                f"not all runs are done (exit status {process.returncode}): see the log, or make status"
+                f"Not all runs are done (exit status {process.returncode}). "
+                "See this log, or run make status."
             )
 
     def checkpoint(self) -> Any:
-        """Stop the sweep, which saves what it is at, and return what submitit is to queue: the same command.
+        """Stop the sweep and return the job that submitit should queue: the same command.
 
-        Only then may the job be queued again: SLURM kills it as it does so.
+        submitit calls this on SLURM's signal. It waits until the sweep has saved its checkpoint, as
+        SLURM kills the job when it is queued again.
         """
-        import submitit  # noqa: PLC0415
+        import submitit  # noqa: PLC0415  (an extra)
 
         if lease.process_start_time(self.pid):
             os.kill(self.pid, signal.SIGTERM)
         while lease.process_start_time(self.pid):
-            time.sleep(0.2)
+            time.sleep(POLL_S)
         return submitit.helpers.DelayedSubmission(SweepJob(self.command))
 
 
 def submit(
-    command: Sequence[str], jobs: int, profile: Mapping[str, Any], folder: Path
+    command: Sequence[str], jobs: int, options: Mapping[str, Any], directory: Path
 ) -> list[str]:
-    """Submit an array of `jobs` jobs at once and return their ids; the logs go to `folder`.
+    """Submit an array of `jobs` jobs and return their ids at once.
 
-    Raises LaunchError with what sbatch says, or where there is no SLURM or no submitit.
+    options: submitit's parameters of a job (None: the cluster's default). directory: of the logs.
+    Raises LaunchError with sbatch's message, or if there is no SLURM or no submitit here.
     """
     if shutil.which("sbatch") is None:
         raise LaunchError(
-            "There is no sbatch here. Submit from a machine of the cluster, or run with LAUNCHER=local."
+            "There is no sbatch here. Submit from a machine of the cluster, "
+            "or run with LAUNCHER=local."
         )
     try:
-        import submitit  # noqa: PLC0415
+        import submitit  # noqa: PLC0415  (an extra)
     except ImportError as error:
         raise LaunchError("LAUNCHER=slurm needs submitit: pip install -e '.[slurm]'.") from error
-    executor = submitit.AutoExecutor(
-        str(folder / "%j"), cluster="slurm", slurm_max_num_timeout=REQUEUES
-    )
-    try:
-        executor.update_parameters(
-            name="san",
-            slurm_array_parallelism=jobs,
-            **{k: v for k, v in profile.items() if v is not None},
-        )
-        with executor.batch():
-            submitted = [executor.submit(SweepJob(command)) for _ in range(jobs)]
-        ids = [job.job_id for job in submitted]
-    except (
+    given_options = {name: value for name, value in options.items() if value is not None}
+    refusals = (
         submitit.core.utils.FailedJobError,
         subprocess.CalledProcessError,
-        NameError,
+        NameError,  # an option that submitit does not know
         ValueError,
-    ) as error:
+    )
+    try:
+        executor = submitit.AutoExecutor(
+            str(directory / "%j"), cluster="slurm", slurm_max_num_timeout=REQUEUES
+        )
+        executor.update_parameters(name=JOB_NAME, slurm_array_parallelism=jobs, **given_options)
+        with executor.batch():
+            submitted = [executor.submit(SweepJob(command)) for _ in range(jobs)]
+        ids = [str(job.job_id) for job in submitted]
+    except refusals as error:
         raise LaunchError(f"SLURM refused the sweep: {str(error).strip()}") from error
-    note = {"jobs": ids, "command": list(command), "submitted": time.time()}
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "submitted.jsonl").open("a") as file:
-        file.write(json.dumps(note) + "\n")
+    _note_submission(ids, command, directory)
     return ids
 
 
-def submitted(folder: Path) -> list[str]:
-    """Return the ids of all jobs that were submitted from a results folder."""
+def submitted_jobs(directory: Path) -> list[str]:
+    """Return the ids of all jobs that were submitted with this log directory."""
+    notes = _notes_file(directory)
     try:
-        lines = (folder / "submitted.jsonl").read_text().splitlines()
+        lines = notes.read_text().splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
-    ids = []
+    ids: list[str] = []
     for line in lines:
         try:
-            ids += [str(job) for job in json.loads(line)["jobs"]]
+            jobs = json.loads(line)["jobs"]
+            ids.extend(str(job) for job in jobs)
         except (ValueError, KeyError, TypeError):  # the disk was full, or the machine crashed
-            log.warning(
-                "%s: a line that cannot be read is left out: %s",
-                folder / "submitted.jsonl",
-                line[:60],
-            )
+            log.warning("%s: ignoring an unreadable line: %s", notes, line[:60])
     return ids
 
 
-def queued(folder: Path) -> list[str]:
-    """Return a line for each of those jobs that SLURM still knows: id, state, reason or node."""
-    ids = submitted(folder)
+def queued_jobs(directory: Path) -> list[str]:
+    """Return a line for each of those jobs that SLURM still lists: id, state, reason or node."""
+    ids = submitted_jobs(directory)
     if not ids or shutil.which("squeue") is None:
         return []
-    mine = ["--me", "--name=san"]  # a new SLURM counts from one again
     command = [
         "squeue",
         "--noheader",
         "--array",
-        *mine,
+        # A reinstalled SLURM counts from 1 again, so the ids alone may be another user's.
+        "--me",
+        f"--name={JOB_NAME}",
         "--format=%i %T %R",
         f"--jobs={','.join(ids)}",
     ]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if (
-        answer.returncode and "Invalid job id" not in answer.stderr
-    ):  # SLURM forgets jobs that are long over
+    # SLURM forgets jobs that ended long ago, and then says so.
+    if answer.returncode and "Invalid job id" not in answer.stderr:
         return [f"squeue does not answer: {answer.stderr.strip()}"]
     return answer.stdout.splitlines()
 
 
-def cancel(folder: Path) -> list[str]:
+def cancel_jobs(directory: Path) -> list[str]:
     """Cancel those jobs that are still queued or running; return their lines.
 
-    Raises LaunchError with what SLURM says where it does not.
+    Raises LaunchError with SLURM's message if it refuses.
     """
-    lines = queued(folder)
-    if lines:
-        command = ["scancel", *(line.split()[0] for line in lines)]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-        if answer.returncode:
-            raise LaunchError(f"SLURM does not cancel: {answer.stderr.strip() or lines[0]}")
+    lines = queued_jobs(directory)
+    if not lines:
+        return []
+    ids = [line.split()[0] for line in lines]
+    command = ["scancel", *ids]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if answer.returncode:
+        reason = answer.stderr.strip() or lines[0]
+        raise LaunchError(f"SLURM did not cancel the jobs: {reason}")
     return lines
+
+
+def _notes_file(directory: Path) -> Path:
+    return directory / "submitted.jsonl"
+
+
+def _note_submission(ids: Sequence[str], command: Sequence[str], directory: Path) -> None:
+    """Remember the ids, for status and cancel."""
+    note = {"jobs": list(ids), "command": list(command), "submitted": time.time()}
+    directory.mkdir(parents=True, exist_ok=True)
+    with _notes_file(directory).open("a") as file:
+        file.write(json.dumps(note) + "\n")

@@ -1,171 +1,140 @@
-"""How far a sweep is and what is left of it, in words: counts, reasons, time, disk."""
+"""How far a sweep is and how long the rest takes, in words."""
 
-import statistics
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
-import torch
 from tabulate import tabulate
 
-from san import backbones
-from san.adapter import attach
-from san.data.prepare.download import size
 from san.record import Record
-from san.sweep.plan import PENDING, STATES, PlannedRun, RunStatus
-from san.tasks import load_suite
+from san.runtime.formatting import format_duration
+from san.runtime.lease import Lease
+from san.sweep.duration import estimate_time_left
+from san.sweep.plan import RunState, RunStatus
 
-LEFT = (*PENDING, "running", "blocked")
-Column = tuple[str, str]
-RECORD = 60_000  # bytes of a record with its tracker's files; measured: 3 to 6 kB and 50 kB
-CHECKPOINT_COPIES = 2  # a saved state is whole before the one before it goes
-OPTIMIZER_COPIES = {"adamw": 3, "sgd": 2}  # float32 copies of what trains in a run's saved state
+_STATE_WIDTH = max(len(state) for state in RunState)
 
 
-def summary(
-    cells: Sequence[PlannedRun], states: Sequence[RunStatus], known: Sequence[Record] = ()
-) -> str:
-    """Return one line: how many runs are in which state, and how long the rest will take, by the runs in `known`."""
-    counts = Counter(s.name for s in states)
-    parts = [f"{counts[name]} {name}" for name in STATES if counts[name]]
-    left, unknown = seconds_left(cells, states, known)
-    waiting = sum(counts[name] for name in LEFT)
-    kind = next((r.device["type"] for r in known if "type" in r.device), "cpu")
-    device = {"cuda": "GPU"}.get(kind, kind.upper())
-    time_left = f"; about {format_duration(left)} of one {device} left" if waiting > unknown else ""
-    no_estimate = f"; {unknown} like none that is done, so of unknown time" if unknown else ""
-    return f"{len(cells)} runs: {', '.join(parts)}{time_left}{no_estimate}"
+def summary(statuses: Sequence[RunStatus], records: Sequence[Record] = ()) -> str:
+    """Return one line: how many runs are in which state, and how long the rest takes.
 
-
-def seconds_left(
-    cells: Sequence[PlannedRun], states: Sequence[RunStatus], known: Sequence[Record]
-) -> tuple[float, int]:
-    """Estimate the seconds that are left from runs that are done, and count those that have no estimate.
-
-    The median of the same method, backbone and task; else of method, backbone and suite; else of backbone and suite.
+    records: of finished runs, from which the time is estimated.
     """
-    spent: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(
-        list
-    )  # an epoch's, and what is once
-    for r in known:
-        if r.status == "done":
-            for key in similarity_keys(f"{r.suite}/{r.task}", (r.suite, r.backbone, r.method)):
-                once = r.seconds.get("build", 0.0) + r.seconds.get("evaluate", 0.0)
-                spent[key].append((r.seconds["fit"] / r.config["epochs"], once))
-    left, unknown = 0.0, 0
-    for c, s in zip(cells, states, strict=True):
-        if s.name in LEFT:
-            like = next(
-                (spent[key] for key in similarity_keys(c.task, c.key) if key in spent), None
-            )
-            if like is None:
-                unknown += 1
-                continue
-            epoch, once = (statistics.median(part) for part in zip(*like, strict=True))
-            gone = s.holder.epoch if s.name == "running" and s.holder else 0
-            left += (c.config["epochs"] - gone) * epoch + once
-    return left, unknown
+    counts = Counter(status.state for status in statuses)
+    parts: list[str] = []
+    for state in RunState:
+        if counts[state]:
+            parts.append(f"{counts[state]} {state}")
+    line = f"{len(statuses)} runs: " + ", ".join(parts)
+    left = estimate_time_left(statuses, records)
+    if left.estimated_runs:
+        duration = format_duration(left.seconds)
+        device = _device_name(records)
+        line += f"; about {duration} of one {device} left"
+    if left.other_runs:
+        line += f"; {left.other_runs} without an estimate"
+    return line
 
 
-def similarity_keys(task: str, key: tuple[str, str, str]) -> tuple[tuple[str, ...], ...]:
-    """Return by what runs are alike, the most alike first."""
-    return (task, *key), key, key[:2]
+def details(statuses: Sequence[RunStatus]) -> Iterator[str]:
+    """Yield a line for each run that is neither done nor waiting: who does it, or what is wrong.
+
+    Runs that cannot be done share a line for each reason.
+    """
+    for status in statuses:
+        text = _describe(status)
+        if text is not None:
+            yield _labelled(status.state, f"{status.run.display_name}: {text}")
+    for line in _obstacles(statuses):
+        yield _labelled(RunState.NOT_RUNNABLE, line)
 
 
-def format_duration(seconds: float) -> str:
-    """Return a time for people."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def details(cells: Sequence[PlannedRun], states: Sequence[RunStatus]) -> Iterator[str]:
-    """Yield a line for each run that is neither done nor missing: who runs it, or why it is not done."""
-    for c, s in zip(cells, states, strict=True):
-        if s.name == "running" and s.holder is not None:
-            epoch = f", epoch {s.holder.epoch} of {s.holder.epochs}" if s.holder.epochs else ""
-            since = format_duration(max(0.0, time.time() - s.holder.since))
-            yield f"running  {c.title}: {s.holder.host} process {s.holder.pid}, for {since}{epoch}"
-        elif s.name == "lost" and s.holder is not None:
-            yield f"lost     {c.title}: {s.holder.host} process {s.holder.pid} is gone; the same command runs it again"
-        elif s.name in ("failed", "oom") and s.record is not None:
-            reason = (s.record.error or "").strip().splitlines()
-            yield f"{s.name:8} {c.title}: {reason[-1] if reason else 'no reason'} ({c.path})"
-    yield from blocked(cells)
-
-
-def blocked(cells: Sequence[PlannedRun]) -> Iterator[str]:
-    """Yield a line for each reason why runs cannot begin; tasks that are not prepared share one."""
-    waiting = Counter(c.task for c in cells if c.needs)
-    if waiting:
-        what = f"{waiting.total()} runs: {len(waiting)} tasks are not prepared"
-        yield f"blocked  {what}. python scripts/prepare.py {' '.join(waiting)}"
-    others = Counter(c.blocked.splitlines()[0] for c in cells if c.blocked and not c.needs)
-    yield from (f"blocked  {n} runs: {reason}" for reason, n in others.items())
-
-
-def progress_table(cells: Sequence[PlannedRun], states: Sequence[RunStatus]) -> str:
-    """Return a table of how many runs of each task and method there are, and how many of them are done."""
-    methods, count, done = (
-        list(dict.fromkeys(c.key[2] for c in cells)),
-        Counter[Column](),
-        Counter[Column](),
-    )
-    for c, s in zip(cells, states, strict=True):
-        count[c.task, c.key[2]] += 1
-        done[c.task, c.key[2]] += s.name == "done"
-    tasks = dict.fromkeys(c.task for c in cells)
-    rows = [[t, *(f"{done[t, m]} of {count[t, m]}" for m in methods)] for t in tasks]
+def progress_table(statuses: Sequence[RunStatus]) -> str:
+    """Return a table of tasks by methods: how many of their runs are done."""
+    # Dictionaries keep the order of the plan, which is that of the suite's table.
+    tasks: dict[str, None] = {}
+    methods: dict[str, None] = {}
+    total: Counter[tuple[str, str]] = Counter()
+    done: Counter[tuple[str, str]] = Counter()
+    for status in statuses:
+        task = status.run.task_name
+        method = status.run.method
+        tasks[task] = None
+        methods[method] = None
+        total[task, method] += 1
+        if status.state == RunState.DONE:
+            done[task, method] += 1
+    rows: list[list[str]] = []
+    for task in tasks:
+        row = [task]
+        for method in methods:
+            row.append(f"{done[task, method]} of {total[task, method]}")
+        rows.append(row)
     return tabulate(rows, ["done", *methods])
 
 
-def disk_estimate(cells: Iterable[PlannedRun], states: Iterable[RunStatus], jobs: int) -> str:
-    """Return one line: the disk that the runs that are left take, beside what is there.
-
-    Records and tracker's files; adapters, where they are kept; the state that each of `jobs` runs in flight saves; and
-    the packed images of tasks that are not prepared, without what preparing them takes for a while.
-    """
-    left = [c for c, s in zip(cells, states, strict=True) if s.name in LEFT]
-    data = {c.task: c.needs for c in cells if c.needs}
-    adapters = [4 * trainable_count(c) for c in left if c.config["save_adapter"]]
-    flight = [4 * trainable_count(c) * OPTIMIZER_COPIES[c.config["optimizer"]] for c in left]
-    parts = {
-        "records": RECORD * len(left),
-        "adapters": sum(adapters),
-        f"state of {jobs} in flight": CHECKPOINT_COPIES * jobs * max(flight, default=0),
-        f"images of {len(data)} tasks to prepare": sum(data.values()),
-    }
-    said = [f"{size(value)} {name}" for name, value in parts.items() if value]
-    return f"disk needed: at most {size(sum(parts.values()))}" + (
-        f" ({', '.join(said)})" if said else ""
-    )
+def _device_name(records: Sequence[Record]) -> str:
+    """Return the kind of device that the first of the records was made on."""
+    for record in records:
+        if record.device.type == "cuda":
+            return "GPU"
+        if record.device.type:
+            return record.device.type.upper()
+    return "CPU"
 
 
-def trainable_count(cell: PlannedRun) -> int:
-    """Return how many parameters a run trains."""
-    suite, _, task = cell.task.partition("/")
-    classes = len(load_suite(suite).task(task).classes)
-    b, method = cell.config["backbone"], dict(cell.config["method"])
-    return trainable_parameters(
-        b["timm"], hashable(b["arguments"]), method.pop("name"), hashable(method), classes
-    )
+def _describe(status: RunStatus) -> str | None:
+    """Return what there is to say of one run, if anything."""
+    holder = status.holder
+    if status.state == RunState.RUNNING and holder is not None:
+        return _process(holder) + _progress(holder)
+    if status.state == RunState.CRASHED and holder is not None:
+        return f"{_process(holder)} is gone; run the same command to resume it"
+    if status.record is not None and status.state != RunState.DONE:
+        reason = _last_line(status.record.error or "")
+        return f"{reason} ({status.run.path})"
+    return None
 
 
-def hashable(options: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
-    """Return options so that they can be remembered."""
-    return tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(options.items()))
+def _process(holder: Lease) -> str:
+    return f"{holder.host} process {holder.pid}"
 
 
-@cache
-def trainable_parameters(
-    name: str,
-    arguments: tuple[tuple[str, object], ...],
-    method: str,
-    options: tuple[tuple[str, object], ...],
-    classes: int,
-) -> int:
-    """Attach a method to a backbone without weights, and count."""
-    with torch.device("meta"):
-        model = backbones.build_backbone(name, classes, "random", None, dict(arguments))
-        return attach(model, method, **dict(options)).counts.trainable
+def _progress(holder: Lease) -> str:
+    """Return for how long a process has been running, and how far it is."""
+    # The clock of another host may be ahead of ours.
+    elapsed = max(0.0, time.time() - holder.since)
+    text = f", for {format_duration(elapsed)}"
+    if holder.epochs:
+        text += f", epoch {holder.epoch} of {holder.epochs}"
+    return text
+
+
+def _last_line(trace: str) -> str:
+    """Return the line of a trace that names the error."""
+    lines = trace.strip().splitlines()
+    return lines[-1] if lines else "no reason recorded"
+
+
+def _obstacles(statuses: Sequence[RunStatus]) -> Iterator[str]:
+    """Yield a line for each reason why runs cannot start; tasks that are not prepared share one."""
+    unprepared: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for status in statuses:
+        if status.state != RunState.NOT_RUNNABLE:
+            continue
+        if status.run.is_prepared:
+            first_line = status.run.obstacle.partition("\n")[0]
+            reasons[first_line] += 1
+        else:
+            unprepared[status.run.task_name] += 1
+    if unprepared:
+        runs = unprepared.total()
+        command = "python scripts/prepare.py " + " ".join(unprepared)
+        yield f"{runs} runs: {len(unprepared)} tasks are not prepared. {command}"
+    for reason, count in reasons.items():
+        yield f"{count} runs: {reason}"
+
+
+def _labelled(state: RunState, text: str) -> str:
+    return f"{state:{_STATE_WIDTH}} {text}"

@@ -1,0 +1,80 @@
+"""How much disk the runs that are left will take."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import torch
+
+from san.adapter import attach
+from san.backbones import build_backbone
+from san.runtime.formatting import format_bytes
+from san.sweep.plan import PlannedRun, RunStatus
+
+RECORD_BYTES = 60_000  # of a record with wandb's files; measured: 3 to 6 kB and 50 kB
+FLOAT32_BYTES = 4
+CHECKPOINT_COPIES = 2  # a new checkpoint is complete before the old one is deleted
+OPTIMIZER_COPIES = {"adamw": 3, "sgd": 2}  # of the trainable parameters, in a checkpoint
+
+Options = tuple[tuple[str, object], ...]
+
+
+def disk_estimate(statuses: Sequence[RunStatus], jobs: int) -> str:
+    """Return one line: the disk that the runs that are left will take at most.
+
+    It counts records with wandb's files; adapters, if they are saved; a checkpoint of each of
+    `jobs` concurrent runs; and the packed images of tasks that are not prepared, without what
+    preparing them takes meanwhile.
+    """
+    runs = [status.run for status in statuses if status.is_left]
+    adapter_bytes = 0
+    largest_checkpoint = 0
+    for run in runs:
+        trainable_bytes = FLOAT32_BYTES * trainable_parameters(run)
+        if run.options.save_adapter:
+            adapter_bytes += trainable_bytes
+        checkpoint_bytes = OPTIMIZER_COPIES[run.optimizer] * trainable_bytes
+        largest_checkpoint = max(largest_checkpoint, checkpoint_bytes)
+    image_bytes = {run.task_name: run.bytes_needed for run in runs if run.bytes_needed}
+    concurrent_runs = "1 concurrent run" if jobs == 1 else f"{jobs} concurrent runs"
+    parts = {
+        "records": RECORD_BYTES * len(runs),
+        "adapters": adapter_bytes,
+        f"checkpoints of {concurrent_runs}": CHECKPOINT_COPIES * jobs * largest_checkpoint,
+        f"images of {len(image_bytes)} tasks to prepare": sum(image_bytes.values()),
+    }
+    total = format_bytes(sum(parts.values()))
+    details = [f"{format_bytes(count)} {name}" for name, count in parts.items() if count]
+    if not details:
+        return f"disk needed: at most {total}"
+    return f"disk needed: at most {total} ({', '.join(details)})"
+
+
+def trainable_parameters(run: PlannedRun) -> int:
+    """Return how many parameters a run trains; runs of the same model and method share the work."""
+    return _count_trainable(
+        run.backbone.timm_name,
+        _hashable(run.backbone.kwargs),
+        run.method,
+        _hashable(run.method_options),
+        len(run.task.classes),
+    )
+
+
+@cache
+def _count_trainable(
+    timm_name: str, kwargs: Options, method: str, options: Options, classes: int
+) -> int:
+    """Attach the method to a model without weights, which needs no memory, and count."""
+    with torch.device("meta"):
+        model = build_backbone(timm_name, classes, "random", None, dict(kwargs))
+        adapter = attach(model, method, **dict(options))
+    return adapter.counts.trainable
+
+
+def _hashable(options: Mapping[str, object]) -> Options:
+    """Return options as a key of the cache."""
+    pairs: list[tuple[str, object]] = []
+    for name in sorted(options):
+        value = options[name]
+        pairs.append((name, tuple(value) if isinstance(value, list) else value))
+    return tuple(pairs)

@@ -1,0 +1,203 @@
+"""A sweep from the command line: plan it, show its status, run it here or hand it to a launcher."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from san import compose, record
+from san.errors import FileAccessError, InvalidValueError, LaunchError, Preempted
+from san.experiment import RunOptions
+from san.sweep import ray_pool, slurm
+from san.sweep.disk import disk_estimate
+from san.sweep.plan import PlannedRun, RunState, RunStatus, pending_runs, plan_runs, run_status
+from san.sweep.pool import Pool
+from san.sweep.request import ROOT, Launcher, SweepRequest
+from san.sweep.status import details, progress_table, summary
+from san.tasks import load_suite
+
+
+def plan_sweep(request: SweepRequest) -> list[PlannedRun]:
+    """Return the runs of a request; raise SanError if it asks for what does not exist."""
+    jobs = _compose_jobs(request)
+    options = _shared_options(jobs)
+    if options.force:
+        raise InvalidValueError(
+            "force=true would run everything again each time the sweep is resumed. "
+            "Remove the records instead."
+        )
+    return plan_runs(jobs)
+
+
+def show_plan(request: SweepRequest) -> None:
+    """Print the status of all runs, and the disk and the table of what is left to do."""
+    statuses = _print_status(plan_sweep(request))
+    estimate = disk_estimate(statuses, _local_workers(request))
+    _print(f"{estimate}\n\n{progress_table(statuses)}")
+
+
+def show_status(request: SweepRequest) -> None:
+    """Print how far the runs are."""
+    _print_status(plan_sweep(request))
+
+
+def cancel(request: SweepRequest) -> None:
+    """Cancel the SLURM jobs that were submitted with the results directory of a request."""
+    options = _shared_options(_compose_jobs(request))
+    cancelled = slurm.cancel_jobs(_job_directory(options))
+    for line in cancelled:
+        _print(f"cancelled {line}")
+    if not cancelled:
+        _print("No jobs of this results directory are queued.")
+
+
+def run(request: SweepRequest) -> bool:
+    """Do the runs that have no record, then print the table; or submit them to SLURM.
+
+    Return whether all runs are done, but for those that other processes hold. Raises SanError if
+    none can start, Preempted if a signal stopped the sweep.
+    """
+    runs = plan_sweep(request)
+    is_complete = _is_complete(_print_status(runs))
+    if all(run.path is None for run in runs):
+        raise LaunchError("None of these runs can start; the lines above say why.")
+    pending = pending_runs(runs, request.retry, request.handed_out_ns)
+    if request.launcher == Launcher.SLURM:
+        submit(request, pending)
+        return True
+    if pending:
+        if _execute(request, pending):
+            raise Preempted("The sweep was stopped; its runs saved checkpoints.")
+        is_complete = _is_complete(_print_status(runs))
+    if not request.is_job:
+        has_table = make_tables(request.suite, runs[0].options, upload=bool(pending))
+        is_complete = is_complete and has_table
+    return is_complete
+
+
+def submit(request: SweepRequest, pending: Sequence[PlannedRun]) -> None:
+    """Submit SLURM jobs that work through a request, if there is something to run."""
+    if not pending:
+        _print("Nothing to submit.")
+        return
+    directory = _job_directory(pending[0].options)
+    command = request.worker_command(time.time_ns())
+    ids = slurm.submit(command, request.jobs or 1, cluster_options(request), directory)
+    _print(f"Submitted {len(ids)} jobs: {', '.join(ids)}. Logs: {directory}. Status: make status.")
+
+
+def make_tables(suite: str, options: RunOptions, upload: bool) -> bool:
+    """Run scripts/tables.py, which prints the table; return whether it succeeded.
+
+    upload: log the tables to W&B, too, if the runs are logged there.
+    """
+    script = str(ROOT / "scripts" / "tables.py")
+    command = [sys.executable, script, suite, "--results", str(options.results_dir)]
+    if upload and options.logger == "wandb":
+        command.append("--wandb")
+    return subprocess.run(command, check=False).returncode == 0  # noqa: S603  (our own program)
+
+
+def cluster_options(request: SweepRequest) -> dict[str, Any]:
+    """Read the options of a launcher's jobs.
+
+    Raises FileAccessError or InvalidValueError if the file cannot be read or holds no options.
+    """
+    path = request.cluster or ROOT / "clusters" / f"{request.launcher}.yaml"
+    try:
+        options = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FileAccessError(f"--cluster {path} cannot be read: {error}") from error
+    if not isinstance(options, dict):
+        raise InvalidValueError(
+            f"--cluster {path} holds no options. Write `name: value` lines, "
+            f"as the files in {ROOT / 'clusters'} do."
+        )
+    return options
+
+
+def _compose_jobs(request: SweepRequest) -> list[compose.Job]:
+    """Return the configurations of a request; names that occur twice count once."""
+    suite = load_suite(request.suite)
+    tasks = [suite.task(name).name for name in request.tasks] or list(suite.tasks)
+    methods = request.methods or suite.methods
+    overrides = list(request.overrides)
+    if request.backbone is not None:
+        overrides.append(f"backbone={request.backbone}")
+    return compose.compose_grid(
+        [f"{suite.name}/{task}" for task in dict.fromkeys(tasks)],
+        list(dict.fromkeys(methods)),
+        list(dict.fromkeys(request.seeds)),
+        overrides,
+    )
+
+
+def _shared_options(jobs: Sequence[compose.Job]) -> RunOptions:
+    """Return the options of the runs, which differ in task, method and seed alone."""
+    config, _ = jobs[0]
+    return RunOptions.from_config(config)
+
+
+def _job_directory(options: RunOptions) -> Path:
+    """Return the directory of the logs of SLURM jobs; absolute, as a job may start elsewhere."""
+    return options.results_dir.absolute() / "slurm"
+
+
+def _print_status(runs: Sequence[PlannedRun]) -> list[RunStatus]:
+    """Print the summary, a line for each noteworthy run, and the queued SLURM jobs."""
+    options = runs[0].options
+    statuses = [run_status(run) for run in runs]
+    records, _ = record.read_records(options.results_dir / "records")
+    lines = [summary(statuses, records), *details(statuses)]
+    for job in slurm.queued_jobs(_job_directory(options)):
+        lines.append(f"slurm job    {job}")
+    _print("\n".join(lines))
+    return statuses
+
+
+def _is_complete(statuses: Sequence[RunStatus]) -> bool:
+    """Return whether all runs are done, but for those that other processes hold."""
+    return all(status.state in (RunState.DONE, RunState.RUNNING) for status in statuses)
+
+
+def _execute(request: SweepRequest, pending: Sequence[PlannedRun]) -> bool:
+    """Do the runs on this machine or on Ray; return whether a signal stopped the sweep."""
+    if request.launcher == Launcher.RAY:
+        command = request.worker_command(time.time_ns())
+        return ray_pool.run_on_ray(command, request.jobs, cluster_options(request))
+    pool = Pool(
+        pending,
+        jobs=_local_workers(request),
+        devices=_visible_devices(),
+        log=_print,
+        fail_fast=request.fail_fast,
+        wait_for_others=not request.is_job,
+    )
+    return pool.work()
+
+
+def _local_workers(request: SweepRequest) -> int:
+    """Return how many processes to use here: as asked for, or one for each GPU, or one."""
+    if request.jobs is not None:
+        return request.jobs
+    return max(1, len(_visible_devices()))
+
+
+def _visible_devices() -> list[str]:
+    """Return the names of the visible GPUs, as CUDA_VISIBLE_DEVICES takes them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible:
+        return visible.split(",")
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def _print(text: str) -> None:
+    """Print at once: the standard output of a job is a file, and its workers write there, too."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

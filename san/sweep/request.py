@@ -1,0 +1,74 @@
+"""What a user asks of a sweep. Imports no torch, so that `--help` is quick."""
+
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from san.errors import InvalidValueError
+from san.record import Status
+
+ROOT = Path(__file__).parents[2]
+STOPPED_EXIT_CODE = 143  # of a sweep that a signal stopped: 128 + SIGTERM
+
+
+class Launcher(StrEnum):
+    """Where a sweep runs."""
+
+    LOCAL = "local"
+    SLURM = "slurm"
+    RAY = "ray"
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """The runs of a suite, and how to run them.
+
+    tasks, methods: () means those of the suite. backbone: None means the suite's. jobs: processes,
+    SLURM jobs or Ray workers at a time; None means one for each visible GPU (Ray: as many as fit).
+    retry: which of `failed` and `oom` run again. cluster: the file with a job's options; None means
+    `clusters/<launcher>.yaml`. overrides: settings of all runs, as train.py takes them.
+    handed_out_ns: set in a job of a launcher: when it was handed out, in nanoseconds. A job retries
+    only runs that had failed by then, does not wait for other processes and makes no table.
+    """
+
+    suite: str
+    methods: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    backbone: str | None = None
+    jobs: int | None = None
+    retry: tuple[Status, ...] = ()
+    fail_fast: bool = False
+    launcher: Launcher = Launcher.LOCAL
+    cluster: Path | None = None
+    overrides: tuple[str, ...] = ()
+    handed_out_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.cluster is not None and self.launcher == Launcher.LOCAL:
+            raise InvalidValueError(
+                "--cluster is for --launcher slurm or ray; a local sweep has no jobs to configure."
+            )
+
+    @property
+    def is_job(self) -> bool:
+        """Whether a launcher started this sweep as one of its jobs."""
+        return self.handed_out_ns is not None
+
+    def worker_command(self, handed_out_ns: int) -> list[str]:
+        """Return the command that works through this sweep inside a job."""
+        seeds = [str(seed) for seed in self.seeds]
+        values = {
+            "--methods": ",".join(self.methods),
+            "--tasks": ",".join(self.tasks),
+            "--seeds": ",".join(seeds),
+            "--backbone": self.backbone or "",
+            "--retry": ",".join(self.retry),
+            "--unit": str(handed_out_ns),
+        }
+        options = [f"{name}={value}" for name, value in values.items() if value]
+        if self.fail_fast:
+            options.append("--fail-fast")
+        script = str(ROOT / "scripts" / "reproduce.py")
+        return [sys.executable, script, self.suite, *options, *self.overrides]
