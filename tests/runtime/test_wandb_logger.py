@@ -1,24 +1,33 @@
-"""The tracker never asks, never stalls a run and never fails one."""
+"""The logger never prompts, never stalls a run and never fails one."""
 
 import logging
 import struct
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import composed
 
+from san.errors import UnknownNameError
 from san.runtime import wandb_logger
 from san.runtime.wandb_logger import NoLogger, WandbLogger, open_logger, wandb_mode
 
+RUN_ID = "0123456789ab"
+CONFIG = {"method": {"name": "san", "neurons": False}, "data": {"suite": "demo"}, "epochs": 3}
 
-class Session:
+
+class FakeRun:
+    """A stand-in for `wandb.Run`; `broken` is how it fails."""
+
     offline = False
 
     def __init__(self, broken: str = "") -> None:
-        self.broken, self.logged, self.summary, self.ended = broken, [], {}, None
+        self.broken = broken
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.summary: dict[str, object] = {}
+        self.exit_code: int | None = None
 
     def log(self, values: dict[str, float], step: int) -> None:
         if self.broken == "raises":
@@ -28,48 +37,61 @@ class Session:
         self.logged.append((step, values))
 
     def finish(self, exit_code: int) -> None:
-        self.ended = exit_code
+        self.exit_code = exit_code
 
 
-def test_values_arrive_in_order(tmp_path: Path) -> None:
-    session, given = Session(), {}
-
-    def start(**run: Any) -> Session:
-        given.update(run)
-        return session
-
-    t = WandbLogger(start, tmp_path / "w", id="abc")
-    t.log({"loss": 1.0}, 1)
-    t.log({"loss": 0.5}, 2)
-    t.finish({"accuracy": 90.0})
-    assert session.logged == [(1, {"loss": 1.0}), (2, {"loss": 0.5})]
-    assert session.summary == {"accuracy": 90.0}
-    assert session.ended == 0
-    assert given["id"] == "abc"
-    assert given["resume"] == "allow"
+@pytest.fixture
+def open_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], WandbLogger | NoLogger]:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    return lambda: open_logger("wandb", tmp_path, CONFIG, RUN_ID, "demo", "san")
 
 
-@pytest.mark.parametrize("broken", ["raises", "hangs", "start"])
-def test_a_broken_tracker_is_survived(
+def offline_folders(folder: Path) -> list[Path]:
+    return sorted((folder / "wandb").glob(f"offline-run-*-{RUN_ID}"))
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_values_arrive_in_order(failed: bool, tmp_path: Path) -> None:
+    run = FakeRun()
+    settings: dict[str, Any] = {}
+
+    def init(**given: Any) -> FakeRun:
+        settings.update(given)
+        return run
+
+    logger = WandbLogger(init, tmp_path / "w", id="abc")
+    logger.log({"loss": 1.0}, 1)
+    logger.log({"loss": 0.5}, 2)
+    logger.finish({"accuracy": 90.0}, failed=failed)
+    assert run.logged == [(1, {"loss": 1.0}), (2, {"loss": 0.5})]
+    assert run.summary == {"accuracy": 90.0}
+    assert run.exit_code == failed
+    assert settings == {"id": "abc", "resume": "allow", "dir": str(tmp_path / "w")}
+
+
+@pytest.mark.parametrize("broken", ["raises", "hangs", "init"])
+def test_a_broken_wandb_is_survived(
     broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(wandb_logger, "FINISH_TIMEOUT_S", 0.2)
 
-    def start(**_: Any) -> Session:
-        if broken == "start":
+    def init(**_: Any) -> FakeRun:
+        if broken == "init":
             raise RuntimeError("no service")
-        return Session(broken)
+        return FakeRun(broken)
 
     begin = time.monotonic()
     with caplog.at_level(logging.WARNING):
-        t = WandbLogger(start, tmp_path)
-        t.log({"loss": 1.0}, 1)
-        t.finish({})
+        logger = WandbLogger(init, tmp_path)
+        logger.log({"loss": 1.0}, 1)
+        logger.finish({})
     assert time.monotonic() - begin < 5
     assert "the run goes on without it" in caplog.text
 
 
-def test_mode_never_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_mode_never_prompts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -85,79 +107,118 @@ def test_mode_never_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert wandb_mode() == "disabled"
 
 
-def test_names() -> None:
-    assert isinstance(open_logger("none", {}, "k", "g", "j"), NoLogger)
-    with pytest.raises(LookupError, match="Unknown logger 'wand'. Did you mean wandb"):
-        open_logger("wand", {}, "k", "g", "j")
+def test_names(tmp_path: Path) -> None:
+    assert isinstance(open_logger("none", tmp_path, {}, "id", "group", "job"), NoLogger)
+    with pytest.raises(UnknownNameError, match="Unknown logger 'wand'. Did you mean wandb"):
+        open_logger("wand", tmp_path, {}, "id", "group", "job")
+
+
+def test_both_loggers_offer_the_same() -> None:
+    def face(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert face(NoLogger) == face(WandbLogger)
+    assert len(face(NoLogger)) == 4
 
 
 def test_an_offline_run_can_be_read_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    open_offline: Callable[[], WandbLogger], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    config = composed() | {"results": str(tmp_path)}
     with caplog.at_level(logging.INFO):
-        t = open_logger("wandb", config, "0123456789ab", "demo", "san")
-        t.log({"eval/accuracy": 91.25}, 3)
-        t.finish({"accuracy": 91.25})
-    runs = list((tmp_path / "wandb").glob("offline-run-*-0123456789ab"))
-    assert len(runs) == 1
-    assert f"wandb sync {runs[0]}" in caplog.text
-    log = (runs[0] / "run-0123456789ab.wandb").read_bytes()
-    assert b"eval/accuracy" in log
-    assert b"91.25" in log
-    assert b"0123456789ab" in log
+        logger = open_offline()
+        logger.log({"eval/accuracy": 91.25}, 3)
+        logger.finish({"accuracy": 91.25})
+    (folder,) = offline_folders(tmp_path)
+    assert f"wandb sync {folder}" in caplog.text
+    assert {"eval/accuracy": "91.25"}.items() <= history(complete_records(folder))[0].items()
 
 
 def test_a_resumed_run_continues_its_own_and_keeps_adapter_and_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_offline: Callable[[], WandbLogger], tmp_path: Path
 ) -> None:
-    """All is read back out of the offline folders record by record."""
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    config = composed() | {"results": str(tmp_path)}
-    (tmp_path / "adapter.safetensors").write_bytes(b"adapter")
-    for step in (1, 2):
-        t = open_logger("wandb", config, "0123456789ab", "demo", "san")
-        t.log({"train/loss": 1 / step}, step)
-        if step == 2:
-            t.keep(tmp_path / "adapter.safetensors", "0123456789ab")
-            t.tables({"cells": pd.DataFrame({"task": ["digits"], "mean": [91.25]})})
-        t.finish({"accuracy": 90.0 + step})
-        time.sleep(1.1)  # W&B names folders by seconds
-    runs = sorted((tmp_path / "wandb").glob("offline-run-*-0123456789ab"))
-    assert len(runs) == 2
-    told = [read_back(run / "run-0123456789ab.wandb") for run in runs]
-    for records in told:
+    """Everything is read back from the offline folders, record by record."""
+    adapter = tmp_path / "adapter.safetensors"
+    adapter.write_bytes(b"adapter")
+    first = open_offline()
+    first.log({"train/loss": 1.0}, 1)
+    first.finish({"accuracy": 91.0})
+    time.sleep(1.1)  # W&B names folders by seconds
+    resumed = open_offline()
+    resumed.log({"train/loss": 0.5}, 2)
+    resumed.log_artifact(adapter, RUN_ID)
+    resumed.log_tables({"cells": pd.DataFrame({"task": ["digits"], "mean": [91.25]})})
+    resumed.finish({"accuracy": 92.0})
+
+    folders = offline_folders(tmp_path)
+    assert len(folders) == 2
+    written = [complete_records(folder) for folder in folders]
+    for records in written:
         (run,) = (r.run for r in records if r.WhichOneof("record_type") == "run")
-        assert (run.run_id, run.run_group, run.job_type) == ("0123456789ab", "demo", "san")
+        assert (run.run_id, run.run_group, run.job_type) == (RUN_ID, "demo", "san")
         assert {item.key for item in run.config.update} >= {"method", "data", "epochs"}
-    history = [
-        {item.key or item.nested_key[0]: item.value_json for item in r.history.item}
-        for r in told[1]
-        if r.WhichOneof("record_type") == "history"
-    ]
-    assert any(line.get("train/loss") == "0.5" for line in history)
-    kept = [r.request.log_artifact.artifact for r in told[1] if r.request.HasField("log_artifact")]
-    kept += [r.artifact for r in told[1] if r.WhichOneof("record_type") == "artifact"]
-    assert "adapter-0123456789ab" in {artifact.name for artifact in kept}
-    assert any("cells" in line for line in history)
+    points = history(written[1])
+    assert any(point.get("train/loss") == "0.5" for point in points)
+    assert any("cells" in point for point in points)
+    assert f"adapter-{RUN_ID}" in {artifact.name for artifact in artifacts(written[1])}
 
 
-def read_back(path: Path) -> list[Any]:
-    """Every record of an offline run: LevelDB's log format (blocks of 32 KiB; crc, length, kind) after a head of 7 bytes."""
+def complete_records(folder: Path) -> list[Any]:
+    """Return the records of an offline run; W&B's service may write them a little after `finish`."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        records = list(read_back(folder / f"run-{RUN_ID}.wandb"))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{folder} is incomplete")
+
+
+def history(records: list[Any]) -> list[dict[str, str]]:
+    """Return the points of the curves: JSON values by name."""
+    points = []
+    for record in records:
+        if record.WhichOneof("record_type") == "history":
+            items = record.history.item
+            points.append({item.key or item.nested_key[0]: item.value_json for item in items})
+    return points
+
+
+def artifacts(records: list[Any]) -> Iterator[Any]:
+    for record in records:
+        if record.WhichOneof("record_type") == "artifact":
+            yield record.artifact
+        elif record.request.HasField("log_artifact"):
+            yield record.request.log_artifact.artifact
+
+
+BLOCK = 32 * 1024
+CHUNK_HEADER = 7  # checksum (4 bytes), length (2), kind (1)
+
+
+def read_back(path: Path) -> Iterator[Any]:
+    """Yield the records of an offline run: LevelDB's log format after a file header of 7 bytes.
+
+    The file is cut into blocks, a record into chunks, none of which crosses the end of a block.
+    """
     from wandb.proto import wandb_internal_pb2
 
-    log, at, part, records = path.read_bytes(), 7, b"", []
-    while at + 7 <= len(log):
-        if 32768 - at % 32768 < 7:
-            at += 32768 - at % 32768
+    content = path.read_bytes()
+    position = 7
+    data = b""
+    while position + CHUNK_HEADER <= len(content):
+        left_in_block = BLOCK - position % BLOCK
+        if left_in_block < CHUNK_HEADER:
+            position += left_in_block
             continue
-        _, length, kind = struct.unpack("<IHB", log[at : at + 7])
-        part += log[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            found = wandb_internal_pb2.Record()
-            found.ParseFromString(part)
-            records.append(found)
-            part = b""
-    return records
+        header = content[position : position + CHUNK_HEADER]
+        _, length, kind = struct.unpack("<IHB", header)
+        position += CHUNK_HEADER
+        if position + length > len(content):
+            return
+        data += content[position : position + length]
+        position += length
+        if kind in (1, 4):  # a full record, or its last chunk
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            yield record
+            data = b""
