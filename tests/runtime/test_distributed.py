@@ -1,5 +1,9 @@
-"""Two processes (torchrun, gloo) that share a run: the same as one with the same global batch, and only rank 0 writes."""
+"""Two processes (torchrun, gloo) that share a run: the same as one with the same global batch.
 
+Only rank 0 writes.
+"""
+
+import itertools
 import os
 import signal
 import subprocess
@@ -12,34 +16,38 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from san import record
-from san.data.batches import Batches, Preprocess
+from san.data.batches import Batches, Preprocess, Shard
 from san.data.split import Images, Split
+from san.errors import InvalidValueError
+from san.record import read_records
 from san.runtime import lease
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+CPU = torch.device("cpu")
+PREPROCESS = Preprocess("vtab", "inception")
 
 
-def command(results: Path, data: Path, *words: str, processes: int = 2) -> list[str]:
+def train_command(results_dir: Path, data_root: Path, *words: str, processes: int = 2) -> list[str]:
     start = TORCHRUN if processes == 2 else [sys.executable]
     chosen = [
         "data=demo/digits",
         "logger=none",
         "save_adapter=true",
-        f"results={results}",
-        f"data_root={data}",
+        f"results_dir={results_dir}",
+        f"data_root={data_root}",
     ]
     return [*start, "train.py", *words, *chosen]
 
 
-def adapters(results: Path) -> dict[str, dict[str, torch.Tensor]]:
-    return {p.stem: load_file(p) for p in sorted(results.rglob("*.safetensors"))}
+def adapters(results_dir: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {path.stem: load_file(path) for path in sorted(results_dir.rglob("*.safetensors"))}
 
 
 @pytest.mark.sweep
 def test_two_processes_equal_one(tmp_path: Path, data_root: Path) -> None:
-    # 800 + 200 images in batches of 63: neither the full batches nor the last one can be shared evenly.
+    # 800 + 200 images in batches of 63: neither the full batches nor the last one can be shared
+    # evenly.
     words = [
         "-m",
         "method=san,full,lora,adapter",
@@ -49,13 +57,15 @@ def test_two_processes_equal_one(tmp_path: Path, data_root: Path) -> None:
         "lr=0.05",
     ]
     for processes in (1, 2):
+        command = train_command(tmp_path / str(processes), data_root, *words, processes=processes)
         done = subprocess.run(
-            command(tmp_path / str(processes), data_root, *words, processes=processes),
-            cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
-        )  # fmt: skip
+            command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+        )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count(" % in ") + done.stderr.count(" % in ") == 4  # rank 1 is silent
-    one, two = adapters(tmp_path / "1"), adapters(tmp_path / "2")
+        output = done.stdout + done.stderr
+        assert output.count(" % in ") == 4  # rank 1 is silent
+    one = adapters(tmp_path / "1")
+    two = adapters(tmp_path / "2")
     assert len(one) == 4
     assert one.keys() == two.keys()
     for name, tensors in one.items():
@@ -63,100 +73,115 @@ def test_two_processes_equal_one(tmp_path: Path, data_root: Path) -> None:
             torch.testing.assert_close(
                 two[name][key], value, rtol=1e-4, atol=2e-6, msg=f"{name} {key}"
             )
-    scores = [
-        [r.last for r in record.read_records(tmp_path / n / "records")[0]] for n in ("1", "2")
-    ]
-    assert scores[0] == scores[1]
-    assert [r.device["count"] for r in record.read_records(tmp_path / "2" / "records")[0]] == [
-        2
-    ] * 4
+    records_of_one, _ = read_records(tmp_path / "1" / "records")
+    records_of_two, _ = read_records(tmp_path / "2" / "records")
+    assert [r.last for r in records_of_two] == [r.last for r in records_of_one]
+    assert [r.device.count for r in records_of_one] == [1] * 4
+    assert [r.device.count for r in records_of_two] == [2] * 4
+
+
+def wait_for_epoch(epoch: int, records: Path) -> None:
+    """Wait until a run has reported that this epoch is over."""
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        leases = [lease.read_lease(path) for path in records.rglob("*.claim")]
+        if any(found is not None and found.epoch >= epoch for found in leases):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no run has reached epoch {epoch}")
+
+
+def last_child(pid: int) -> int:
+    command = ["pgrep", "-P", str(pid)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(found.stdout.split()[-1])
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_told_to_stop_or_bereft_of_one_they_go_on_with_the_same_bits(
+def test_stopped_or_after_the_death_of_a_rank_they_resume_to_the_same_bits(
     number: signal.Signals, tmp_path: Path, data_root: Path
 ) -> None:
     words = [
         "method=san",
         "epochs=8",
-        "+backbone.arguments.drop_path_rate=0.3",
-    ]  # which draws other numbers by rank
-    whole = subprocess.run(
-        command(tmp_path / "a", data_root, *words), cwd=ROOT, timeout=200, check=False
-    )
-    assert whole.returncode == 0
-    stopped = subprocess.Popen(command(tmp_path / "b", data_root, *words), cwd=ROOT)
-    deadline, found = time.monotonic() + 100, None
-    while time.monotonic() < deadline and (found is None or found.epoch < 3):
-        time.sleep(0.02)
-        found = next((lease.read_lease(p) for p in tmp_path.rglob("b/records/**/*.claim")), None)
+        "+backbone.kwargs.drop_path_rate=0.3",  # draws different numbers on each rank
+    ]
+    uninterrupted = train_command(tmp_path / "a", data_root, *words)
+    interrupted = train_command(tmp_path / "b", data_root, *words)
+    assert subprocess.run(uninterrupted, cwd=ROOT, timeout=200, check=False).returncode == 0
+    process = subprocess.Popen(interrupted, cwd=ROOT)
+    wait_for_epoch(3, tmp_path / "b" / "records")
     if number == signal.SIGKILL:  # a rank dies; the other has saved itself after every epoch
-        found = subprocess.run(
-            ["pgrep", "-P", str(stopped.pid)], capture_output=True, text=True, check=True
-        )
-        os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
+        os.kill(last_child(process.pid), signal.SIGKILL)
     else:
-        stopped.send_signal(signal.SIGTERM)
-    assert stopped.wait(60) != 0
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(60) != 0
     assert len(list(tmp_path.rglob("b/**/*.checkpoint"))) == 1
     assert not list(tmp_path.rglob("b/records/**/*.json"))
-    again = subprocess.run(
-        command(tmp_path / "b", data_root, *words), cwd=ROOT, timeout=200, check=False
-    )
-    assert again.returncode == 0
-    one, two = adapters(tmp_path / "a"), adapters(tmp_path / "b")
-    assert one.keys() == two.keys()
-    assert len(one) == 1
-    for name, tensors in one.items():
-        assert all(torch.equal(two[name][key], value) for key, value in tensors.items())
+    assert subprocess.run(interrupted, cwd=ROOT, timeout=200, check=False).returncode == 0
+    expected = adapters(tmp_path / "a")
+    resumed = adapters(tmp_path / "b")
+    assert expected.keys() == resumed.keys()
+    assert len(expected) == 1
+    for name, tensors in expected.items():
+        assert all(torch.equal(resumed[name][key], value) for key, value in tensors.items())
     assert not list(tmp_path.rglob("*.checkpoint"))
 
 
-def batches(
-    images: int, size: int, rank: int, ranks: int, order: torch.Generator | None
-) -> Batches:
-    pixels = np.zeros((images, 4, 4, 3), np.uint8)
-    split = Split(
-        (Images(pixels),),
+def numbered_split(images: int) -> Split:
+    """Black images, labelled by their number."""
+    return Split(
+        (Images(np.zeros((images, 4, 4, 3), np.uint8)),),
         np.arange(images),
         [str(i) for i in range(images)],
         "f",
         ({"made_by": "a test"},),
     )
-    return Batches(
-        split, size, Preprocess("vtab", "half"), 4, torch.device("cpu"), order, share=(rank, ranks)
-    )  # fmt: skip
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_the_shares_of_a_batch_are_the_batch_and_their_weights_its_mean(ranks: int) -> None:
-    whole = [
-        labels.tolist() for _, labels in batches(11, 4, 0, 1, torch.Generator().manual_seed(5))
-    ]
-    parts = [batches(11, 4, r, ranks, torch.Generator().manual_seed(5)) for r in range(ranks)]
-    shares = [[labels.tolist() for _, labels in part] for part in parts]
-    for i, batch in enumerate(whole):
-        assert sorted(label for share in shares for label in share[i]) == sorted(batch)
-        mean = (
-            sum(p.weight(i) * np.mean(share[i]) for p, share in zip(parts, shares, strict=True))
-            / ranks
-        )
-        assert mean == pytest.approx(np.mean(batch))
+def training_labels(images: int, batch_size: int, shard: Shard) -> tuple[Batches, list[list[int]]]:
+    batches = Batches.for_training(
+        numbered_split(images),
+        batch_size=batch_size,
+        preprocess=PREPROCESS,
+        image_size=4,
+        device=CPU,
+        generator=torch.Generator().manual_seed(5),
+        shard=shard,
+    )
+    return batches, [labels.tolist() for _, labels in batches]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_the_shards_of_a_batch_are_the_batch_and_their_weights_its_mean(world_size: int) -> None:
+    _, expected = training_labels(11, 4, Shard())
+    assert len(expected) == 3
+    ranks = [training_labels(11, 4, Shard(rank, world_size)) for rank in range(world_size)]
+    for i, batch in enumerate(expected):
+        shards = [labels[i] for _, labels in ranks]
+        assert sorted(itertools.chain(*shards)) == sorted(batch)
+        weighted = [batches.weight(i) * np.mean(labels[i]) for batches, labels in ranks]
+        assert sum(weighted) / world_size == pytest.approx(np.mean(batch))
 
 
 def test_every_image_is_scored_once_though_a_rank_may_have_none_of_a_batch() -> None:
-    seen = [
-        label
-        for r in range(3)
-        for _, labels in batches(9, 4, r, 3, None)
-        for label in labels.tolist()
-    ]
+    seen: list[int] = []
+    for rank in range(3):
+        batches = Batches.for_evaluation(
+            numbered_split(9),
+            batch_size=4,
+            preprocess=PREPROCESS,
+            image_size=4,
+            device=CPU,
+            shard=Shard(rank, 3),
+        )
+        for _, labels in batches:
+            seen += labels.tolist()
     assert sorted(seen) == list(range(9))
 
 
 def test_a_last_batch_that_cannot_be_shared_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"leaves 1 images for the last batch .* 3 processes share it"
-    ):
-        batches(9, 4, 0, 3, torch.Generator())
+    message = r"leaves 1 images for the last batch .* 3 processes share it"
+    with pytest.raises(InvalidValueError, match=message):
+        training_labels(9, 4, Shard(0, 3))
