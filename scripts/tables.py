@@ -1,112 +1,172 @@
-"""Write the tables of all suites that have records, as CSV, Markdown and LaTeX with a figure, and print them.
+"""Write the tables of all suites that have records, as CSV, Markdown and LaTeX with a figure.
 
-python scripts/tables.py                        # every suite and backbone that something was run of
-python scripts/tables.py vtab                   # one, beside the published numbers, even before anything was run
+python scripts/tables.py                        # every suite and backbone that has records
+python scripts/tables.py vtab                   # one, beside the published numbers
 python scripts/tables.py vtab --backbone swin_b_in22k
-python scripts/tables.py --cell vtab san cifar  # where a number comes from, and the commands that repeat it
+python scripts/tables.py --cell vtab san cifar  # where a number comes from, and how to repeat it
 """
 
 import argparse
 import importlib.util
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from san import record
-from san.report import explain, figure, render
-from san.report.table import make_table
+from san import cli
+from san.errors import MissingFileError, choose
+from san.record import Record, read_records
+from san.report.explain import explain_cell
+from san.report.figure import draw_figure
+from san.report.render import cells_frame, markdown, runs_frame, write_table
+from san.report.table import Table, make_table
 from san.runtime.wandb_logger import open_logger
-from san.tasks import load_suite, suite_names
+from san.tasks import Suite, load_suite, suite_names
+
+
+class Arguments(argparse.Namespace):
+    """The command line, typed."""
+
+    suite: list[str]
+    backbone: str | None
+    cell: list[str] | None
+    wandb: bool
+    results: Path
+
+    @property
+    def records(self) -> Path:
+        """Where the records are."""
+        return self.results / "records"
 
 
 def main() -> None:
-    """Parse arguments, read records, write and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "suite", nargs="*", help=f"default: all with records; of {', '.join(suite_names())}"
-    )
-    parser.add_argument(
-        "--backbone", help="of the suites that are named, also one that nothing was run with yet"
-    )
-    parser.add_argument(
-        "--cell", nargs=3, metavar=("SUITE", "METHOD", "TASK"), help="say where a number comes from"
-    )
-    parser.add_argument(
-        "--wandb", action="store_true", help="log them as one more W&B run of each suite, too"
-    )
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="where records/ and tables/ are"
-    )
-    args = parser.parse_args()
+    """Read records, then write and print tables, or explain a cell."""
+    args = _parse_arguments()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("san").setLevel(logging.INFO)
-    records, problems = record.read_records(args.results / "records")
+    records, problems = read_records(args.records)
     for problem in problems:
         print(f"Skipped: {problem}", file=sys.stderr)
     if args.cell:
-        print(*explain.explain_cell(*args.cell, records), sep="\n")
+        _print_cell(args.cell, records)
         return
-    for name in args.suite:
-        load_suite(name)
-    pairs = {(r.suite, r.backbone) for r in records if r.suite in (args.suite or suite_names())}
-    pairs |= {(name, args.backbone or load_suite(name).backbone) for name in args.suite}
+    tables = _choose_tables(args, records)
+    made = [_make(suite, backbone, records, len(problems), args) for suite, backbone in tables]
+    if not any(made):
+        sys.exit(1)
+
+
+def _parse_arguments() -> Arguments:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "suite",
+        nargs="*",
+        help=f"default: all with records; of {', '.join(suite_names())}",
+    )
+    parser.add_argument(
+        "--backbone",
+        help="of the suites that are named, also one that nothing was run with yet",
+    )
+    parser.add_argument(
+        "--cell",
+        nargs=3,
+        metavar=("SUITE", "METHOD", "TASK"),
+        help="say where a number comes from",
+    )
+    parser.add_argument(
+        "--wandb",
+        action="store_true",
+        help="log them as one more W&B run of each suite, too",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="where records/ and tables/ are",
+    )
+    return parser.parse_args(namespace=Arguments())
+
+
+def _print_cell(cell: Sequence[str], records: Sequence[Record]) -> None:
+    """Print where the number of a cell (suite, method, task) comes from."""
+    from san.compose import config_choices  # noqa: PLC0415  (Hydra is slow to import)
+
+    suite, method, task = cell
+    choose(method, config_choices("method"), "method")
+    print(*explain_cell(suite, method, task, records), sep="\n")
+
+
+def _choose_tables(args: Arguments, records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Return suite and backbone of each table to make.
+
+    Raises UnknownNameError on an unknown suite, MissingFileError where there is nothing to make.
+    """
+    suites = [load_suite(name) for name in args.suite]
+    shown_names = args.suite or suite_names()
+    tables = {(r.suite, r.backbone) for r in records if r.suite in shown_names}
+    tables |= {(suite.name, args.backbone or suite.backbone) for suite in suites}
     if args.backbone:
-        pairs = {pair for pair in pairs if pair[1] == args.backbone}
-    if not pairs:
-        sys.exit(
-            f"Error: no results of a suite below {args.results / 'records'}. Run `make demo` first, or name a suite."
+        tables = {table for table in tables if table[1] == args.backbone}
+    if not tables:
+        raise MissingFileError(
+            f"No results of a suite below {args.records}. Run `make demo` first, or name a suite."
         )
     others = sorted({r.suite for r in records} - set(suite_names()))
     if others:
-        print(f"No tables of {', '.join(others)}: no suites of benchmarks/.", file=sys.stderr)
-    made = [
-        write(suite, backbone, records, len(problems), args) for suite, backbone in sorted(pairs)
-    ]
-    sys.exit(0 if any(made) else 1)  # no bool: wandb hands it on, and wants a number
+        print(f"No tables of {', '.join(others)}: not a suite of benchmarks/.", file=sys.stderr)
+    return sorted(tables)
 
 
-def write(
-    name: str, backbone: str, records: list[record.Record], problems: int, args: argparse.Namespace
+def _make(
+    suite_name: str,
+    backbone: str,
+    records: Sequence[Record],
+    unreadable: int,
+    args: Arguments,
 ) -> bool:
-    """Write and print the table of a suite and a backbone; return whether there is something to write."""
-    suite = load_suite(name)
+    """Write and print the table of a suite and a backbone; return whether it has any rows."""
+    suite = load_suite(suite_name)
     table = make_table(suite, records, backbone)
-    if problems:
-        note = f"{problems} files are no records of this version and are left out; python scripts/tables.py names them."
-        table = replace(table, notes=(*table.notes, note))
-    if table.ours.cells.empty and table.cited.cells.empty:
-        run = "make demo" if name == "demo" else f"python scripts/reproduce.py {name}"
-        print(
-            f"Error: no test results of {name} below {args.results / 'records'}. Run `{run}` first.",
-            file=sys.stderr,
+    if unreadable:
+        note = (
+            f"{unreadable} files are no records of this version and are left out; "
+            "python scripts/tables.py names them."
         )
+        table = replace(table, notes=(*table.notes, note))
+    if not table.ours.rows and not table.published.rows:
+        run = "make demo" if suite.name == "demo" else f"python scripts/reproduce.py {suite.name}"
+        message = f"No test results of {suite.name} below {args.records}. Run `{run}` first."
+        cli.print_error(message, cli.USER_ERROR)
         return False
-    file = name if backbone == suite.backbone else f"{name}_{backbone}"
-    paths = render.write_table(table, args.results / "tables", file) + figure.draw_figure(
-        table, args.results / "figures", file
-    )
-    print(render.markdown(table))
+    name = suite.name if backbone == suite.backbone else f"{suite.name}_{backbone}"
+    paths = write_table(table, args.results / "tables", name)
+    paths += draw_figure(table, args.results / "figures", name)
+    print(markdown(table))
     print("Written:", *paths)
     if importlib.util.find_spec("matplotlib") is None:
         print("No figure without matplotlib: `make tables` installs it and draws.")
     if args.wandb:
-        logger = open_logger(
-            "wandb", {"results": str(args.results)}, f"tables-{name}-{backbone}", name, "tables"
-        )
-        logger.tables({"cells": table.facts, "runs": table.runs})
-        logger.finish({})
+        _log_tables(table, suite, backbone, args.results)
     return True
 
 
+def _log_tables(table: Table, suite: Suite, backbone: str, results: Path) -> None:
+    """Log the cells and runs of a table as a run of W&B."""
+    logger = open_logger(
+        "wandb",
+        results_dir=results,
+        config={"results": str(results)},
+        run_id=f"tables-{suite.name}-{backbone}",
+        group=suite.name,
+        job_type="tables",
+    )
+    logger.log_tables({"cells": cells_frame(table), "runs": runs_frame(table)})
+    logger.finish({})
+
+
 if __name__ == "__main__":
-    try:
-        main()
-    except LookupError as error:
-        sys.exit(f"Error: {error.args[0]}")
-    except OSError as error:
-        sys.exit(
-            f"Error: the tables cannot be written: {error}. Those that were there are as they were."
-        )
+    cli.main(main)

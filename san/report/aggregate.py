@@ -1,126 +1,157 @@
-"""The values of tables: a cell from its runs, means from cells, and the marks that say what is to be known of them."""
+"""From the runs of a cell to its value, and from the cells of a row to its means."""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from san.record import Record
-from san.tasks import Suite
+from san.record import Record, Status
+from san.report.value import CellStatus, Flag, TrainableCounts, Value
+from san.tasks import Suite, Task
 
-MISSING = "–"
-MEANS = {"mean of all tasks": "all", "mean of groups": "groups", "mean corruption error": "mCE"}
-LOWER = [("mean", "mCE")]  # where less is better
-SUMMARY = [("trainable", "without head"), ("trainable", "with head"), ("runs", "seeds")]
-ON_TEST, CONFLICT, MIXED, FORCED, FEWER, WEIGHTS, STATED, UNKNOWN = (
-    "†",
-    "‡",
-    "§",
-    "¶",
-    "‖",
-    "◦",
-    "*",
-    "?",
-)
-LEGEND = {
-    ON_TEST: "the epoch was chosen on the test split",
-    MIXED: "runs of this row differ in pre-trained weights, preprocessing, precision or the kind of data source",
-    FORCED: "the data failed its check against the benchmark, and was forced (force_data=true)",
-    CONFLICT: "a cell has records of different settings or results for one seed; the newest is shown",
-    FEWER: "fewer seeds than other rows, or seeds that failed",
-    WEIGHTS: "from other pre-trained weights than this table's",
-    STATED: "from means as stated; not all values of its tasks are public",
-    UNKNOWN: "its weights, or where its epoch was chosen, are not known",
+
+class Column(NamedTuple):
+    """A column of a table: a task below its group, or a mean."""
+
+    group: str
+    label: str
+
+
+MEAN_OF_GROUP = "mean of"
+MEAN_OF_TASKS = Column("mean", "all")
+MEAN_OF_GROUPS = Column("mean", "groups")
+MEAN_CORRUPTION_ERROR = Column("mean", "mCE")
+LOWER_IS_BETTER = frozenset({MEAN_CORRUPTION_ERROR})
+# The columns behind those of accuracies: trained parameters and seeds.
+TRAINABLE_COLUMNS = [Column("trainable", "without head"), Column("trainable", "with head")]
+SUMMARY_COLUMNS = [*TRAINABLE_COLUMNS, Column("runs", "seeds")]
+# What suites call their means.
+_MEANS = {
+    "mean of all tasks": MEAN_OF_TASKS,
+    "mean of groups": MEAN_OF_GROUPS,
+    "mean corruption error": MEAN_CORRUPTION_ERROR,
 }
-Column = tuple[str, str]
+_FAILURES = {
+    frozenset({Status.FAILED}): CellStatus.FAILED,
+    frozenset({Status.OOM}): CellStatus.OOM,
+    frozenset({Status.OOM, Status.FAILED}): CellStatus.OOM_AND_FAILED,
+}
 
 
-@dataclass(frozen=True)
-class CellStats:
-    """Our side of a cell: mean and sample standard deviation over n seeds in percent, NaN where there is none.
-
-    status: `done`, `missing`, or how its seeds failed. marks: of LEGEND. params: means of what trains, (without, with)
-    the head.
-    """
-
-    mean: float
-    std: float
-    n: int
-    status: str
-    marks: str = ""
-    params: tuple[float, float] = (math.nan, math.nan)
-
-    @property
-    def text(self) -> str:
-        """What is printed: mean ± standard deviation (seeds), marks, and what failed."""
-        if not self.n:
-            return MISSING if self.status == "missing" else self.status
-        spread = f" ± {self.std:.2f} ({self.n})" if self.n > 1 else ""
-        return f"{self.mean:.2f}{spread}{self.marks}" + (
-            f" ({self.status})" if self.status != "done" else ""
-        )
+def task_column(task: Task) -> Column:
+    """Return the column of a task."""
+    return Column(task.group, task.label)
 
 
-def table_columns(suite: Suite) -> list[Column]:
-    """Return the columns: tasks under their groups, then the summary."""
-    tasks = [
-        (group, t.label) for group in suite.groups for t in suite.tasks.values() if t.group == group
-    ]
-    groups = [("mean of", group) for group in suite.groups if len(suite.groups) > 1]
-    return [*tasks, *groups, *(("mean", MEANS[name]) for name in suite.means), *SUMMARY]
+def mean_columns(suite: Suite) -> list[Column]:
+    """Return the columns of means: of each group, where there are several, and of all."""
+    has_groups = len(suite.groups) > 1
+    groups = [Column(MEAN_OF_GROUP, group) for group in suite.groups if has_groups]
+    return groups + [_MEANS[name] for name in suite.means]
 
 
-def aggregate_cell(runs: Sequence[Record]) -> CellStats:
-    """Return our side of a cell from its runs, without copies; of several for one seed the newest that is done."""
-    newest = {r.seed: r for r in sorted(runs, key=lambda r: (r.status == "done", r.created))}
-    done = [r for r in newest.values() if r.status == "done"]
-    lost = sorted(
-        {"OOM" if r.status == "oom" else r.status for r in newest.values() if r.status != "done"}
+def accuracy_columns(suite: Suite) -> list[Column]:
+    """Return the columns of accuracies: tasks below their groups, then means."""
+    columns = []
+    for group in suite.groups:
+        columns += [task_column(task) for task in suite.tasks.values() if task.group == group]
+    return columns + mean_columns(suite)
+
+
+def aggregate_runs(runs: Sequence[Record]) -> Value:
+    """Return the accuracy of a cell from its runs, without copies of one another."""
+    newest = _newest_of_each_seed(runs)
+    done = [r for r in newest if r.status == Status.DONE]
+    accuracies = [r.accuracy for r in done]
+    return Value(
+        mean=mean(accuracies),
+        std=statistics.stdev(accuracies) if len(accuracies) > 1 else math.nan,
+        n=len(done),
+        status=_cell_status(newest),
+        flags=_cell_flags(runs, newest),
     )
-    marks = ON_TEST if any(r.selected_on != "last" for r in newest.values()) else ""
-    marks += FORCED if any(r.data.get("forced") for r in done) else ""
-    marks += CONFLICT if len(runs) > len(newest) else ""
-    scores = [r.accuracy for r in done]
-    spread = statistics.stdev(scores) if len(scores) > 1 else math.nan
-    status = ", ".join(lost) if lost else "done" if done else "missing"
-    params = (
-        mean([r.params["trainable"] - r.params["head"] for r in done]),
-        mean([r.params["trainable"] for r in done]),
-    )
-    return CellStats(mean(scores), spread, len(done), status, marks, params)
+
+
+def aggregate_trainable(runs: Sequence[Record]) -> TrainableCounts:
+    """Return the mean numbers of trained parameters over the seeds of a cell that are done."""
+    done = [r for r in _newest_of_each_seed(runs) if r.status == Status.DONE]
+    counts = [r.params for r in done if r.params is not None]
+    without_head = mean([count.trainable - count.head for count in counts])
+    with_head = mean([count.trainable for count in counts])
+    return TrainableCounts(without_head, with_head)
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the plain mean; NaN if anything is missing or there is nothing."""
+    """Return the plain mean; NaN if one of the values is missing or there are none."""
     return sum(values) / len(values) if values else math.nan
 
 
-def format_number(value: float, form: str, mark: str = "") -> str:
-    """Return a number in a format, or that it is missing."""
-    return MISSING if math.isnan(value) else f"{value:{form}}{mark}"
-
-
 def table_means(
-    suite: Suite, tasks: Mapping[str, float], stated: Mapping[str, float]
+    suite: Suite,
+    accuracies: Mapping[str, float],
+    reported_means: Mapping[str, float],
 ) -> dict[Column, float]:
-    """Return group means and their mean, and the mean of all tasks; NaN where a value is missing and none is stated.
+    """Return the means of a row by column.
 
-    The mean corruption error (Hendrycks and Dietterich 2019) is 100 for AlexNet.
+    accuracies: of every task, NaN where missing. reported_means: of groups, used for those whose
+    own mean is NaN. A mean is NaN where a value is missing that nothing replaces.
     """
-    by_group = {
-        g: mean([v for t, v in tasks.items() if suite.tasks[t].group == g]) for g in suite.groups
-    }
-    by_group = {
-        g: stated.get(g, value) if math.isnan(value) else value for g, value in by_group.items()
-    }
-    everything = (
-        mean(list(tasks.values())) if len(suite.groups) > 1 else mean(list(by_group.values()))
-    )
-    errors = {t: error for t in tasks if (error := suite.tasks[t].alexnet_error) is not None}
-    overall = {
-        "all": everything,
-        "groups": mean(list(by_group.values())),
-        "mCE": mean([(100 - tasks[t]) / alexnet for t, alexnet in errors.items()]),
-    }
-    found = {key: by_group[key[1]] for key in table_columns(suite) if key[0] == "mean of"}
-    return found | {("mean", MEANS[name]): overall[MEANS[name]] for name in suite.means}
+    by_group = _group_means(suite, accuracies, reported_means)
+    # A suite of one group may have its mean from a source that does not print all tasks.
+    everything = accuracies if len(suite.groups) > 1 else by_group
+    means = {Column(MEAN_OF_GROUP, group): value for group, value in by_group.items()}
+    means[MEAN_OF_TASKS] = mean(list(everything.values()))
+    means[MEAN_OF_GROUPS] = mean(list(by_group.values()))
+    means[MEAN_CORRUPTION_ERROR] = _mean_corruption_error(suite, accuracies)
+    return {column: means[column] for column in mean_columns(suite)}
+
+
+def _newest_of_each_seed(runs: Sequence[Record]) -> list[Record]:
+    """Return one run for each seed: of several the newest, and one that is done before others."""
+    newest: dict[int, Record] = {}
+    for r in sorted(runs, key=lambda r: (r.status == Status.DONE, r.created)):
+        newest[r.seed] = r
+    return list(newest.values())
+
+
+def _cell_status(newest: Sequence[Record]) -> CellStatus:
+    if not newest:
+        return CellStatus.MISSING
+    failures = frozenset(r.status for r in newest if r.status != Status.DONE)
+    return _FAILURES.get(failures, CellStatus.DONE)
+
+
+def _cell_flags(runs: Sequence[Record], newest: Sequence[Record]) -> frozenset[Flag]:
+    flags = set()
+    if any(r.selected_on != "last" for r in newest):
+        flags.add(Flag.CHOSEN_ON_TEST)
+    if any(r.data.forced for r in newest if r.status == Status.DONE):
+        flags.add(Flag.UNVERIFIED_DATA)
+    if len(runs) > len(newest):
+        flags.add(Flag.CONFLICT)
+    return frozenset(flags)
+
+
+def _group_means(
+    suite: Suite,
+    accuracies: Mapping[str, float],
+    reported_means: Mapping[str, float],
+) -> dict[str, float]:
+    """Return the mean of each group: computed, else as reported, else NaN."""
+    means = {}
+    for group in suite.groups:
+        values = [value for name, value in accuracies.items() if suite.tasks[name].group == group]
+        computed = mean(values)
+        is_missing = math.isnan(computed)
+        means[group] = reported_means.get(group, computed) if is_missing else computed
+    return means
+
+
+def _mean_corruption_error(suite: Suite, accuracies: Mapping[str, float]) -> float:
+    """Return the mean error relative to AlexNet's, in percent (Hendrycks and Dietterich 2019)."""
+    relative_errors = []
+    for name, accuracy in accuracies.items():
+        alexnet_error = suite.tasks[name].alexnet_error
+        if alexnet_error is not None:
+            relative_errors.append((100 - accuracy) / alexnet_error)
+    return mean(relative_errors)

@@ -1,45 +1,54 @@
 """Accuracy against trainable parameters, ours and published. Only this module knows matplotlib."""
 
-import os
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from san.report.aggregate import SUMMARY
+from san.errors import FileAccessError
+from san.report.aggregate import MEAN_OF_TASKS
 from san.report.table import Section, Table
+from san.runtime.files import atomic_write
 
-COLUMN = ("mean", "all")
-Point = tuple[float, float]
-PLACES = [
-    (5, 3),
-    (5, -8),
-    (-5, 3),
-    (-5, -8),
-    (5, 11),
-    (5, -16),
-    (-5, 11),
-    (-5, -16),
-]  # of a label beside its point
+if TYPE_CHECKING:  # matplotlib is an extra
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Where a row without trained parameters is drawn: a logarithmic axis has no zero.
+_NO_PARAMETERS = 1e3
+_OUR_COLOR = "C3"
+# Offsets in points at which a label is tried beside its point.
+_LABEL_OFFSETS = [(5, 3), (5, -8), (-5, 3), (-5, -8), (5, 11), (5, -16), (-5, 11), (-5, -16)]
 
 
-def points(block: Section) -> dict[str, Point]:
-    """Return (trained parameters without the head, mean accuracy over all tasks) of each row that has both.
+class Point(NamedTuple):
+    """Trained parameters without the head, and the mean accuracy over all tasks in percent."""
 
-    A row that trains nothing but the head is drawn at 1000, as a logarithmic axis has no zero.
+    parameters: float
+    accuracy: float
+
+
+def points(section: Section) -> dict[str, Point]:
+    """Return the point of each row, by its label, where both of its numbers are known."""
+    found = {}
+    for row in section.rows:
+        mean = row.values.get(MEAN_OF_TASKS)
+        parameters = row.trainable.without_head
+        if mean is None or not mean.exists or math.isnan(parameters):
+            continue
+        found[row.label] = Point(parameters or _NO_PARAMETERS, mean.mean)
+    return found
+
+
+def draw_figure(table: Table, directory: Path, name: str) -> list[Path]:
+    """Write `<name>.pdf` and `.png`, and return their paths.
+
+    Nothing is written where no row is complete, or matplotlib is not installed. Raises
+    FileAccessError where a file cannot be written.
     """
-    if COLUMN not in block.numbers:
-        return {}
-    both = block.numbers[[SUMMARY[0], COLUMN]].dropna()
-    return {
-        str(name): (float(p) or 1e3, float(a))
-        for name, (p, a) in zip(both.index, both.to_numpy(), strict=True)
-    }
-
-
-def draw_figure(table: Table, folder: Path, name: str) -> list[Path]:
-    """Write `<name>.pdf` and `.png`; return their paths: none where no row is complete or there is no matplotlib."""
-    cited, ours = points(table.cited), points(table.ours)
-    if not ours and not cited:
+    published = points(table.published)
+    ours = points(table.ours)
+    if not ours and not published:
         return []
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415  (an extra)
@@ -49,47 +58,59 @@ def draw_figure(table: Table, folder: Path, name: str) -> list[Path]:
     axes = figure.add_subplot()
     axes.set(xscale="log", title=f"{table.title}: mean accuracy of all tasks, percent")
     axes.set_xlabel("trainable parameters without the head (none: drawn at 1000)")
-    for label, found, color, marker in (
-        ("published", cited, "0.55", "o"),
-        ("run again", ours, "C3", "D"),
-    ):
-        if found:
-            params, accuracies = zip(*found.values(), strict=True)
-            axes.scatter(params, accuracies, s=16, label=label, color=color, marker=marker)
+    _scatter(axes, published, label="published", color="0.55", marker="o")
+    _scatter(axes, ours, label="run again", color=_OUR_COLOR, marker="D")
     axes.margins(0.1)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
-    annotate(axes, ours | cited, ours)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
-    for path in paths:
-        new = path.with_name(f".{os.getpid()}-{path.name}")
-        try:
-            figure.savefig(
-                new, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None
-            )
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
-    return paths
+    figure.draw_without_rendering()  # labels know their extent only then
+    _annotate(axes, ours, published)
+    # Without a date, the same table gives the same file.
+    pdf = _save(figure, directory / f"{name}.pdf", {"CreationDate": None})
+    png = _save(figure, directory / f"{name}.png", {})
+    return [pdf, png]
 
 
-def annotate(axes: Any, places: Mapping[str, Point], ours: Mapping[str, Point]) -> None:
+def _scatter(axes: "Axes", found: Mapping[str, Point], label: str, color: str, marker: str) -> None:
+    """Draw the points of a section, if it has any."""
+    if not found:
+        return
+    parameters = [point.parameters for point in found.values()]
+    accuracies = [point.accuracy for point in found.values()]
+    axes.scatter(parameters, accuracies, s=16, label=label, color=color, marker=marker)
+
+
+def _annotate(axes: "Axes", ours: Mapping[str, Point], published: Mapping[str, Point]) -> None:
     """Write a name beside each point where there is room; ours come first."""
-    axes.figure.draw_without_rendering()
-    taken: list[Any] = []
-    for name, place in places.items():
-        for x, y in PLACES:
-            style = {
-                "fontsize": 7,
-                "color": "C3" if name in ours else "0.3",
-                "ha": "left" if x > 0 else "right",
-            }
+    occupied: list[Any] = []
+    for label, point in {**ours, **published}.items():
+        color = _OUR_COLOR if label in ours else "0.3"
+        for offset in _LABEL_OFFSETS:
             text = axes.annotate(
-                name, place, xytext=(x, y), textcoords="offset points", parse_math=False, **style
+                label,
+                point,
+                xytext=offset,
+                textcoords="offset points",
+                parse_math=False,
+                fontsize=7,
+                color=color,
+                ha="left" if offset[0] > 0 else "right",
             )
             box = text.get_window_extent()
-            if not any(box.overlaps(other) for other in taken):
-                taken.append(box)
+            if not any(box.overlaps(other) for other in occupied):
+                occupied.append(box)
                 break
             text.remove()
+
+
+def _save(figure: "Figure", path: Path, metadata: Mapping[str, str | None]) -> Path:
+    """Write the figure in the format of the path's suffix."""
+    file_format = path.suffix.removeprefix(".")
+    try:
+        with atomic_write(path) as unfinished:
+            figure.savefig(unfinished, format=file_format, dpi=200, metadata=dict(metadata))
+    except OSError as error:
+        raise FileAccessError(
+            f"The figure cannot be written: {error}. Those that were there are unchanged."
+        ) from error
+    return path

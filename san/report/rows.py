@@ -1,0 +1,242 @@
+"""Rows of a table: ours, published ones, and the gaps between them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from san.record import Record, Status
+from san.report.aggregate import (
+    Column,
+    accuracy_columns,
+    aggregate_runs,
+    aggregate_trainable,
+    mean,
+    table_means,
+    task_column,
+)
+from san.report.published import PublishedRow, is_vit_b16
+from san.report.value import (
+    MISSING,
+    CellStatus,
+    Flag,
+    NumberFormat,
+    SeedCounts,
+    TrainableCounts,
+    Value,
+    marks,
+)
+from san.tasks import Suite
+
+
+_UNKNOWN_COUNTS = TrainableCounts()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: a value for each column of accuracies, and what stands behind them.
+
+    flags: of the row as a whole. seeds: None where they are not known.
+    """
+
+    name: str
+    values: Mapping[Column, Value]
+    flags: frozenset[Flag] = frozenset()
+    trainable: TrainableCounts = _UNKNOWN_COUNTS
+    seeds: SeedCounts | None = None
+
+    @property
+    def label(self) -> str:
+        """The name with the marks of the row."""
+        return self.name + marks(self.flags)
+
+    def summary_texts(self) -> list[str]:
+        """Return trained parameters without and with the head, and seeds, as they are printed."""
+        seeds = self.seeds.text() if self.seeds is not None else MISSING
+        return [*self.trainable.texts(), seeds]
+
+
+@dataclass(frozen=True, order=True)
+class RowKey:
+    """What the runs of one of our rows share."""
+
+    method: str
+    variant: str
+    protocol: str
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """The runs of one of our rows by task, and the value of every task of the suite."""
+
+    key: RowKey
+    runs: Mapping[str, Sequence[Record]]
+    cells: Mapping[str, Value]
+
+    @property
+    def done(self) -> list[Record]:
+        """All runs that are done."""
+        return [r for runs in self.runs.values() for r in runs if r.status == Status.DONE]
+
+    @property
+    def fewest_seeds(self) -> int:
+        """The fewest seeds among the cells that have any; 0 where none has."""
+        return min((cell.n for cell in self.cells.values() if cell.n), default=0)
+
+
+def group_runs(suite: Suite, records: Sequence[Record]) -> list[RunGroup]:
+    """Sort runs into rows: the suite's methods first, in its order."""
+    by_key: dict[RowKey, dict[str, list[Record]]] = {}
+    for r in records:
+        key = RowKey(r.method, r.variant, r.protocol)
+        by_key.setdefault(key, {}).setdefault(r.task, []).append(r)
+    groups = []
+    for key in sorted(by_key, key=lambda key: (_method_order(key.method, suite.methods), key)):
+        runs = by_key[key]
+        cells = {task: aggregate_runs(runs.get(task, [])) for task in suite.tasks}
+        groups.append(RunGroup(key, runs, cells))
+    return groups
+
+
+def make_our_row(suite: Suite, group: RunGroup, groups: Sequence[RunGroup]) -> Row:
+    """Return one of our rows. groups: all of ours, from which its name and flags set it apart."""
+    accuracies = {task: cell.mean for task, cell in group.cells.items()}
+    values = {task_column(suite.tasks[task]): cell for task, cell in group.cells.items()}
+    flags = _mean_flags(group)
+    for column, average in table_means(suite, accuracies, {}).items():
+        values[column] = Value(average, flags=flags)
+    seeds = [cell.n for cell in group.cells.values()]
+    return Row(
+        name=_row_name(group.key, [other.key for other in groups]),
+        values={column: values[column] for column in accuracy_columns(suite)},
+        flags=_row_flags(group, groups),
+        trainable=_mean_trainable(suite, group),
+        seeds=SeedCounts(min(seeds), max(seeds)),
+    )
+
+
+def make_published_row(suite: Suite, published: PublishedRow, backbone: str) -> Row:
+    """Return a published row; its means are computed from its values by our rules."""
+    accuracies = {task: published.accuracies.get(task, math.nan) for task in suite.tasks}
+    values = {
+        task_column(suite.tasks[task]): _printed_value(accuracy)
+        for task, accuracy in accuracies.items()
+    }
+    computed = table_means(suite, accuracies, {})
+    completed = table_means(suite, accuracies, published.reported_means)
+    for column, average in completed.items():
+        flags = {Flag.REPORTED_MEAN} if math.isnan(computed[column]) else set()
+        values[column] = Value(average, flags=frozenset(flags))
+    return Row(
+        name=published.method,
+        values={column: values[column] for column in accuracy_columns(suite)},
+        flags=_published_flags(published, backbone),
+        trainable=_printed_trainable(published),
+    )
+
+
+def make_gap_row(ours: Row, published: Row) -> Row:
+    """Return ours minus the published values, with the flags of both."""
+    values = {}
+    for column, own in ours.values.items():
+        printed = published.values[column]
+        values[column] = Value(
+            mean=own.mean - printed.mean,
+            flags=own.flags | printed.flags,
+            number_format=NumberFormat.SIGNED,
+        )
+    return Row(f"{ours.label} - {published.label}", values)
+
+
+def _method_order(method: str, methods: Sequence[str]) -> int:
+    """Return the position among the suite's methods; all others come last."""
+    return methods.index(method) if method in methods else len(methods)
+
+
+def _row_name(key: RowKey, keys: Sequence[RowKey]) -> str:
+    """Return the method, and what distinguishes the row from others."""
+    protocols = {other.protocol for other in keys}
+    details = []
+    if key.variant:
+        details.append(" ".join(key.variant.split()))
+    if len(protocols) > 1:
+        details.append(key.protocol)
+    return f"{key.method} [{', '.join(details)}]" if details else key.method
+
+
+def _row_flags(group: RunGroup, groups: Sequence[RunGroup]) -> frozenset[Flag]:
+    """Return the flags of one of our rows as a whole."""
+    flags = set()
+    if _has_mixed_settings(group):
+        flags.add(Flag.MIXED_SETTINGS)
+    most_seeds = max(other.fewest_seeds for other in groups)
+    if 0 < group.fewest_seeds < most_seeds:
+        flags.add(Flag.FEWER_SEEDS)
+    return frozenset(flags)
+
+
+def _has_mixed_settings(group: RunGroup) -> bool:
+    """Return whether runs of a row, or of one of its tasks, differ in what should be the same."""
+    if len({_shared_settings(r) for r in group.done}) > 1:
+        return True
+    fingerprints: dict[str, set[tuple[str | None, str | None]]] = {}
+    for r in group.done:
+        fingerprints.setdefault(r.task, set()).add((r.data.train, r.data.evaluate))
+    return any(len(found) > 1 for found in fingerprints.values())
+
+
+def _shared_settings(r: Record) -> tuple[str | None, ...]:
+    """Return what all runs of a row should share."""
+    data = r.config.get("data") or {}
+    precision = r.config.get("precision")
+    return (r.weights, precision, r.data.kind, data.get("resize"), data.get("normalise"))
+
+
+def _mean_flags(group: RunGroup) -> frozenset[Flag]:
+    """Return the flags of a mean: those of all cells it is made of, and whether seeds failed."""
+    flags: set[Flag] = set()
+    for cell in group.cells.values():
+        flags |= cell.flags
+        if cell.status not in (CellStatus.DONE, CellStatus.MISSING):
+            flags.add(Flag.FEWER_SEEDS)
+    return frozenset(flags)
+
+
+def _mean_trainable(suite: Suite, group: RunGroup) -> TrainableCounts:
+    """Return the mean over all tasks of the numbers of trained parameters."""
+    counts = [aggregate_trainable(group.runs.get(task, [])) for task in suite.tasks]
+    return TrainableCounts(
+        without_head=mean([count.without_head for count in counts]),
+        with_head=mean([count.with_head for count in counts]),
+    )
+
+
+def _printed_value(accuracy: float) -> Value:
+    """Return an accuracy with as many decimals as papers print."""
+    has_one_decimal = round(accuracy, 1) == accuracy
+    decimals = NumberFormat.ONE_DECIMAL if has_one_decimal else NumberFormat.TWO_DECIMALS
+    return Value(accuracy, number_format=decimals)
+
+
+def _printed_trainable(published: PublishedRow) -> TrainableCounts:
+    """Return the printed parameters, on the side of the head where they were counted."""
+    unknown = TrainableCounts(in_millions=True)
+    if published.params_m is None or published.counts_head is None:
+        return unknown
+    count = 1e6 * published.params_m
+    if published.counts_head:
+        return replace(unknown, with_head=count)
+    return replace(unknown, without_head=count)
+
+
+def _published_flags(published: PublishedRow, backbone: str) -> frozenset[Flag]:
+    """Return the flags of a published row."""
+    flags = set()
+    if published.selected_on == "test":
+        flags.add(Flag.CHOSEN_ON_TEST)
+    if published.weights is not None and published.weights != backbone:
+        flags.add(Flag.OTHER_WEIGHTS)
+    lacks_weights = is_vit_b16(backbone) and published.weights is None
+    is_unknown = published.selected_on is None or lacks_weights
+    if is_unknown and published.has_numbers:
+        flags.add(Flag.UNKNOWN_PROTOCOL)
+    return frozenset(flags)
