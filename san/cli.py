@@ -1,42 +1,44 @@
-"""What train.py and the scripts share: exit codes and error texts."""
+"""What train.py and the scripts share: which errors are printed without a trace, and exit codes.
 
-import difflib
+| exit code | meaning                                                    |
+|----------:|:-----------------------------------------------------------|
+|         0 | done                                                       |
+|         1 | a mistake of the user's, in words; or a bug, with its trace |
+|       130 | interrupted by Ctrl-C                                      |
+|       143 | stopped by SIGTERM; a checkpoint was saved                 |
+"""
+
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from san.errors import Preempted, SanError, suggest
 
-from san.compose import CONFIGS
-from san.errors import NonFiniteLossError, Preempted, WeightsError
-
-CONFIG_ERRORS = (HydraException, OmegaConfBaseException)  # what composing a configuration raises
+USER_ERROR = 1
+INTERRUPTED = 130
+STOPPED = 143
 
 
-EXPECTED = (LookupError, ValueError, TypeError, OSError, WeightsError, NonFiniteLossError)
+def main(program: Callable[[], object], when_interrupted: str = "Interrupted.") -> None:
+    """Call the main function of a program; on an error of the user's print a message and exit.
 
-
-def run(main: Callable[[], Any]) -> None:
-    """Call a Hydra main function; on an error we foresee print one message and exit with 1 (130 after Ctrl-C)."""
-    os.environ.setdefault(
-        "HYDRA_FULL_ERROR", "1"
-    )  # hand exceptions to us instead of printing a trace
+    when_interrupted: what is said after Ctrl-C.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand exceptions to us, without Hydra's trace
     try:
-        main()
+        program()
     except KeyboardInterrupt:
-        sys.exit(print_error("Interrupted: no record was written for the run in flight.", 130))
+        sys.exit(print_error(when_interrupted, INTERRUPTED))
     except Preempted as stopped:
-        sys.exit(print_error(f"Told to stop: {stopped}. The same command goes on from there.", 143))
-    except CONFIG_ERRORS as error:
-        sys.exit(print_error(explain(error), 1))
-    except EXPECTED as error:
-        sys.exit(print_error(str(error), 1))
+        sys.exit(print_error(f"{stopped} Run the same command to resume.", STOPPED))
+    except SanError as error:
+        sys.exit(print_error(str(error), USER_ERROR))
+    except Exception as error:
+        if not _is_config_error(error):
+            raise
+        sys.exit(print_error(explain_config_error(error), USER_ERROR))
 
 
 def print_error(message: str, code: int) -> int:
@@ -45,35 +47,48 @@ def print_error(message: str, code: int) -> int:
     return code
 
 
-def explain(error: Exception) -> str:
+def _is_config_error(error: Exception) -> bool:
+    """Return whether Hydra or OmegaConf refuses the configuration that the user composed."""
+    if "hydra" not in sys.modules:
+        return False
+    from hydra.errors import HydraException  # noqa: PLC0415  (programs without Hydra start faster)
+    from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
+
+    return isinstance(error, HydraException | OmegaConfBaseException)
+
+
+def explain_config_error(error: Exception) -> str:
     """Return Hydra's message, with the nearest names where a choice or a key is unknown."""
+    from hydra.errors import MissingConfigException  # noqa: PLC0415
+
     text = str(error).strip()
-    cause = error.__cause__ or error.__context__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        text = text.split("\nConfig search path:")[0].strip()
-        return text + nearest(error.missing_cfg_file.partition("/")[2], error.options or [])
-    key = re.search(r"Could not override '([^']+)'", text)
-    if key is not None:
-        return text + nearest(key.group(1), list(dotted_keys(default_config())))
+        choice = error.missing_cfg_file.partition("/")[2]
+        first = text.split("\nConfig search path:")[0].strip()
+        return _with_hint(first, suggest(choice, error.options or []))
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown is not None:
+        return _with_hint(text, suggest(unknown.group(1), list(_default_keys())))
+    cause = error.__cause__ or error.__context__
     return text if cause is None or str(cause) in text else f"{text}\n{cause}"
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Return a sentence with the names most like `name`, or nothing."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"\nDid you mean {' or '.join(near)}?" if near else ""
+def _with_hint(text: str, hint: str) -> str:
+    return f"{text}\n{hint.strip()}" if hint else text
 
 
-def default_config() -> Mapping[str, Any]:
-    """Compose the configuration without overrides."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        plain: Mapping[str, Any] = OmegaConf.to_container(compose("train"), resolve=False)  # type: ignore[assignment]
-    return plain
+def _default_keys() -> Iterator[str]:
+    """Yield the dotted names of all keys of the configuration without overrides."""
+    from omegaconf import OmegaConf  # noqa: PLC0415
+
+    from san.compose import compose_config  # noqa: PLC0415
+
+    config: Any = OmegaConf.to_container(compose_config(), resolve=False)
+    yield from dotted_keys(config)
 
 
 def dotted_keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted names of all keys."""
+    """Yield the dotted names of all keys of nested dictionaries."""
     for key, value in config.items():
         yield prefix + key
         if isinstance(value, Mapping):

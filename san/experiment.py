@@ -2,64 +2,104 @@
 
 import datetime
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from san import backbones, record
+from san import record
+from san.backbones import Backbone, file_sha256
 from san.data import task_data
 from san.data.augment import Augment
 from san.data.batches import NORMALIZE, Preprocess
 from san.data.split import Split
-from san.errors import choose
+from san.errors import InvalidValueError, MissingFileError, choose
 from san.methods import check_compatible, check_options
-from san.record import Record
+from san.record import DataSource, Record, Status
+from san.renamed_keys import schema_1_config, schema_1_words
 from san.runtime import environment
 from san.runtime.device import describe_device, pick_device
+from san.schema import NonNegativeInt, PositiveFloat, check_fields, check_value
 from san.tasks import Suite, Task, load_suite
 from san.training.loop import REVISION
 from san.training.recipe import Recipe
 
+Load = Callable[..., Split]
+Logger = Literal["wandb", "none"]
+
 
 @dataclass(frozen=True)
 class EvalProtocol:
-    """Which splits train and are evaluated, how often (epochs; 0: at the end only), and where the epoch is chosen."""
+    """Which splits train and are evaluated, and where the epoch is chosen.
+
+    selected_on: `last`, or the evaluated split. eval_every: epochs; 0: after the last one only.
+    """
 
     name: str
     train: str
     evaluate: str
     selected_on: str
-    every: int
+    eval_every: NonNegativeInt
 
     def __post_init__(self) -> None:
+        check_fields(self, "protocol.")
         choose(self.selected_on, ("last", self.evaluate), "protocol.selected_on")
-        if not isinstance(self.every, int) or self.every < 0:
-            raise ValueError(
-                f"protocol.every came as {self.every!r}; allowed: 0 (after the last epoch only) or more."
-            )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; nothing here may change its number.
+
+    force: run although a record exists. save_adapter: write the adapter beside the record;
+    log_adapter: upload it, too. max_hours: of training, after which the run fails.
+    """
+
+    results_dir: Path
+    force: bool
+    save_adapter: bool
+    logger: Logger
+    log_adapter: bool
+    max_hours: float | None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "RunOptions":
+        """Check the options of a resolved configuration.
+
+        Raise InvalidValueError or UnknownNameError.
+        """
+        logger = config["logger"]
+        max_hours = PositiveFloat | None
+        return cls(
+            results_dir=Path(check_value(config["results_dir"], str, "results_dir")),
+            force=check_value(config["force"], bool, "force"),
+            save_adapter=check_value(config["save_adapter"], bool, "save_adapter"),
+            logger=check_value(logger["name"], Logger, "logger"),
+            log_adapter=check_value(logger["log_adapter"], bool, "logger.log_adapter"),
+            max_hours=check_value(config["max_hours"], max_hours, "max_hours"),
+        )
 
 
 @dataclass(frozen=True)
 class Experiment:
     """One run. `config` is the resolved configuration it came from, for the record alone.
 
-    restore: a saved adapter to evaluate; then nothing is trained, and `train` is None.
+    adapter_path: a saved adapter to evaluate; then nothing is trained, and `train` is None.
+    variant: the user's settings that depart from the recipe, in the words of record schema 1.
     """
 
     suite: Suite
     task: Task
     train: Split | None
     evaluate: Split
-    backbone: Mapping[str, Any]
+    backbone: Backbone
     preprocess: Preprocess
-    side: int
+    image_size: int
     augment: Augment
-    restore: Path | None
-    workers: int
+    adapter_path: Path | None
+    num_workers: int
     method: str
     options: Mapping[str, Any]
     recipe: Recipe
@@ -72,71 +112,68 @@ class Experiment:
     @property
     def splits(self) -> list[Split]:
         """The data that the run reads: train, unless a saved adapter is evaluated, and evaluate."""
-        return [s for s in (self.train, self.evaluate) if s is not None]
+        return [self.evaluate] if self.train is None else [self.train, self.evaluate]
 
     @property
-    def title(self) -> str:
+    def display_name(self) -> str:
         """What a person calls this run."""
         extra = f" [{self.variant}]" if self.variant else ""
         return f"{self.suite.name}/{self.task.name} {self.method}{extra} seed {self.seed}"
 
     @cached_property
     def identity(self) -> str:
-        """A hash of everything that may change the number, and of nothing that may not."""
-        b, protocol = self.backbone, asdict(self.protocol)
+        """A hash of everything that may change the number, and of nothing that may not.
+
+        Its keys are those of record schema 1, whatever the settings are called by now.
+        """
+        protocol = schema_1_config(asdict(self.protocol), "protocol.")
         del protocol["name"]
-        return record.hash_identity(
-            {
-                "task": [self.suite.name, self.task.name],
-                "data": [s.fingerprint for s in self.splits],
-                "restore": backbones.file_sha256(self.restore) if self.restore else None,
-                "preprocess": asdict(self.preprocess),
-                "augment": asdict(self.augment),
-                "backbone": [
-                    b["timm"],
-                    b["arguments"],
-                    backbones.weights_key(b["timm"], b["weights"]),
-                ],
-                "method": [self.method, dict(self.options)],
-                "recipe": asdict(self.recipe),
-                "protocol": protocol,
-                "revision": REVISION,
-                "seed": self.seed,
-            }
-        )
+        # As the user gave them: 1 and 1.0 have always had identities of their own here.
+        augment = {field.name: self.config["augment"][field.name] for field in fields(Augment)}
+        backbone = self.backbone
+        facts = {
+            "task": [self.suite.name, self.task.name],
+            "data": [split.fingerprint for split in self.splits],
+            "restore": file_sha256(self.adapter_path) if self.adapter_path else None,
+            "preprocess": schema_1_config(asdict(self.preprocess), "data."),
+            "augment": schema_1_config(augment, "augment."),
+            "backbone": [backbone.timm_name, dict(backbone.kwargs), backbone.weights_key],
+            "method": [self.method, schema_1_config(self.options, "method.")],
+            "recipe": schema_1_config(asdict(self.recipe)),
+            "protocol": protocol,
+            "revision": REVISION,
+            "seed": self.seed,
+        }
+        return record.hash_identity(facts)
 
-    def record_path(self) -> Path:
+    def record_path(self, results_dir: Path) -> Path:
         """Return where this run's record is or will be."""
-        folder = Path(self.config["results"]) / "records"
         return record.record_path(
-            folder, self.suite.name, self.method, self.task.name, self.seed, self.identity
+            results_dir / "records",
+            self.suite.name,
+            self.method,
+            self.task.name,
+            self.seed,
+            self.identity,
         )
 
-    def record(self, status: str, weights: str, **outcome: Any) -> Record:
-        """Return this run's record with its outcome."""
+    def record(self, status: Status, weights: str, **outcome: Any) -> Record:
+        """Return this run's record. outcome: the fields that only the finished run knows."""
         return Record(
             id=self.identity,
             suite=self.suite.name,
             task=self.task.name,
             method=self.method,
-            backbone=self.backbone["name"],
+            backbone=self.backbone.name,
             protocol=self.protocol.name,
             variant=self.variant,
             seed=self.seed,
             selected_on=self.protocol.selected_on,
             evaluated_on=self.protocol.evaluate,
             status=status,
-            config=self.config,
+            config=schema_1_config(self.config),
             weights=weights,
-            data={
-                "train": self.train.fingerprint if self.train else "",
-                "evaluate": self.evaluate.fingerprint,
-                "source": "; ".join(dict.fromkeys(s.made_by for s in self.splits)),
-                "kind": "; ".join(dict.fromkeys(s.kind for s in self.splits)),
-                "forced": "; ".join(
-                    dict.fromkeys(problem for s in self.splits for problem in s.problems)
-                ),
-            },
+            data=self._data_source(),
             code=environment.git_state(),
             versions=environment.package_versions(),
             device=describe_device(self.device),
@@ -144,103 +181,141 @@ class Experiment:
             **outcome,
         )
 
-
-def variant_of(overrides: Sequence[str], recipe: Recipe, config: Mapping[str, Any]) -> str:
-    """Return in words the overrides that depart from the recipe; those that repeat it are left out."""
-    usual = dict(config["recipe"])
-    usual["lr"] = usual["lr"].get(config["method"]["name"], usual["lr"]["other"])
-    same = {key for key, value in usual.items() if getattr(recipe, key, None) == value}
-    words = [
-        "restored" if o.startswith("restore=") else o for o in overrides
-    ]  # which file, the identity knows
-    return shlex.join(sorted(o for o in words if o.lstrip("+~").split("=")[0] not in same))
-
-
-def resolve_normalization(wanted: str, backbone: str) -> str:
-    """Return the name of a normalisation, where `timm` means the one that the weights tag was pre-trained with."""
-    if wanted != "timm":
-        return wanted
-    statistics = backbones.pretrained_normalization(backbone)
-    found = next((name for name, values in NORMALIZE.items() if values == statistics), None)
-    if found is None:
-        known = ", ".join(NORMALIZE)
-        raise ValueError(
-            f"{backbone} has mean and std {statistics}; name one with data.normalise=... ({known})."
+    def _data_source(self) -> DataSource:
+        problems = [problem for split in self.splits for problem in split.problems]
+        return DataSource(
+            train=self.train.fingerprint if self.train else "",
+            evaluate=self.evaluate.fingerprint,
+            source=_join_unique(split.source for split in self.splits),
+            kind=_join_unique(split.source_kind for split in self.splits),
+            forced=_join_unique(problems),
         )
-    return found
-
-
-def resolve_adapter_path(path: str | None, task: Task) -> Path | None:
-    """Return the adapter that is to be tested, if any; raise where the task needs one, or it is not there."""
-    if path is None and "train" not in task.splits:
-        raise ValueError(
-            f"{task.suite}/{task.name} has no training images: give restore=FILE, the adapter that a run of "
-            f"{task.trained_on} kept with save_adapter=true."
-        )
-    if path is not None and not Path(path).is_file():
-        raise FileNotFoundError(
-            f"restore={path} is no file. A run with save_adapter=true keeps one beside its record."
-        )
-    return None if path is None else Path(path)
 
 
 def from_config(
-    config: dict[str, Any],
-    overrides: Sequence[str],
-    load: Callable[..., Split] = task_data.load_split,
+    config: dict[str, Any], overrides: Sequence[str], load: Load = task_data.load_split
 ) -> Experiment:
-    """Check a resolved configuration (plain dicts) and read the data that it names.
+    """Check a resolved configuration (plain dictionaries) and open the data that it names.
 
-    overrides: the settings given by hand, as `key=value`, that may make this a variant of its method. load: data.load,
-    or what remembers what it has loaded.
-    Raises LookupError or ValueError that says what came and what is allowed.
+    overrides: the user's `key=value` that may make this a variant of its method.
+    load: task_data.load_split, or a function that remembers what it has loaded.
+    Raises a SanError that says what came and what is allowed.
     """
-    seed, method = config["seed"], dict(config["method"])
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed came as {seed!r}; allowed: 0, 1, 2 ...")
-    limit = config["max_hours"]
-    if limit is not None and not (isinstance(limit, int | float) and limit > 0):
-        raise ValueError(f"max_hours came as {limit!r}; allowed: null or a positive number.")
-    name = method.pop("name")
-    options, backbone = check_options(name, method), config["backbone"]
-    check_compatible(name, options, backbones.family_of_name(backbone["timm"]))
+    seed = check_value(config["seed"], NonNegativeInt, "seed")
+    RunOptions.from_config(config)  # a wrong option is refused before any data is read
+    method, options = _method_of(config)
+    backbone = Backbone.from_config(config["backbone"])
+    check_compatible(method, options, backbone.family)
     device = pick_device(config["device"])
-    precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(
-        config["precision"], config["precision"]
-    )
-    recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe)} | {"precision": precision})
+    recipe = _recipe_of(config, device)
     protocol = EvalProtocol(**config["protocol"])
-    chosen = config["data"]
-    suite = (
-        load_suite(chosen["suite"])
-        if chosen["suite"] != task_data.CUSTOM
-        else task_data.folder_suite(chosen["root"])
-    )
-    task = suite.task(chosen["task"] or next(iter(suite.tasks)))
-    preprocess = Preprocess(
-        config["data"]["resize"],
-        resolve_normalization(config["data"]["normalise"], backbone["timm"]),
-    )
-    side = backbones.input_size_of_name(backbone["timm"], backbone["arguments"])
-    place = (Path(config["data_root"]), preprocess.resize, side, config["force_data"])
-    restore = resolve_adapter_path(config["restore"], task)
+    suite, task = _task_of(config["data"])
+    normalize = _resolve_normalization(config["data"]["normalize"], backbone)
+    preprocess = Preprocess(config["data"]["resize"], normalize)
+    adapter_path = _resolve_adapter_path(config["adapter_checkpoint"], task)
+
+    def load_part(split: str) -> Split:
+        root = Path(config["data_root"])
+        force = config["allow_unverified_data"]
+        return load(suite, task, split, root, preprocess.resize, backbone.image_size, force)
+
     return Experiment(
         suite=suite,
         task=task,
-        train=None if restore else load(suite, task, protocol.train, *place),
-        evaluate=load(suite, task, protocol.evaluate, *place),
+        train=load_part(protocol.train) if adapter_path is None else None,
+        evaluate=load_part(protocol.evaluate),
         backbone=backbone,
         preprocess=preprocess,
-        side=side,
-        restore=restore,
-        workers=config["workers"],
-        augment=Augment(**{f.name: config["augment"][f.name] for f in fields(Augment)}),
-        method=name,
+        image_size=backbone.image_size,
+        augment=_augment_of(config["augment"]),
+        adapter_path=adapter_path,
+        num_workers=check_value(config["num_workers"], NonNegativeInt, "num_workers"),
+        method=method,
         options=options,
         recipe=recipe,
         protocol=protocol,
         seed=seed,
         device=device,
-        variant=variant_of(overrides, recipe, config),
-        config=config | {"precision": precision},
+        variant=_variant_of(overrides, recipe, config),
+        config=config | {"precision": recipe.precision},
     )
+
+
+def _method_of(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    options = dict(config["method"])
+    name = options.pop("name")
+    return name, check_options(name, options)
+
+
+def _augment_of(settings: Mapping[str, Any]) -> Augment:
+    return Augment(**{field.name: settings[field.name] for field in fields(Augment)})
+
+
+def _recipe_of(config: Mapping[str, Any], device: torch.device) -> Recipe:
+    """Return the recipe; the precision `auto` is bf16 on a GPU, else fp32."""
+    settings = {field.name: config[field.name] for field in fields(Recipe)}
+    if settings["precision"] == "auto":
+        settings["precision"] = "bf16" if device.type == "cuda" else "fp32"
+    return Recipe(**settings)
+
+
+def _task_of(data: Mapping[str, Any]) -> tuple[Suite, Task]:
+    """Return suite and task of the group `data`; a user's folder is a suite of one task."""
+    if data["suite"] == task_data.CUSTOM:
+        suite = task_data.folder_suite(data["root"])
+    else:
+        suite = load_suite(data["suite"])
+    return suite, suite.task(data["task"] or next(iter(suite.tasks)))
+
+
+def _resolve_normalization(normalize: str, backbone: Backbone) -> str:
+    """Return a key of NORMALIZE; `timm` is the one that the weights tag was pre-trained with."""
+    if normalize != "timm":
+        return normalize
+    mean_std = backbone.normalization
+    for name, known in NORMALIZE.items():
+        if known == mean_std:
+            return name
+    raise InvalidValueError(
+        f"{backbone.timm_name} has mean and std {mean_std}; "
+        f"name one with data.normalize=... ({', '.join(NORMALIZE)})."
+    )
+
+
+def _resolve_adapter_path(path: str | None, task: Task) -> Path | None:
+    """Return the adapter that is to be tested, if any.
+
+    Raises InvalidValueError where the task needs one, MissingFileError where it is not there.
+    """
+    if path is None:
+        if "train" not in task.splits:
+            raise InvalidValueError(
+                f"{task.suite}/{task.name} has no training images: give adapter_checkpoint=FILE, "
+                f"the adapter that a run of {task.trained_on} saved with save_adapter=true."
+            )
+        return None
+    if not Path(path).is_file():
+        raise MissingFileError(
+            f"adapter_checkpoint={path} is not a file. "
+            "A run with save_adapter=true writes one beside its record."
+        )
+    return Path(path)
+
+
+def _variant_of(overrides: Sequence[str], recipe: Recipe, config: Mapping[str, Any]) -> str:
+    """Return in words the overrides that depart from the recipe, without those that repeat it."""
+    usual = dict(config["recipe"])
+    usual["lr"] = usual["lr"].get(config["method"]["name"], usual["lr"]["default"])
+    same = {key for key, value in usual.items() if getattr(recipe, key, None) == value}
+    words = []
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key == "adapter_checkpoint":
+            words.append("restored")  # which file, the identity knows
+        elif key not in same:
+            words.append(override)
+    return shlex.join(sorted(schema_1_words(words)))
+
+
+def _join_unique(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))

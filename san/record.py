@@ -21,7 +21,7 @@ from san.runtime.environment import CodeState, DeviceInfo
 from san.runtime.files import write_text
 from san.score import Score
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 _BACKBONE_NAME = r"^[\w.-]+$"  # result files are named by it
 

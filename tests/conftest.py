@@ -5,15 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 from timm.layers import SwiGLUPacked
 from timm.models import ConvNeXt, SwinTransformer, VisionTransformer
 
 from san import compose
-from san.record import Point, Record
+from san.counts import ParameterCounts
+from san.record import DataSource, Record, Seconds, Status
+from san.runtime.environment import CodeState, DeviceInfo
+from san.score import Score
 
 compose.register_tasks()
 
@@ -64,11 +63,7 @@ def tiny_convnext(classes: int = 10, **options: Any) -> ConvNeXt:
 
 def composed(*overrides: str) -> dict[str, Any]:
     """Compose the real configuration, resolved, as plain dicts."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(compose.CONFIGS), version_base="1.3"):
-        return OmegaConf.to_container(
-            hydra_compose("train", overrides=list(overrides)), resolve=True
-        )
+    return compose.resolve(compose.compose_config(overrides))
 
 
 @pytest.fixture(scope="session")
@@ -79,16 +74,32 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def a_record(**changes: Any) -> Record:
     """A record that is done: 900 of 1000, unless told otherwise."""
+    counts = ParameterCounts(method=90, norm=10, head=20, trainable=120, total=1000, percent=10.0)
     fields: dict[str, Any] = {
-        "id": "0123456789ab", "suite": "demo", "task": "digits", "method": "san", "backbone": "vit_nano",
-        "protocol": "last_epoch", "variant": "", "seed": 0, "selected_on": "last", "evaluated_on": "test",
-        "status": "done", "config": {"precision": "fp32"}, "weights": "w", "data": {"train": "a", "evaluate": "b"}, "code": {},
-        "versions": {}, "device": {}, "created": "2026-01-01T00:00:00+00:00",
-        "last": Point(5, 900, 1000), "best": Point(4, 910, 1000),
-        "params": {"method": 90, "norm": 10, "head": 20, "trainable": 120, "total": 1000, "percent": 10.0},
-        "seconds": {"fit": 1.0, "step": 0.1},
-    }  # fmt: skip
+        "id": "0123456789ab",
+        "suite": "demo",
+        "task": "digits",
+        "method": "san",
+        "backbone": "vit_nano",
+        "protocol": "last_epoch",
+        "variant": "",
+        "seed": 0,
+        "selected_on": "last",
+        "evaluated_on": "test",
+        "status": Status.DONE,
+        "config": {"precision": "fp32"},
+        "weights": "w",
+        "data": DataSource(train="a", evaluate="b"),
+        "code": CodeState(),
+        "versions": {},
+        "device": DeviceInfo(),
+        "created": "2026-01-01T00:00:00+00:00",
+        "last": Score(5, 900, 1000),
+        "best": Score(4, 910, 1000),
+        "params": counts,
+        "seconds": Seconds(fit=1.0, step=0.1),
+    }
     fields |= changes
-    if fields["status"] != "done":
-        fields |= {"last": None, "best": None, "params": {}, "seconds": {}}
+    if fields["status"] != Status.DONE:
+        fields |= {"last": None, "best": None, "params": None, "seconds": None}
     return Record(**fields)

@@ -80,7 +80,7 @@ def found(overrides: list[str], root: Path) -> dict[str, str]:
     """The identity of an experiment and where its record is, below the results."""
     words = [word.replace("RESTORED", str(root / "adapter")) for word in overrides]
     experiment = from_config(composed(*words, f"data_root={root}", "device=cpu"), words)
-    path = experiment.record_path().relative_to("results")
+    path = experiment.record_path(Path("results")).relative_to("results")
     return {"id": experiment.identity, "path": str(path)}
 
 

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,29 +14,21 @@ from torch import Tensor, nn
 from san.data.batches import Batches
 from san.errors import NonFiniteLossError
 from san.runtime import distributed
+from san.score import Score
 from san.training.checkpoint import Checkpoint, Position
-from san.training.recipe import PRECISIONS, Recipe, lr_at, make_optimizer
+from san.training.recipe import Recipe, lr_at, make_optimizer
 
 REVISION = 2  # raise it when a change of the loop, a method or the preprocessing changes numbers
 
 
-@dataclass(frozen=True)
-class Score:
-    """Right answers among all images of a split, and the mean cross-entropy in nats."""
+class Callbacks(Protocol):
+    """What a run does beside training."""
 
-    correct: int
-    total: int
-    loss: float
+    def on_step_end(self, step: int, steps: int, loss: float, lr: float) -> None:
+        """Hear of a step: steps done, steps in all, the loss, the learning rate."""
 
-    @property
-    def accuracy(self) -> float:
-        """Top-1 accuracy in percent."""
-        return 100 * self.correct / self.total
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """Autocast to bfloat16, or nothing for fp32."""
-    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
+    def on_epoch_end(self, epoch: int, mean_loss: float) -> None:
+        """Hear of an epoch just done, from 1."""
 
 
 def fit(
@@ -44,48 +36,45 @@ def fit(
     batches: Batches,
     recipe: Recipe,
     trainable: Sequence[str],
-    after_step: Callable[[int, int, float, float], None],
-    after_epoch: Callable[[int, float], None],
+    callbacks: Callbacks,
     checkpoint: Checkpoint | None = None,
 ) -> float:
     """Train for `recipe.epochs` epochs; return the seconds spent in training steps.
 
-    after_step gets (steps done, steps in all, loss, lr); after_epoch gets (the epoch just done, from 1; its mean loss).
-    checkpoint: where training goes on from, if it has been begun, and saves itself.
-    Raises NonFiniteLossError with step and learning rate, RuntimeError where the parameters that receive gradients are
-    not exactly `trainable`, Preempted where the checkpoint is told to stop.
+    checkpoint: where training resumes from, if it was interrupted, and is saved.
+    Raises NonFiniteLossError with step and learning rate, RuntimeError where the parameters that
+    receive gradients are not exactly `trainable`, Preempted where the checkpoint says to stop.
     """
     optimizer = make_optimizer(model, recipe)
-    steps, warmup = recipe.epochs * len(batches), recipe.warmup_epochs * len(batches)
-    at = checkpoint.load(model, optimizer, batches.order) if checkpoint else Position()
-    forward = distributed.wrap_ddp(model)
-    for epoch in range(at.epoch, recipe.epochs + 1):
+    generator = batches.generator
+    assert generator is not None, "training batches are shuffled"
+    steps = recipe.epochs * len(batches)
+    warmup = recipe.warmup_epochs * len(batches)
+    position = checkpoint.load(model, optimizer, generator) if checkpoint else Position()
+    ddp_model = distributed.wrap_ddp(model)
+    for epoch in range(position.epoch, recipe.epochs + 1):
         model.train()
-        begin, before, order = time.perf_counter(), at.seconds, batches.order.get_state()
-        for images, labels in batches.after(at.batch):
-            step = (epoch - 1) * len(batches) + at.batch
+        shuffle_state = generator.get_state()  # a resumed epoch draws the same order again
+        start = time.perf_counter() - position.seconds
+        for images, labels in batches.iter_from(position.batch):
+            step = (epoch - 1) * len(batches) + position.batch
             lr = lr_at(step, steps, warmup, recipe.lr)
-            value = train_step(
-                forward, optimizer, images, labels, lr, recipe, batches.weight(at.batch)
-            )
+            weight = batches.weight(position.batch)
+            loss = train_step(ddp_model, optimizer, images, labels, lr, recipe, weight)
             if step == 0:
                 check_gradients(model, trainable)
-            if not math.isfinite(value):
-                raise NonFiniteLossError(
-                    f"The loss became {value} at step {step + 1} of {steps} with lr {lr:.3g}. Lower lr."
-                )
+            _check_finite(loss, step, steps, lr)
             optimizer.step()
-            at = Position(
-                epoch, at.batch + 1, at.losses + value, before + time.perf_counter() - begin
-            )
-            after_step(step + 1, steps, value, lr)
+            seconds = time.perf_counter() - start
+            position = Position(epoch, position.batch + 1, position.losses + loss, seconds)
+            callbacks.on_step_end(step + 1, steps, loss, lr)
             if checkpoint is not None:
-                checkpoint.after_step(model, optimizer, order, at)
-        after_epoch(epoch, at.losses / len(batches))
-        at = Position(epoch + 1, seconds=at.seconds)
+                checkpoint.on_step_end(model, optimizer, shuffle_state, position)
+        callbacks.on_epoch_end(epoch, position.losses / len(batches))
+        position = Position(epoch + 1, seconds=position.seconds)
         if checkpoint is not None:
-            checkpoint.after_epoch(model, optimizer, batches.order.get_state(), at)
-    return at.seconds
+            checkpoint.on_epoch_end(model, optimizer, generator.get_state(), position)
+    return position.seconds
 
 
 def train_step(
@@ -97,54 +86,77 @@ def train_step(
     recipe: Recipe,
     weight: float = 1.0,
 ) -> float:
-    """Compute the gradients of a batch, leave them to the optimiser at learning rate `lr`; return the loss.
+    """Compute the gradients of a batch and set the learning rate; return the loss.
 
     weight: of these images in the mean over all ranks, which the returned loss is, too.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
     with autocast(images.device, recipe.precision):
-        loss = weight * F.cross_entropy(
-            model(images).float(), labels, label_smoothing=recipe.smoothing
-        )
+        logits = model(images).float()
+        mean_loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        loss = weight * mean_loss
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     return distributed.all_reduce_sum(loss.detach()).item() / distributed.world_size()
 
 
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Autocast to bfloat16 for `bf16`; nothing for `fp32`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _check_finite(loss: float, step: int, steps: int, lr: float) -> None:
+    """Raise NonFiniteLossError, before the step is taken, where the loss is not a number."""
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(
+            f"The loss became {loss} at step {step + 1} of {steps} with lr {lr:.3g}. Lower lr."
+        )
+
+
 def check_gradients(model: nn.Module, trainable: Sequence[str]) -> None:
     """Raise RuntimeError unless exactly the parameters named `trainable` have a gradient."""
-    have = {name for name, p in model.named_parameters() if p.grad is not None}
-    if have != set(trainable):
-        odd = sorted(have ^ set(trainable))
+    with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
+    odd = sorted(with_gradient ^ set(trainable))
+    if odd:
+        names = ", ".join(odd[:5])
         raise RuntimeError(
-            f"{len(odd)} parameters train that should not, or should and do not: {', '.join(odd[:5])}"
+            f"{len(odd)} parameters train that should not, or should and do not: {names}"
         )
 
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, batches: Batches, precision: str = "fp32", restrict: bool = False
+    model: nn.Module,
+    batches: Batches,
+    epoch: int,
+    precision: str = "fp32",
+    only_present_classes: bool = False,
 ) -> Score:
-    """Score every image of a split once; raise NonFiniteLossError where the model gives no numbers.
+    """Score every image of a split once, after an epoch; ranks share the images.
 
-    restrict: predict only classes that the split has (ImageNet-A's 200 of ImageNet's 1000).
+    only_present_classes: predict only classes that the split has (ImageNet-A's 200 of 1000).
+    Raises NonFiniteLossError where the model gives no numbers.
     """
     model.eval()
-    classes = torch.from_numpy(np.unique(batches.split.labels)).to(batches.device)
-    correct = torch.zeros((), dtype=torch.long, device=batches.device)
-    loss = torch.zeros((), dtype=torch.double, device=batches.device)
+    device = batches.device
+    present = torch.from_numpy(np.unique(batches.split.labels)).to(device)
+    correct = torch.zeros((), dtype=torch.long, device=device)
+    loss = torch.zeros((), dtype=torch.double, device=device)
     for images, labels in batches:
-        with autocast(batches.device, precision):
+        with autocast(device, precision):
             logits: Tensor = model(images).float()
-        if restrict:
-            logits = torch.full_like(logits, -torch.inf).index_copy(1, classes, logits[:, classes])
+        if only_present_classes:
+            excluded = torch.full_like(logits, -torch.inf)
+            logits = excluded.index_copy(1, present, logits[:, present])
         correct += (logits.argmax(1) == labels).sum()
         loss += F.cross_entropy(logits, labels, reduction="sum")
-    correct, loss = distributed.all_reduce_sum(correct), distributed.all_reduce_sum(loss)
-    mean = float(loss) / len(batches.split)
-    if not math.isfinite(mean):
+    correct = distributed.all_reduce_sum(correct)
+    loss = distributed.all_reduce_sum(loss)
+    total = len(batches.split)
+    mean_loss = float(loss) / total
+    if not math.isfinite(mean_loss):
         raise NonFiniteLossError(
-            f"The loss of the evaluated split is {mean}: the weights are broken. Lower lr."
+            f"The loss of the evaluated split is {mean_loss}: the weights are broken. Lower lr."
         )
-    return Score(int(correct), len(batches.split), mean)
+    return Score(epoch, int(correct), total, mean_loss)

@@ -1,0 +1,167 @@
+"""Training and evaluation of an experiment: batches, callbacks, the seconds and bytes they cost."""
+
+import io
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from san.adapter import Adapter
+from san.data.batches import Batches, Shard
+from san.data.split import Split
+from san.errors import TimeLimitError
+from san.experiment import Experiment
+from san.runtime import distributed
+from san.runtime.device import Cost, Meter
+from san.runtime.lease import HeldLease
+from san.runtime.progress import Progress
+from san.runtime.wandb_logger import NoLogger, WandbLogger
+from san.score import Score
+from san.training.checkpoint import Checkpoint
+from san.training.loop import evaluate, fit
+
+EVAL_BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training and evaluating came to.
+
+    curve: the scores by epoch, the last one at the end. cost: its joules are None for a resumed
+    run, as those of the interrupted process are not known.
+    """
+
+    curve: list[Score]
+    fit_seconds: float
+    step_seconds: float
+    evaluate_seconds: float
+    cost: Cost
+
+    @property
+    def best(self) -> Score:
+        """The score with the most right answers, the first of several."""
+        return max(self.curve, key=lambda score: score.correct)
+
+
+def train_and_evaluate(
+    experiment: Experiment,
+    adapter: Adapter,
+    checkpoint: Checkpoint,
+    logger: WandbLogger | NoLogger,
+    held: HeldLease | None = None,
+    max_hours: float | None = None,
+) -> FitResult:
+    """Fit and evaluate; only evaluate where a saved adapter is tested.
+
+    held: the lease that hears of the progress, on rank 0.
+    """
+    model = adapter.model.to(experiment.device)
+    meter = Meter(experiment.device)
+    was_interrupted = checkpoint.path.exists()
+    callbacks = _RunCallbacks(experiment, model, checkpoint.curve, logger, held, max_hours)
+    fit_seconds = step_seconds = 0.0
+    try:
+        if experiment.train is None:
+            logger.log(callbacks.evaluate(epoch=0), 0)
+        else:
+            batches = _training_batches(experiment, experiment.train)
+            distributed.seed_rank(experiment.seed)
+            recipe = experiment.recipe
+            fit_seconds = fit(model, batches, recipe, adapter.trainable, callbacks, checkpoint)
+            step_seconds = fit_seconds / (recipe.epochs * len(batches))
+    finally:
+        callbacks.progress.close()
+    cost = meter.read()
+    if was_interrupted:
+        cost = Cost(cost.peak_bytes, joules=None)
+    return FitResult(checkpoint.curve, fit_seconds, step_seconds, callbacks.evaluate_seconds, cost)
+
+
+class _RunCallbacks:
+    """What happens at the end of a step and of an epoch (`loop.Callbacks`)."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        model: nn.Module,
+        curve: list[Score],
+        logger: WandbLogger | NoLogger,
+        held: HeldLease | None,
+        max_hours: float | None,
+    ) -> None:
+        self.experiment = experiment
+        self.model = model
+        self.curve = curve
+        self.logger = logger
+        self.held = held
+        self.max_hours = max_hours
+        self.batches = _evaluation_batches(experiment)
+        stream = None if distributed.rank() == 0 else io.StringIO()  # other ranks are silent
+        self.progress = Progress(experiment.display_name, stream)
+        self.evaluate_seconds = 0.0
+        self.start = time.monotonic()
+
+    def on_step_end(self, step: int, steps: int, loss: float, lr: float) -> None:
+        """Show the progress; raise TimeLimitError after `max_hours`."""
+        self.progress.step(step, steps, loss, lr)
+        if self.max_hours is None:
+            return
+        if time.monotonic() - self.start > 3600 * self.max_hours:
+            raise TimeLimitError(
+                f"{step} of {steps} steps are done after {self.max_hours} hours, "
+                "which is max_hours."
+            )
+
+    def on_epoch_end(self, epoch: int, mean_loss: float) -> None:
+        """Report the epoch, and evaluate if that is due."""
+        epochs = self.experiment.recipe.epochs
+        every = self.experiment.protocol.eval_every
+        if self.held is not None:
+            self.held.report(epoch, epochs)
+        metrics = {"train/loss": mean_loss}
+        if epoch == epochs or (every > 0 and epoch % every == 0):
+            metrics |= self.evaluate(epoch)
+        self.logger.log(metrics, epoch)
+
+    def evaluate(self, epoch: int) -> dict[str, float]:
+        """Score the evaluated split once, add to the curve, and return the metrics to log."""
+        start = time.perf_counter()
+        only_present = self.experiment.task.test_classes is not None
+        precision = self.experiment.recipe.precision
+        score = evaluate(self.model, self.batches, epoch, precision, only_present)
+        self.evaluate_seconds += time.perf_counter() - start
+        self.curve.append(Score(score.epoch, score.correct, score.total))
+        assert score.loss is not None
+        return {"eval/accuracy": score.accuracy, "eval/loss": score.loss}
+
+
+def _training_batches(experiment: Experiment, split: Split) -> Batches:
+    generator = torch.Generator().manual_seed(experiment.seed)
+    return Batches.for_training(
+        split=split,
+        batch_size=experiment.recipe.batch_size,
+        preprocess=experiment.preprocess,
+        image_size=experiment.image_size,
+        device=experiment.device,
+        generator=generator,
+        augment=experiment.augment,
+        classes=len(experiment.task.classes),
+        num_workers=experiment.num_workers,
+        shard=_shard(),
+    )
+
+
+def _evaluation_batches(experiment: Experiment) -> Batches:
+    return Batches.for_evaluation(
+        split=experiment.evaluate,
+        batch_size=EVAL_BATCH_SIZE,
+        preprocess=experiment.preprocess,
+        image_size=experiment.image_size,
+        device=experiment.device,
+        shard=_shard(),
+    )
+
+
+def _shard() -> Shard:
+    return Shard(distributed.rank(), distributed.world_size())
