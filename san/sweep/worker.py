@@ -59,7 +59,7 @@ class Report:
         return self.verdict in (Verdict.FAILED, Verdict.STOPPED, Verdict.CRASHED)
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """A process that takes runs one after another, and the run that it has now."""
 

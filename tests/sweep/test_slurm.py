@@ -13,7 +13,7 @@ from san.errors import LaunchError
 from san.sweep import slurm
 
 ROOT = Path(__file__).parents[2]
-PROFILE = "slurm_partition: debug\ntimeout_min: 20\ncpus_per_task: 1\nslurm_signal_delay_s: 30\n"
+CLUSTER = "slurm_partition: debug\ntimeout_min: 20\ncpus_per_task: 1\nslurm_signal_delay_s: 30\n"
 
 
 class Cluster:
@@ -21,8 +21,8 @@ class Cluster:
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.results = folder / "results"
-        self.profile = folder / "profile.yaml"
-        self.profile.write_text(PROFILE)
+        self.file = folder / "cluster.yaml"
+        self.file.write_text(CLUSTER)
         self.data = data
 
     def __call__(self, *options: str, epochs: int = 2) -> subprocess.CompletedProcess[str]:
@@ -31,20 +31,20 @@ class Cluster:
         command += [
             f"epochs={epochs}",
             "logger=none",
-            f"results={self.results}",
+            f"results_dir={self.results}",
             f"data_root={self.data}",
         ]
         return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
 
     def submit(self, jobs: int, *options: str, epochs: int = 2) -> list[str]:
-        launcher = ("--launcher", "slurm", "--profile", str(self.profile), "--jobs", str(jobs))
+        launcher = ("--launcher", "slurm", "--cluster", str(self.file), "--jobs", str(jobs))
         done = self(*launcher, *options, epochs=epochs)
         assert done.returncode == 0, done.stderr
         assert f"Submitted {jobs} jobs" in done.stdout
-        return slurm.submitted(self.results / "slurm")
+        return slurm.submitted_jobs(self.results / "slurm")
 
     def wait(self, text: str, seconds: float, epochs: int = 2) -> str:
-        """Wait until the status says something."""
+        """Wait until the status has a text."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             status = self("--status", epochs=epochs).stdout
@@ -104,7 +104,7 @@ def test_a_pre_empted_job_saves_itself_and_goes_on_to_the_same_end(
 @pytest.mark.slurm
 def test_a_job_that_is_out_of_time_saves_itself_and_is_queued_again(cluster: Cluster) -> None:
     # SLURM warns up to a minute early, so within a minute of a job of two.
-    cluster.profile.write_text(PROFILE.replace("timeout_min: 20", "timeout_min: 2"))
+    cluster.file.write_text(CLUSTER.replace("timeout_min: 20", "timeout_min: 2"))
     (job,) = cluster.submit(1, epochs=60)
     cluster.wait("PENDING (BeginTime)", 180, epochs=60)
     assert len(list(cluster.results.rglob("*.checkpoint"))) == 1
@@ -112,7 +112,7 @@ def test_a_job_that_is_out_of_time_saves_itself_and_is_queued_again(cluster: Clu
     log = "".join(p.read_text() for p in (cluster.results / "slurm").rglob("*.out"))
     assert "this job is timed-out" in log or "Job has timed out" in log
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
-    cluster.wait("running  demo/", 200, epochs=60)
+    cluster.wait(" running", 200, epochs=60)
     cluster("--cancel", epochs=60)
 
 
@@ -130,7 +130,14 @@ def test_hydras_own_launcher_keeps_the_rules(cluster: Cluster) -> None:
         "hydra.launcher.partition=debug",
         "hydra.launcher.cpus_per_task=1",
     ]
-    command = [sys.executable, "train.py", "-m", *launcher, *chosen, f"results={cluster.results}"]
+    command = [
+        sys.executable,
+        "train.py",
+        "-m",
+        *launcher,
+        *chosen,
+        f"results_dir={cluster.results}",
+    ]
     for _ in range(2):
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
@@ -140,31 +147,34 @@ def test_hydras_own_launcher_keeps_the_rules(cluster: Cluster) -> None:
     assert len(records) == 2
     logs = "".join(p.read_text() for p in cluster.results.rglob("*_log.*"))
     assert logs.count(" % in ") == 2
-    assert logs.count("done already") == 2
+    assert logs.count("already complete") == 2
 
 
 @pytest.mark.slurm
 def test_cancelling_takes_the_jobs_back_and_leaves_the_records(cluster: Cluster) -> None:
     cluster.submit(2, epochs=40)
-    cluster.wait("running  demo/", 100, epochs=40)
+    cluster.wait(" running", 100, epochs=40)
     assert "cancelled" in cluster("--cancel").stdout
     deadline = time.monotonic() + 60
-    while slurm.queued(cluster.results / "slurm") and time.monotonic() < deadline:
+    while slurm.queued_jobs(cluster.results / "slurm") and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert slurm.queued(cluster.results / "slurm") == []
+    assert slurm.queued_jobs(cluster.results / "slurm") == []
     again = cluster("--cancel")
-    assert (again.returncode, again.stdout.strip()) == (0, "No jobs of this folder are queued.")
+    assert (again.returncode, again.stdout.strip()) == (
+        0,
+        "No jobs of this results directory are queued.",
+    )
 
 
 @pytest.mark.slurm
 def test_what_sbatch_says_is_shown(cluster: Cluster) -> None:
-    cluster.profile.write_text(PROFILE.replace("debug", "nowhere"))
-    refused = cluster("--launcher", "slurm", "--profile", str(cluster.profile))
+    cluster.file.write_text(CLUSTER.replace("debug", "nowhere"))
+    refused = cluster("--launcher", "slurm", "--cluster", str(cluster.file))
     assert refused.returncode == 1
     assert "SLURM refused the sweep" in refused.stderr
     assert "invalid partition" in refused.stderr
-    cluster.profile.write_text("partitions: debug\n")
-    unknown = cluster("--launcher", "slurm", "--profile", str(cluster.profile))
+    cluster.file.write_text("partitions: debug\n")
+    unknown = cluster("--launcher", "slurm", "--cluster", str(cluster.file))
     assert "SLURM refused the sweep" in unknown.stderr
     assert "partitions" in unknown.stderr
 
