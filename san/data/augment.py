@@ -7,12 +7,11 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from msgspec import Meta
 from PIL import Image
 from timm.data.mixup import Mixup
 from timm.data.transforms_factory import create_transform
@@ -22,13 +21,10 @@ from torchvision import transforms
 
 from san.data.split import Split
 from san.errors import InvalidValueError
-from san.schema import NonNegativeFloat, NonNegativeInt, Probability, check_fields
+from san.schema import NonNegativeFloat, Probability, check_fields
 
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]  # per channel of RGB in [0, 1]
 Transform = Callable[[Image.Image], Tensor]
-# Whole numbers stay whole: the identity of a run tells 1 from 1.0.
-Chance = Annotated[int, Meta(ge=0, le=1)] | Probability
-Strength = NonNegativeInt | NonNegativeFloat
 
 
 @dataclass(frozen=True)
@@ -42,12 +38,12 @@ class Augment:
     """
 
     crop: Literal["none", "random", "resized"] = "none"
-    flip: Chance = 0.0
-    color_jitter: Strength = 0.0
+    flip: Probability = 0.0
+    color_jitter: NonNegativeFloat = 0.0
     auto_augment: str | None = None
-    random_erasing: Chance = 0.0
-    mixup: Strength = 0.0
-    cutmix: Strength = 0.0
+    random_erasing: Probability = 0.0
+    mixup: NonNegativeFloat = 0.0
+    cutmix: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self, "augment.")

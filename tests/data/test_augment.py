@@ -15,109 +15,135 @@ from torchvision import transforms
 from san.data.augment import NO_AUGMENTATION, Augment, seeded
 from san.data.batches import NORMALIZE, Batches, Preprocess
 from san.data.split import Images, Split
+from san.errors import SanError
 
 CONFIGS = ("none", "vpt", "ssf_fgvc", "ssf")
-CPU = torch.device("cpu")
+HALF = NORMALIZE["inception"]
 
 
-def named(name: str) -> Augment:
+def from_file(name: str) -> Augment:
     config = composed(f"augment={name}")["augment"]
     config.pop("name")
     return Augment(**config)
 
 
-def batches(augment: Augment, workers: int = 0, count: int = 10, seed: int = 0) -> Batches:
-    images = np.random.default_rng(0).integers(0, 256, (count, 40, 48, 3)).astype(np.uint8)
+def picture(height: int, width: int) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3))
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def load_passes(
+    augment: Augment, num_workers: int = 0, seed: int = 0, passes: int = 2
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the batches (4, 4 and 2 images) of some passes over ten images."""
+    images = np.random.default_rng(0).integers(0, 256, (10, 40, 48, 3)).astype(np.uint8)
     split = Split(
-        (Images(images),),
-        np.arange(count) % 3,
-        list(map(str, range(count))),
-        "f",
-        ({"made_by": "a test"},),
+        parts=(Images(images),),
+        labels=np.arange(10) % 3,
+        ids=[str(i) for i in range(10)],
+        fingerprint="f",
+        sources=({"made_by": "a test"},),
     )
-    order = torch.Generator().manual_seed(seed)
-    return Batches(split, 4, Preprocess("crop_256", "half"), 28, CPU, order, augment, 3, workers)
-
-
-def drawn(source: Batches, passes: int = 2) -> list[tuple[Tensor, Tensor]]:
-    return [batch for _ in range(passes) for batch in source]
+    batches = Batches.for_training(
+        split,
+        batch_size=4,
+        preprocess=Preprocess("crop_256", "inception"),
+        image_size=28,
+        device=torch.device("cpu"),
+        generator=torch.Generator().manual_seed(seed),
+        augment=augment,
+        classes=3,
+        num_workers=num_workers,
+    )
+    return [batch for _ in range(passes) for batch in batches]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_same_images_whatever_the_number_of_workers(name: str) -> None:
-    augment = named(name)
-    alone, helped, other = (drawn(batches(augment, w, seed=s)) for w, s in ((0, 0), (2, 0), (0, 1)))
+    augment = from_file(name)
+    alone = load_passes(augment)
+    by_workers = load_passes(augment, num_workers=2)
+    other_seed = load_passes(augment, seed=1)
     assert len(alone) == 6
-    for (a, y), (b, z) in zip(alone, helped, strict=True):
-        assert torch.equal(a, b)
-        assert torch.equal(y, z)
-    assert not all(torch.equal(a, b) for (a, _), (b, _) in zip(alone, other, strict=True))
-    assert all(x.shape[1:] == (3, 28, 28) and x.dtype == torch.float32 for x, _ in alone)
+    for (images, labels), (same_images, same_labels) in zip(alone, by_workers, strict=True):
+        assert torch.equal(images, same_images)
+        assert torch.equal(labels, same_labels)
+        assert images.shape[1:] == (3, 28, 28)
+        assert images.dtype == torch.float32
+    pairs = zip(alone, other_seed, strict=True)
+    assert not all(torch.equal(images, other) for (images, _), (other, _) in pairs)
     if augment != NO_AUGMENTATION:
-        first, second = alone[0][0], alone[3][0]
-        assert not torch.equal(first, second)
+        first_pass, second_pass = alone[0][0], alone[3][0]
+        assert not torch.equal(first_pass, second_pass)
+
+
+def seed_all_and_draw(between: Augment | None = None) -> tuple[float, float, float]:
+    """Seed everything, load batches in between, and draw a number from each generator."""
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    if between is not None:
+        assert len(load_passes(between, passes=1)) == 3
+    return random.random(), np.random.random(), torch.rand(1).item()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_drawing_leaves_the_random_states_of_the_run_alone(name: str) -> None:
-    random.seed(1)
-    np.random.seed(1)
-    torch.manual_seed(1)
-    wanted = random.random(), np.random.random(), torch.rand(1).item()
-    random.seed(1)
-    np.random.seed(1)
-    torch.manual_seed(1)
-    drawn(batches(named(name)), 1)
-    assert (random.random(), np.random.random(), torch.rand(1).item()) == wanted
+def test_augmentation_leaves_the_random_states_of_the_run_alone(name: str) -> None:
+    assert seed_all_and_draw(from_file(name)) == seed_all_and_draw()
 
 
-def test_vpt_s_chain_is_resize_crop_flip() -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8))
+def test_vpt_s_augmentation_is_resize_crop_flip() -> None:
+    image = picture(60, 80)
     chain = transforms.Compose(
-        [transforms.Resize(32), transforms.RandomCrop(28), transforms.RandomHorizontalFlip(0.5)]
+        [
+            transforms.Resize(32),
+            transforms.RandomCrop(28),
+            transforms.RandomHorizontalFlip(0.5),
+        ]
     )
-    ours = named("vpt").transform(28, NORMALIZE["half"])
+    ours = from_file("vpt").transform(28, HALF)
     for seed in range(6):
         with seeded(seed):
-            wanted = np.array(chain(image))
+            pixels = torch.from_numpy(np.array(chain(image)))
         with seeded(seed):
             found = ours(image)
-        assert torch.allclose(
-            found, torch.from_numpy(wanted).permute(2, 0, 1) / 255 * 2 - 1, atol=1e-6
-        )
+        expected = pixels.permute(2, 0, 1) / 255 * 2 - 1
+        assert torch.allclose(found, expected, atol=1e-6)
+
+
+def step_names(name: str) -> list[str]:
+    steps: Any = from_file(name).transform(28, HALF)
+    return [type(step).__name__ for step in steps.transforms]
 
 
 def test_timm_s_recipe_has_the_steps_of_ssf() -> None:
-    steps = [
-        type(step).__name__ for step in named("ssf").transform(28, NORMALIZE["half"]).transforms
-    ]  # type: ignore[attr-defined]
+    steps = step_names("ssf")
     assert steps[:3] == ["RandomResizedCropAndInterpolation", "RandomHorizontalFlip", "RandAugment"]
     assert steps[-2:] == ["Normalize", "RandomErasing"]
-    simple = [
-        type(step).__name__
-        for step in named("ssf_fgvc").transform(28, NORMALIZE["half"]).transforms
-    ]  # type: ignore[attr-defined]
+    simple = step_names("ssf_fgvc")
+    assert simple[:2] == steps[:2]
     assert "RandAugment" not in simple
     assert "ColorJitter" not in simple
 
 
-def test_the_policy_never_fails() -> None:
+def test_auto_augment_never_fails() -> None:
     """Nor at its strongest, where timm posterizes to 0 bits."""
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3)).astype(np.uint8))
-    chain = named("ssf").transform(28, NORMALIZE["half"])
+    image = picture(40, 48)
+    transform = from_file("ssf").transform(28, HALF)
     for seed in range(400):
         with seeded(seed):
-            assert torch.isfinite(chain(image)).all()
+            assert torch.isfinite(transform(image)).all()
 
 
 def test_mixing_is_linear_in_images_and_labels_and_odd_batches_are_left_alone() -> None:
     augment = Augment(mixup=0.8)
-    images, labels = torch.rand(6, 3, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    images = torch.rand(6, 3, 4, 4)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
     mixed, soft = augment.mix(images.clone(), labels, 3, seed=5)
     assert torch.allclose(soft.sum(1), torch.ones(6))
-    share = (soft[0, 0]).item()  # of image 0, whose partner is image 5
-    assert 0 < share < 1
-    assert torch.allclose(mixed[0], share * images[0] + (1 - share) * images[5], atol=1e-6)
+    weight = soft[0, 0].item()  # of image 0, whose partner is image 5
+    assert 0 < weight < 1
+    assert torch.allclose(mixed[0], weight * images[0] + (1 - weight) * images[5], atol=1e-6)
     odd, hard = augment.mix(images[:5].clone(), labels[:5], 3, seed=5)
     assert torch.equal(odd, images[:5])
     assert torch.equal(hard, torch.nn.functional.one_hot(labels[:5], 3).float())
@@ -126,34 +152,36 @@ def test_mixing_is_linear_in_images_and_labels_and_odd_batches_are_left_alone() 
 def test_smoothing_in_the_loss_is_timm_s_smoothing_in_the_mixing() -> None:
     from timm.data.mixup import Mixup
 
-    logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    logits = torch.randn(6, 3)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    mixup = Mixup(0.8, 0.0, label_smoothing=0.1, num_classes=3)
     with seeded(5):
-        _, theirs = Mixup(0.8, 0.0, label_smoothing=0.1, num_classes=3)(
-            torch.rand(6, 3, 4, 4), labels
-        )
-    wanted = torch.sum(-theirs * torch.log_softmax(logits, 1), 1).mean()
+        _, theirs = mixup(torch.rand(6, 3, 4, 4), labels)
+    expected = torch.sum(-theirs * torch.log_softmax(logits, 1), 1).mean()
     _, soft = Augment(mixup=0.8).mix(torch.rand(6, 3, 4, 4), labels, 3, seed=5)
     ours = torch.nn.functional.cross_entropy(logits, soft, label_smoothing=0.1)
-    assert torch.allclose(ours, wanted, atol=1e-6)
+    assert torch.allclose(ours, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("settings", "message"),
     [
-        ({"crop": "centre"}, "Unknown augment.crop 'centre'. Allowed: none, random, resized"),
-        ({"crop": "resized", "mixup": -1}, "augment.mixup came as -1; allowed: 0 or more"),
-        ({"crop": "resized", "flip": "often"}, "augment.flip came as 'often'"),
+        ({"crop": "centre"}, "Unknown augment.crop 'centre'.* Allowed: none, random, resized"),
+        ({"crop": "resized", "mixup": -1}, "augment.mixup came as -1; allowed: .*>= 0"),
+        ({"crop": "resized", "cutmix": float("inf")}, "augment.cutmix came as inf; .* finite"),
+        ({"crop": "resized", "flip": "often"}, "augment.flip came as 'often'; allowed: .*float"),
+        ({"crop": "resized", "flip": True}, "augment.flip came as True; allowed: .*float"),
+        ({"crop": "resized", "flip": 5}, "augment.flip came as 5; allowed: .*<= 1"),
+        ({"crop": "resized", "auto_augment": 9}, "augment.auto_augment came as 9; allowed: .*str"),
         ({"flip": 0.5}, "augment.crop=none takes images as they are"),
-        ({"crop": "resized", "flip": 5}, "augment.flip came as 5; allowed: 0 to 1"),
-        ({"crop": "random", "erasing": 0.2}, "augment.crop=random is crop and flip"),
+        ({"crop": "random", "random_erasing": 0.2}, "augment.crop=random is crop and flip"),
     ],
 )
-def test_impossible_augmentation_is_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises((ValueError, LookupError), match=message):
-        Augment(**change)
+def test_impossible_augmentation_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SanError, match=message):
+        Augment(**settings)
 
 
-def test_every_configuration_is_tested(
-    configs: Path = Path(__file__).parents[2] / "configs/augment",
-) -> None:
-    assert {path.stem for path in configs.glob("*.yaml")} == set(CONFIGS)
+def test_every_configuration_is_tested() -> None:
+    folder = Path(__file__).parents[2] / "configs/augment"
+    assert {path.stem for path in folder.glob("*.yaml")} == set(CONFIGS)

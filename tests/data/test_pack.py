@@ -1,6 +1,7 @@
-"""Packed splits: whole or not there, proved when read, shared between tasks of the same images."""
+"""Packed splits: written completely or not at all, checked when read, shared between tasks."""
 
 import errno
+import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -12,12 +13,13 @@ from PIL import Image
 
 from san.data import pack
 from san.data.split import Split, join_splits, read_split
+from san.errors import DataError, FileAccessError
 
 IMAGES = np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)
 LABELS = [0, 1, 2, 0, 1]
 
 
-def examples(count: int = 5) -> list[pack.Example]:
+def examples(count: int = 5) -> list[tuple[str, int, np.ndarray]]:
     return [(f"i{i}", LABELS[i], IMAGES[i]) for i in range(count)]
 
 
@@ -38,26 +40,50 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     assert np.array_equal(np.load(tmp_path / "s" / "images.npy"), IMAGES)
     assert split.labels.tolist() == LABELS
     assert split.ids == ["i0", "i1", "i2", "i3", "i4"]
-    assert (split.made_by, split.problems) == ("a test", ())
+    assert (split.source, split.problems) == ("a test", ())
     split.image(0)[:] = 0
     assert np.array_equal(split.image(0), IMAGES[0])
 
 
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return the first 8 hex digits of the sha256 of each file."""
+    files = sorted(folder.iterdir())
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:8] for file in files}
+
+
+def test_the_format_is_to_the_byte_that_of_the_first_splits_of_this_version(tmp_path: Path) -> None:
+    """Splits that were packed long ago are read, and packed again to the same fingerprint."""
+    source = {"made_by": "a test"}
+    arrays = pack.write_split(tmp_path / "arrays", examples(), source)
+    assert arrays["digest"] == "c6fec4903ca56f6b"
+    assert file_digests(tmp_path / "arrays") == {
+        "ids.json": "29ceaa3b",
+        "images.npy": "f5cb6377",
+        "labels.npy": "271bbb19",
+        "manifest.json": "f2f99e27",
+    }
+    files = [(name, label, image.tobytes()) for name, label, image in examples()]
+    encoded = pack.write_split(tmp_path / "files", files, source)
+    assert encoded["digest"] == "e967bb373d786dd0"
+    assert file_digests(tmp_path / "files") == {
+        "ids.json": "29ceaa3b",
+        "images.npy": "5b47a03e",
+        "labels.npy": "271bbb19",
+        "manifest.json": "5b3d4e11",
+        "offsets.npy": "a45a0f92",
+    }
+
+
 def test_files_are_kept_as_they_are_and_decoded_when_read(tmp_path: Path) -> None:
-    sizes = [(4, 6), (5, 3), (2, 2)]
-    pictures = [
-        np.random.default_rng(i).integers(0, 255, (*size, 3)).astype(np.uint8)
-        for i, size in enumerate(sizes)
-    ]
-    pack.write_split(
-        tmp_path / "s",
-        ((f"i{i}", i, png(p)) for i, p in enumerate(pictures)),
-        {"made_by": "a test"},
-    )
+    rng = np.random.default_rng(0)
+    sizes = [(4, 6, 3), (5, 3, 3), (2, 2, 3)]
+    pictures = [rng.integers(0, 255, size).astype(np.uint8) for size in sizes]
+    files = [(f"i{i}", i, png(picture)) for i, picture in enumerate(pictures)]
+    pack.write_split(tmp_path / "s", files, {"made_by": "a test"})
     split = read_split(tmp_path / "s", 3, 3)
     assert all(np.array_equal(split.image(i), p) for i, p in enumerate(pictures))
     (tmp_path / "s" / "offsets.npy").unlink()
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_split(tmp_path / "s", 3, 3)
 
 
@@ -68,18 +94,21 @@ def test_joined_splits_keep_their_order(tmp_path: Path) -> None:
     assert len(both) == 6
     assert np.array_equal(both.image(5), IMAGES[0] + 1)
     assert np.array_equal(both.image(4), IMAGES[4])
-    assert (both.ids[-1], both.labels[-1], both.made_by) == ("j", 2, "a test; another")
+    assert (both.ids[-1], both.labels[-1], both.source) == ("j", 2, "a test; another")
     assert both.fingerprint == f"{one.fingerprint}+{read_split(tmp_path / 'b', 1, 3).fingerprint}"
 
 
 def test_the_fingerprint_knows_pixels_labels_and_order_and_nothing_else(tmp_path: Path) -> None:
-    first = pack.write_split(tmp_path / "a", examples(), {"made_by": "one"})["digest"]
-    assert pack.write_split(tmp_path / "b", examples(), {"made_by": "two"})["digest"] == first
-    other = [("i0", 1, IMAGES[0]), *examples()[1:]]
-    assert pack.write_split(tmp_path / "c", other, {})["digest"] != first
-    assert pack.write_split(tmp_path / "d", examples()[::-1], {})["digest"] != first
-    touched = [("i0", 0, IMAGES[0] ^ 1), *examples()[1:]]
-    assert pack.write_split(tmp_path / "e", touched, {})["digest"] != first
+    first = pack.write_split(tmp_path / "s", examples(), {"made_by": "one"})["digest"]
+    assert pack.write_split(tmp_path / "s", examples(), {"made_by": "two"})["digest"] == first
+    changed = {
+        "label": [("i0", 1, IMAGES[0]), *examples()[1:]],
+        "order": examples()[::-1],
+        "pixel": [("i0", 0, IMAGES[0] ^ 1), *examples()[1:]],
+        "id": [("j0", 0, IMAGES[0]), *examples()[1:]],
+    }
+    for rows in changed.values():
+        assert pack.write_split(tmp_path / "s", rows, {"made_by": "one"})["digest"] != first
 
 
 def damage(folder: Path, how: str) -> None:
@@ -114,7 +143,7 @@ def damage(folder: Path, how: str) -> None:
 def test_damaged_splits_are_refused(how: str, message: str, tmp_path: Path) -> None:
     packed(tmp_path / "s")
     damage(tmp_path / "s", how)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataError, match=message):
         read_split(tmp_path / "s", 5, 3)
 
 
@@ -122,7 +151,7 @@ def test_damaged_splits_are_refused(how: str, message: str, tmp_path: Path) -> N
 def test_truncated_files_are_refused_by_name(file: str, tmp_path: Path) -> None:
     packed(tmp_path / "s")
     (tmp_path / "s" / file).write_bytes((tmp_path / "s" / file).read_bytes()[:20])
-    with pytest.raises(ValueError, match="cannot be read .* Delete it and prepare the task again"):
+    with pytest.raises(DataError, match="cannot be read .* Delete it and prepare the task again"):
         read_split(tmp_path / "s", 5, 3)
 
 
@@ -139,7 +168,7 @@ def test_pixels_are_compared_once_and_again_when_the_file_is_touched(
         patch.setattr(pack, "pixels_digest", lambda folder: pytest.fail("read again"))
         read_split(tmp_path / "s", 5, 3)
     damage(tmp_path / "s", "pixels")
-    with pytest.raises(ValueError, match="digests"):
+    with pytest.raises(DataError, match="digests"):
         read_split(tmp_path / "s", 5, 3)
 
 
@@ -168,33 +197,38 @@ def test_an_interrupted_write_leaves_what_was_there(error: Exception, tmp_path: 
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(
-        OSError, match="The disk is full .No space left on device.: nothing was kept of .*new"
-    ):
-        pack.write_split(
-            tmp_path / "new", failing(OSError(errno.ENOSPC, "No space left on device")), {}
-        )
+    full = OSError(errno.ENOSPC, "No space left on device")
+    message = "The disk is full .No space left on device.: nothing was kept of .*new"
+    with pytest.raises(FileAccessError, match=message):
+        pack.write_split(tmp_path / "new", failing(full), {})
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileAccessError, match="file cannot be written .* another data_root"):
+        pack.write_split(tmp_path / "file" / "s", examples(), {})
+
+
 def test_images_unlike_each_other_and_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"j is \(2, 2, 3\), the images before it are \(4, 4, 3\)"):
-        pack.write_split(tmp_path / "s", [*examples(), ("j", 0, IMAGES[0, :2, :2])], {})
-    with pytest.raises(ValueError, match="No images"):
+    small = ("j", 0, IMAGES[0, :2, :2])
+    with pytest.raises(DataError, match=r"j is \(2, 2, 3\), the images before it are \(4, 4, 3\)"):
+        pack.write_split(tmp_path / "s", [*examples(), small], {})
+    file = ("j", 0, png(IMAGES[0]))
+    with pytest.raises(DataError, match=r"j is a file, the images before it are \(4, 4, 3\)"):
+        pack.write_split(tmp_path / "s", [*examples(), file], {})
+    with pytest.raises(DataError, match="No images"):
         pack.write_split(tmp_path / "s", [], {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_equal_images_become_one_file(tmp_path: Path) -> None:
     packed(tmp_path / "a")
-    pack.write_split(
-        tmp_path / "b", [(name, 0, image) for name, _, image in examples()], {"made_by": "a test"}
-    )
-    pack.write_split(
-        tmp_path / "c",
-        [(name, 0, image ^ 1) for name, _, image in examples()],
-        {"made_by": "a test"},
-    )
+    source = {"made_by": "a test"}
+    other_labels = [(name, 0, image) for name, _, image in examples()]
+    pack.write_split(tmp_path / "b", other_labels, source)
+    other_images = [(name, 0, image ^ 1) for name, _, image in examples()]
+    pack.write_split(tmp_path / "c", other_images, source)
     assert pack.hardlink_images(tmp_path / "b", tmp_path / "a")
     assert not pack.hardlink_images(tmp_path / "c", tmp_path / "a")
     files = [tmp_path / name / "images.npy" for name in "abc"]

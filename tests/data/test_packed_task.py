@@ -1,0 +1,195 @@
+"""A packed task: its manifests are read once, and what is not the benchmark is found."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from san.data import task_data
+from san.data.layout import packed_dir
+from san.data.pack import ids_digest, write_split
+from san.data.packed_task import PackedTask
+from san.data.verify import verify
+from san.errors import DataError, UnknownNameError
+from san.tasks import Task, load_suite
+
+VTAB = load_suite("vtab")
+FGVC = load_suite("fgvc")
+UPSTREAM = {"made_by": "TFDS", "builder": "cifar/3.0.2", "ids": "upstream"}
+LABELS = {"train": [0, 1, 2, 0, 1], "val": [0, 1], "test": [0, 1, 2]}
+
+
+def ids_of(part: str) -> list[str]:
+    return [f"{part}-{i}" for i in range(len(LABELS[part]))]
+
+
+def small_task(**changes: Any) -> Task:
+    """VTAB's cifar with three classes and ten images, whose ids are known."""
+    facts: dict[str, Any] = {
+        "classes": ("a", "b", "c"),
+        "splits": {part: len(labels) for part, labels in LABELS.items()},
+        "ids_digest": ids_digest([*ids_of("train"), *ids_of("val")]),
+    }
+    return replace(VTAB.task("cifar"), **(facts | changes))
+
+
+def write_part(
+    folder: Path, part: str, labels: list[int], ids: list[str], source: Mapping[str, Any]
+) -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    rows = zip(ids, labels, [image] * len(labels), strict=True)
+    write_split(folder / part, rows, dict(source))
+
+
+def write_task(folder: Path, source: Mapping[str, Any] = UPSTREAM) -> Path:
+    for part, labels in LABELS.items():
+        write_part(folder, part, labels, ids_of(part), source)
+    return folder
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count the files of packed splits that are read, by name."""
+    counts: Counter[str] = Counter()
+    read_text = Path.read_text
+    load = np.load
+
+    def counted_read(path: Path, *args: Any, **options: Any) -> str:
+        counts[path.name] += 1
+        return read_text(path, *args, **options)
+
+    def counted_load(path: Path, *args: Any, **options: Any) -> np.ndarray:
+        counts[path.name] += 1
+        return load(path, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", counted_read)
+    monkeypatch.setattr(np, "load", counted_load)
+    return counts
+
+
+def test_manifests_are_read_once_and_splits_are_opened_once(
+    tmp_path: Path, reads: Counter[str]
+) -> None:
+    task = small_task()
+    folder = write_task(packed_dir(task, tmp_path, "vtab", 32))
+    for part in LABELS:
+        PackedTask.open(task, folder).load_part(part)  # compares pixels, which is done once, ever
+    reads.clear()
+    packed = task_data.open_task(VTAB, task, tmp_path, "vtab", 32)
+    assert len(packed.split("train+val")) == 7
+    assert len(packed.split("test")) == 3
+    assert reads["manifest.json"] == 3
+    assert reads["labels.npy"] == reads["images.npy"] == reads["ids.json"] == 3
+
+
+def test_a_split_alone_costs_its_own_files_and_those_of_the_membership(
+    tmp_path: Path, reads: Counter[str]
+) -> None:
+    task = small_task()
+    folder = write_task(packed_dir(task, tmp_path, "vtab", 32))
+    reads.clear()
+    task_data.load_split(VTAB, task, "train+val", tmp_path, "vtab", 32)
+    assert (reads["manifest.json"], reads["labels.npy"]) == (3, 2)
+    reads.clear()
+    task_data.load_split(VTAB, replace(task, ids_digest=None), "test", tmp_path, "vtab", 32)
+    assert (reads["manifest.json"], reads["labels.npy"]) == (3, 1)
+    assert len(list(folder.glob("*/proved.json"))) == 3
+
+
+def test_membership_is_told_by_the_ids_of_train_and_val(tmp_path: Path) -> None:
+    folder = write_task(tmp_path)
+    assert PackedTask.open(small_task(), folder).membership().good is True
+    unknown = PackedTask.open(small_task(ids_digest=None), folder)
+    assert unknown.membership().good is None
+    assert unknown.split("test").problems == ()
+    other = PackedTask.open(small_task(ids_digest="0" * 16), folder)
+    assert other.membership().good is False
+    assert other.split("test").problems == (f"{folder}: {other.membership().text}",)
+    write_part(folder, "val", LABELS["val"], ids_of("val"), {"made_by": "a folder"})
+    assert PackedTask.open(small_task(), folder).membership().good is None
+
+
+def test_splits_of_different_sources_are_refused(tmp_path: Path) -> None:
+    folder = write_task(tmp_path)
+    PackedTask.open(small_task(), folder).check_single_source()
+    source = UPSTREAM | {"builder": "cifar/2.0.0"}
+    write_part(folder, "train", LABELS["train"], ids_of("train"), source)
+    packed = PackedTask.open(small_task(), folder)
+    message = "mixes sources: train from TFDS cifar/2.0.0, val from TFDS cifar/3.0.2, test from"
+    with pytest.raises(DataError, match=message):
+        packed.check_single_source()
+    found = [finding.text for finding in verify(small_task(), folder) if finding.good is False]
+    assert len(found) == 1
+    assert "mixes sources" in found[0]
+
+
+def test_the_official_layout_has_no_val(tmp_path: Path) -> None:
+    task = replace(
+        FGVC.task("cub"),
+        classes=("a", "b", "c"),
+        splits={"train": 4, "val": 1, "test": 3},
+        official_splits={"train": 5, "test": 3},
+        storage="array",
+        native_size=32,
+    )
+    source = {"made_by": "CUB's files", "layout": "official"}
+    for part in ("train", "test"):
+        write_part(tmp_path, part, LABELS[part], ids_of(part), source)
+    packed = PackedTask.open(task, tmp_path)
+    assert packed.parts("train+val") == ["train"]
+    split = packed.split("train+val")
+    assert (len(split), split.problems) == (5, ())
+    assert split.source == "CUB's files, official split"
+    assert split.source_kind == "CUB's files"
+    with pytest.raises(UnknownNameError, match="which has no val; allowed: train, test"):
+        packed.parts("val")
+
+
+@pytest.mark.parametrize(
+    ("part", "labels", "ids", "names", "problem"),
+    [
+        ("test", [0, 1, 1], "abc", [], "has no images of 1 of 3 classes; at most 0"),
+        ("train", [2, 2, 2, 2, 2], "abcde", [], "has no images of 2 of 3 classes; at most 1"),
+        ("train", [0, 1, 1, 1, 1], "abcda", [], "has 1 images twice"),
+        ("train", [0, 1, 1, 1], "abcd", [], "has 4 images; 5 are expected"),
+        ("test", [0, 1, 2], "abc", ["a", "x", "c"], "names class 'x' where vtab/cifar has 'b'"),
+        ("test", [0, 1, 2], "abc", ["a", "b"], "names 2 classes, vtab/cifar has 3"),
+        ("train", [0, 1, 1, 1, 1], "abcde", ["0", "1", "2"], ""),
+        ("val", [2, 2], "ab", ["a", "b", "c"], ""),
+    ],
+)
+def test_what_is_not_the_benchmark_is_a_problem(
+    part: str, labels: list[int], ids: str, names: list[str], problem: str, tmp_path: Path
+) -> None:
+    write_part(tmp_path, part, labels, list(ids), UPSTREAM | {"names": names})
+    problems = PackedTask.open(small_task(), tmp_path).load_part(part).problems
+    assert len(problems) == bool(problem)
+    assert all(problem in found for found in problems)
+
+
+def test_not_every_suite_needs_images_of_all_classes(tmp_path: Path) -> None:
+    write_part(tmp_path, "test", [0, 1, 1], list("abc"), UPSTREAM)
+    for suite in ("robustness", "folder"):
+        task = small_task(suite=suite)
+        assert PackedTask.open(task, tmp_path).load_part("test").problems == ()
+    task = small_task(suite="robustness", test_classes=1)
+    problems = PackedTask.open(task, tmp_path).load_part("test").problems
+    assert len(problems) == 1
+    assert "has images of 2 classes; 1 are expected" in problems[0]
+
+
+def test_verify_goes_on_after_a_damaged_split(tmp_path: Path) -> None:
+    folder = write_task(tmp_path)
+    assert all(finding.good for finding in verify(small_task(), folder))
+    (folder / "train/manifest.json").write_text("{")
+    write_part(folder, "test", LABELS["test"], ["val-0", "b", "c"], UPSTREAM)
+    findings = verify(small_task(), folder)
+    wrong = [finding.text for finding in findings if finding.good is False]
+    assert len(wrong) == 2
+    assert "holds no packed split of version 2" in wrong[0]
+    assert wrong[1] == "test and val share 1 images"
+    assert [finding.text[:5] for finding in findings if finding.good] == ["val: ", "test:"]
