@@ -45,28 +45,29 @@ def task_column(task: Task) -> Column:
 
 def mean_columns(suite: Suite) -> list[Column]:
     """Return the columns of means: of each group, where there are several, and of all."""
-    has_groups = len(suite.groups) > 1
-    groups = [Column(MEAN_OF_GROUP, group) for group in suite.groups if has_groups]
-    return groups + [_MEANS[name] for name in suite.means]
+    columns = []
+    if len(suite.groups) > 1:
+        columns += [Column(MEAN_OF_GROUP, group) for group in suite.groups]
+    columns += [_MEANS[name] for name in suite.means]
+    return columns
 
 
 def accuracy_columns(suite: Suite) -> list[Column]:
     """Return the columns of accuracies: tasks below their groups, then means."""
-    columns = []
-    for group in suite.groups:
-        columns += [task_column(task) for task in suite.tasks.values() if task.group == group]
+    columns = [task_column(task) for task in suite.tasks.values()]
+    # A stable sort: within a group tasks keep the order of the suite.
+    columns.sort(key=lambda column: suite.groups.index(column.group))
     return columns + mean_columns(suite)
 
 
 def aggregate_runs(runs: Sequence[Record]) -> Value:
     """Return the accuracy of a cell from its runs, without copies of one another."""
     newest = _newest_of_each_seed(runs)
-    done = [r for r in newest if r.status == Status.DONE]
-    accuracies = [r.accuracy for r in done]
+    accuracies = [r.accuracy for r in _done(newest)]
     return Value(
         mean=mean(accuracies),
-        std=statistics.stdev(accuracies) if len(accuracies) > 1 else math.nan,
-        n=len(done),
+        std=_standard_deviation(accuracies),
+        n=len(accuracies),
         status=_cell_status(newest),
         flags=_cell_flags(runs, newest),
     )
@@ -74,16 +75,20 @@ def aggregate_runs(runs: Sequence[Record]) -> Value:
 
 def aggregate_trainable(runs: Sequence[Record]) -> TrainableCounts:
     """Return the mean numbers of trained parameters over the seeds of a cell that are done."""
-    done = [r for r in _newest_of_each_seed(runs) if r.status == Status.DONE]
-    counts = [r.params for r in done if r.params is not None]
-    without_head = mean([count.trainable - count.head for count in counts])
-    with_head = mean([count.trainable for count in counts])
-    return TrainableCounts(without_head, with_head)
+    without_head = []
+    with_head = []
+    for r in _done(_newest_of_each_seed(runs)):
+        assert r.params is not None  # a record that is done has them
+        without_head.append(r.params.trainable - r.params.head)
+        with_head.append(r.params.trainable)
+    return TrainableCounts(mean(without_head), mean(with_head))
 
 
 def mean(values: Sequence[float]) -> float:
     """Return the plain mean; NaN if one of the values is missing or there are none."""
-    return sum(values) / len(values) if values else math.nan
+    if not values:
+        return math.nan
+    return sum(values) / len(values)
 
 
 def table_means(
@@ -109,24 +114,42 @@ def table_means(
 def _newest_of_each_seed(runs: Sequence[Record]) -> list[Record]:
     """Return one run for each seed: of several the newest, and one that is done before others."""
     newest: dict[int, Record] = {}
-    for r in sorted(runs, key=lambda r: (r.status == Status.DONE, r.created)):
+    for r in sorted(runs, key=_precedence):
         newest[r.seed] = r
     return list(newest.values())
+
+
+def _precedence(r: Record) -> tuple[bool, str]:
+    is_done = r.status == Status.DONE
+    return (is_done, r.created)
+
+
+def _done(runs: Sequence[Record]) -> list[Record]:
+    return [r for r in runs if r.status == Status.DONE]
+
+
+def _standard_deviation(accuracies: Sequence[float]) -> float:
+    """Return the sample standard deviation; NaN for fewer than two seeds."""
+    if len(accuracies) < 2:
+        return math.nan
+    return statistics.stdev(accuracies)
 
 
 def _cell_status(newest: Sequence[Record]) -> CellStatus:
     if not newest:
         return CellStatus.MISSING
-    failures = frozenset(r.status for r in newest if r.status != Status.DONE)
-    return _FAILURES.get(failures, CellStatus.DONE)
+    failures = {r.status for r in newest} - {Status.DONE}
+    return _FAILURES.get(frozenset(failures), CellStatus.DONE)
 
 
 def _cell_flags(runs: Sequence[Record], newest: Sequence[Record]) -> frozenset[Flag]:
     flags = set()
-    if any(r.selected_on != "last" for r in newest):
-        flags.add(Flag.CHOSEN_ON_TEST)
-    if any(r.data.forced for r in newest if r.status == Status.DONE):
-        flags.add(Flag.UNVERIFIED_DATA)
+    for r in newest:
+        if r.selected_on != "last":
+            flags.add(Flag.CHOSEN_ON_TEST)
+    for r in _done(newest):
+        if r.data.forced:
+            flags.add(Flag.UNVERIFIED_DATA)
     if len(runs) > len(newest):
         flags.add(Flag.CONFLICT)
     return frozenset(flags)
@@ -138,12 +161,13 @@ def _group_means(
     reported_means: Mapping[str, float],
 ) -> dict[str, float]:
     """Return the mean of each group: computed, else as reported, else NaN."""
-    means = {}
-    for group in suite.groups:
-        values = [value for name, value in accuracies.items() if suite.tasks[name].group == group]
-        computed = mean(values)
-        is_missing = math.isnan(computed)
-        means[group] = reported_means.get(group, computed) if is_missing else computed
+    by_group: dict[str, list[float]] = {group: [] for group in suite.groups}
+    for name, accuracy in accuracies.items():
+        by_group[suite.tasks[name].group].append(accuracy)
+    means = {group: mean(values) for group, values in by_group.items()}
+    for group, reported in reported_means.items():
+        if math.isnan(means[group]):
+            means[group] = reported
     return means
 
 

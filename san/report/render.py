@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pandas as pd
@@ -46,25 +46,26 @@ def markdown(table: Table) -> str:
 def wide_csv(table: Table) -> str:
     """Return every row of the table as printed."""
     sections = {"re-run": table.ours, "cited": table.published, "gap": table.differences}
-    lines = [
-        [kind, row.label, *_row_texts(row)]
-        for kind, section in sections.items()
-        for row in section.rows
-    ]
-    columns = [_joined(column) for column in [*table.columns, *SUMMARY_COLUMNS]]
-    return _to_csv(pd.DataFrame(lines, columns=["kind", "method", *columns]))
+    lines = []
+    for kind, section in sections.items():
+        for row in section.rows:
+            lines.append([kind, row.label, *_row_texts(row)])
+    header = ["kind", "method", *_joined([*table.columns, *SUMMARY_COLUMNS])]
+    return _to_csv(pd.DataFrame(lines, columns=header))
 
 
 def cells_frame(table: Table) -> pd.DataFrame:
     """Return a line for each cell: ours, the published value with its source, the gap."""
     columns = [field.name for field in fields(CellFacts)]
-    lines = [[getattr(cell, column) for column in columns] for cell in table.cells]
+    lines = [asdict(cell) for cell in table.cells]
     return pd.DataFrame(lines, columns=columns)
 
 
 def runs_frame(table: Table) -> pd.DataFrame:
     """Return a line for each run."""
-    return pd.DataFrame(table.runs) if table.runs else pd.DataFrame(columns=RUN_COLUMNS)
+    if not table.runs:
+        return pd.DataFrame(columns=RUN_COLUMNS)
+    return pd.DataFrame(table.runs)
 
 
 def write_table(table: Table, directory: Path, name: str) -> list[Path]:
@@ -110,43 +111,52 @@ def _write_through(text: str, path: Path) -> None:
 
 def _row_texts(row: Row) -> list[str]:
     """Return the texts of a row: accuracies, trained parameters, seeds."""
-    return [to_text(value) for value in row.values.values()] + row.summary_texts()
+    accuracies = [to_text(value) for value in row.values.values()]
+    return accuracies + row.summary_texts()
 
 
-def _joined(column: Column) -> str:
-    """Return the name of a column in one line."""
-    return f"{column.group} {column.label}"
+def _joined(columns: Sequence[Column]) -> list[str]:
+    """Return the names of columns, each in one line."""
+    return [f"{column.group} {column.label}" for column in columns]
 
 
 def _methods_across(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     """Return a Markdown table with a line for each of the first columns of the rows."""
-    texts = [_row_texts(row) for row in rows]
+    texts_by_row = [_row_texts(row) for row in rows]
     lines = []
-    named_groups = set()
+    group = ""
     for index, column in enumerate(columns):
-        group = "" if column.group in named_groups else column.group
-        named_groups.add(column.group)
-        lines.append([group, column.label, *(row[index] for row in texts)])
+        texts = [texts[index] for texts in texts_by_row]
+        # A group is named in its first line only.
+        shown_group = column.group if column.group != group else ""
+        group = column.group
+        lines.append([shown_group, column.label, *texts])
     labels = [row.label.replace("|", "\\|") for row in rows]
     return _markdown_table(lines, ["", "task", *labels], left=2)
 
 
 def _means_down(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     """Return a Markdown table of means, with a line for each row."""
-    means = [column for column in columns if column.group in (MEAN_OF_GROUP, MEAN_OF_TASKS.group)]
+    mean_groups = (MEAN_OF_GROUP, MEAN_OF_TASKS.group)
+    means = [column for column in columns if column.group in mean_groups]
     lines = []
     for row in rows:
         texts = [to_text(row.values[column]) for column in means]
         lines.append([row.label, *texts, *row.trainable.texts()])
-    labels = [_joined(column) for column in [*means, *TRAINABLE_COLUMNS]]
-    return _markdown_table(lines, ["cited", *labels], left=1)
+    header = ["cited", *_joined([*means, *TRAINABLE_COLUMNS])]
+    return _markdown_table(lines, header, left=1)
 
 
 def _markdown_table(lines: Sequence[Sequence[str]], header: Sequence[str], left: int) -> str:
     """Return a Markdown table whose first columns, so many, are aligned to the left."""
     frame = pd.DataFrame(lines, columns=list(header))
-    alignment = ["left"] * left + ["right"] * (len(header) - left)
-    return str(frame.to_markdown(index=False, disable_numparse=True, colalign=alignment))
+    right = len(header) - left
+    text = frame.to_markdown(
+        index=False,
+        disable_numparse=True,  # numbers are texts already
+        colalign=["left"] * left + ["right"] * right,
+    )
+    return str(text)
 
 
 def _to_csv(frame: pd.DataFrame) -> str:

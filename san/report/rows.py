@@ -1,5 +1,6 @@
 """Rows of a table: ours, published ones, and the gaps between them."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,6 @@ from san.report.value import (
     marks,
 )
 from san.tasks import Suite
-
 
 _UNKNOWN_COUNTS = TrainableCounts()
 
@@ -75,12 +75,14 @@ class RunGroup:
     @property
     def done(self) -> list[Record]:
         """All runs that are done."""
-        return [r for runs in self.runs.values() for r in runs if r.status == Status.DONE]
+        everything = itertools.chain.from_iterable(self.runs.values())
+        return [r for r in everything if r.status == Status.DONE]
 
     @property
     def fewest_seeds(self) -> int:
         """The fewest seeds among the cells that have any; 0 where none has."""
-        return min((cell.n for cell in self.cells.values() if cell.n), default=0)
+        seeds = [cell.n for cell in self.cells.values() if cell.n > 0]
+        return min(seeds, default=0)
 
 
 def group_runs(suite: Suite, records: Sequence[Record]) -> list[RunGroup]:
@@ -89,25 +91,24 @@ def group_runs(suite: Suite, records: Sequence[Record]) -> list[RunGroup]:
     for r in records:
         key = RowKey(r.method, r.variant, r.protocol)
         by_key.setdefault(key, {}).setdefault(r.task, []).append(r)
-    groups = []
-    for key in sorted(by_key, key=lambda key: (_method_order(key.method, suite.methods), key)):
-        runs = by_key[key]
-        cells = {task: aggregate_runs(runs.get(task, [])) for task in suite.tasks}
-        groups.append(RunGroup(key, runs, cells))
-    return groups
+    keys = sorted(by_key)
+    keys.sort(key=lambda key: _method_order(key.method, suite.methods))
+    return [_make_group(suite, key, by_key[key]) for key in keys]
 
 
 def make_our_row(suite: Suite, group: RunGroup, groups: Sequence[RunGroup]) -> Row:
     """Return one of our rows. groups: all of ours, from which its name and flags set it apart."""
     accuracies = {task: cell.mean for task, cell in group.cells.items()}
-    values = {task_column(suite.tasks[task]): cell for task, cell in group.cells.items()}
     flags = _mean_flags(group)
-    for column, average in table_means(suite, accuracies, {}).items():
-        values[column] = Value(average, flags=flags)
+    means = {
+        column: Value(average, flags=flags)
+        for column, average in table_means(suite, accuracies, {}).items()
+    }
     seeds = [cell.n for cell in group.cells.values()]
+    keys = [other.key for other in groups]
     return Row(
-        name=_row_name(group.key, [other.key for other in groups]),
-        values={column: values[column] for column in accuracy_columns(suite)},
+        name=_row_name(group.key, keys),
+        values=_by_column(suite, group.cells, means),
         flags=_row_flags(group, groups),
         trainable=_mean_trainable(suite, group),
         seeds=SeedCounts(min(seeds), max(seeds)),
@@ -117,18 +118,16 @@ def make_our_row(suite: Suite, group: RunGroup, groups: Sequence[RunGroup]) -> R
 def make_published_row(suite: Suite, published: PublishedRow, backbone: str) -> Row:
     """Return a published row; its means are computed from its values by our rules."""
     accuracies = {task: published.accuracies.get(task, math.nan) for task in suite.tasks}
-    values = {
-        task_column(suite.tasks[task]): _printed_value(accuracy)
-        for task, accuracy in accuracies.items()
-    }
+    cells = {task: _printed_value(accuracy) for task, accuracy in accuracies.items()}
     computed = table_means(suite, accuracies, {})
-    completed = table_means(suite, accuracies, published.reported_means)
-    for column, average in completed.items():
-        flags = {Flag.REPORTED_MEAN} if math.isnan(computed[column]) else set()
-        values[column] = Value(average, flags=frozenset(flags))
+    means = {}
+    for column, average in table_means(suite, accuracies, published.reported_means).items():
+        needs_reported = math.isnan(computed[column])
+        flags = frozenset({Flag.REPORTED_MEAN}) if needs_reported else frozenset()
+        means[column] = Value(average, flags=flags)
     return Row(
         name=published.method,
-        values={column: values[column] for column in accuracy_columns(suite)},
+        values=_by_column(suite, cells, means),
         flags=_published_flags(published, backbone),
         trainable=_printed_trainable(published),
     )
@@ -147,9 +146,31 @@ def make_gap_row(ours: Row, published: Row) -> Row:
     return Row(f"{ours.label} - {published.label}", values)
 
 
+def _make_group(suite: Suite, key: RowKey, runs: Mapping[str, Sequence[Record]]) -> RunGroup:
+    """Return a group with a cell for each task of the suite, also without runs."""
+    cells = {}
+    for task in suite.tasks:
+        cells[task] = aggregate_runs(runs.get(task, []))
+    return RunGroup(key, runs, cells)
+
+
+def _by_column(
+    suite: Suite,
+    cells: Mapping[str, Value],
+    means: Mapping[Column, Value],
+) -> dict[Column, Value]:
+    """Return the values of tasks and means in the order of the columns."""
+    values = dict(means)
+    for name, task in suite.tasks.items():
+        values[task_column(task)] = cells[name]
+    return {column: values[column] for column in accuracy_columns(suite)}
+
+
 def _method_order(method: str, methods: Sequence[str]) -> int:
     """Return the position among the suite's methods; all others come last."""
-    return methods.index(method) if method in methods else len(methods)
+    if method in methods:
+        return methods.index(method)
+    return len(methods)
 
 
 def _row_name(key: RowKey, keys: Sequence[RowKey]) -> str:
@@ -176,19 +197,25 @@ def _row_flags(group: RunGroup, groups: Sequence[RunGroup]) -> frozenset[Flag]:
 
 def _has_mixed_settings(group: RunGroup) -> bool:
     """Return whether runs of a row, or of one of its tasks, differ in what should be the same."""
-    if len({_shared_settings(r) for r in group.done}) > 1:
-        return True
-    fingerprints: dict[str, set[tuple[str | None, str | None]]] = {}
+    settings = set()
+    fingerprints = set()
     for r in group.done:
-        fingerprints.setdefault(r.task, set()).add((r.data.train, r.data.evaluate))
-    return any(len(found) > 1 for found in fingerprints.values())
+        settings.add(_shared_settings(r))
+        fingerprints.add((r.task, r.data.train, r.data.evaluate))
+    tasks = {r.task for r in group.done}
+    return len(settings) > 1 or len(fingerprints) > len(tasks)
 
 
 def _shared_settings(r: Record) -> tuple[str | None, ...]:
     """Return what all runs of a row should share."""
     data = r.config.get("data") or {}
-    precision = r.config.get("precision")
-    return (r.weights, precision, r.data.kind, data.get("resize"), data.get("normalise"))
+    return (
+        r.weights,
+        r.config.get("precision"),
+        r.data.kind,
+        data.get("resize"),
+        data.get("normalise"),  # records have the words of schema 1
+    )
 
 
 def _mean_flags(group: RunGroup) -> frozenset[Flag]:
@@ -204,10 +231,9 @@ def _mean_flags(group: RunGroup) -> frozenset[Flag]:
 def _mean_trainable(suite: Suite, group: RunGroup) -> TrainableCounts:
     """Return the mean over all tasks of the numbers of trained parameters."""
     counts = [aggregate_trainable(group.runs.get(task, [])) for task in suite.tasks]
-    return TrainableCounts(
-        without_head=mean([count.without_head for count in counts]),
-        with_head=mean([count.with_head for count in counts]),
-    )
+    without_head = [count.without_head for count in counts]
+    with_head = [count.with_head for count in counts]
+    return TrainableCounts(mean(without_head), mean(with_head))
 
 
 def _printed_value(accuracy: float) -> Value:

@@ -31,7 +31,8 @@ class Section:
 
     def row(self, label: str) -> Row:
         """Return the row with a label; raise KeyError if there is none."""
-        return {row.label: row for row in self.rows}[label]
+        by_label = {row.label: row for row in self.rows}
+        return by_label[label]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def make_table(suite: Suite, records: Sequence[Record], backbone: str | None = N
     backbone: the suite's own where it is None.
     """
     backbone = backbone or suite.backbone
+    title = suite.title if backbone == suite.backbone else f"{suite.title}, {backbone}"
     own_records = [r for r in records if r.suite == suite.name and r.backbone == backbone]
     runs, conflicts = _deduplicate(own_records)
     shown_runs = [r for r in runs if r.evaluated_on == "test" and r.task in suite.tasks]
@@ -78,19 +80,20 @@ def make_table(suite: Suite, records: Sequence[Record], backbone: str | None = N
     our_rows = [make_our_row(suite, group, groups) for group in groups]
     printed, omitted = published.published_rows(suite, backbone)
     published_rows = [make_published_row(suite, row, backbone) for row in printed]
+    gaps = _make_gaps(groups, our_rows, printed, published_rows)
+    labels = [row.label for row in our_rows]
     notes = [
         *conflicts,
         *_excluded_note(len(runs) - len(shown_runs)),
         *_make_legend([*our_rows, *published_rows]),
         *_published_notes(printed, omitted),
     ]
-    labels = [row.label for row in our_rows]
     return Table(
-        title=suite.title if backbone == suite.backbone else f"{suite.title}, {backbone}",
+        title=title,
         columns=tuple(accuracy_columns(suite)),
         ours=Section(tuple(our_rows)),
         published=Section(tuple(published_rows)),
-        gaps=tuple(_make_gaps(groups, our_rows, printed, published_rows)),
+        gaps=tuple(gaps),
         notes=tuple(notes),
         cells=tuple(facts.cell_facts(suite.name, backbone, groups, labels)),
         runs=tuple(facts.run_facts(r) for r in runs),
@@ -128,7 +131,9 @@ def _conflict_note(records: Sequence[Record]) -> str:
 
 def _describe_result(r: Record) -> str:
     """Say how a run ended."""
-    return f"{r.score.correct} of {r.score.total}" if r.score else r.status
+    if r.score is None:
+        return r.status
+    return f"{r.score.correct} of {r.score.total}"
 
 
 def _make_gaps(
@@ -157,18 +162,26 @@ def _excluded_note(count: int) -> list[str]:
 
 def _make_legend(rows: Sequence[Row]) -> list[str]:
     """Explain the spread and the flags that occur."""
-    values = [value for row in rows for value in row.values.values()]
-    flags = {flag for row in rows for flag in row.flags}
-    flags |= {flag for value in values for flag in value.visible_flags}
-    legend = [f"{flag.mark} {flag.legend}." for flag in Flag if flag in flags]
-    if any(value.n > 1 for value in values):
-        legend.insert(0, "± standard deviation over seeds, and their number.")
+    flags: set[Flag] = set()
+    most_seeds = 0
+    for row in rows:
+        flags |= row.flags
+        for value in row.values.values():
+            flags |= value.visible_flags
+            most_seeds = max(most_seeds, value.n)
+    legend = []
+    if most_seeds > 1:
+        legend.append("± standard deviation over seeds, and their number.")
+    legend += [f"{flag.mark} {flag.legend}." for flag in Flag if flag in flags]
     return legend
 
 
 def _published_notes(rows: Sequence[PublishedRow], omitted: Sequence[str]) -> list[str]:
     """Return claims without numbers, and which published rows are left out."""
-    notes = [f"{row.method}: {row.claim}." for row in rows if row.claim and not row.accuracies]
+    notes = []
+    for row in rows:
+        if row.claim and not row.accuracies:
+            notes.append(f"{row.method}: {row.claim}.")
     if omitted:
         names = ", ".join(omitted)
         notes.append(f"Published, but incomplete, and in _cells.csv alone: {names}.")
