@@ -1,4 +1,7 @@
-"""Backbones: stock timm models, their weights (`load`), their named sites (`sites`). Only this package knows timm."""
+"""Backbones: stock timm models (`families`), their weights (`load`), their named sites (`sites`).
+
+Besides augmentation only this package knows timm.
+"""
 
 from san.backbones.families import (
     backbone_tag,
@@ -7,17 +10,13 @@ from san.backbones.families import (
     family_of_name,
     head_name,
     input_size,
-    input_size_of_name,
 )
 from san.backbones.load import (
     Backbone,
     as_bytes,
     build_backbone,
     file_sha256,
-    find_weights,
-    pretrained_normalization,
     weights_hash,
-    weights_key,
 )
 from san.backbones.sites import Branch, Site, branches, sites
 
@@ -33,12 +32,8 @@ __all__ = [
     "family",
     "family_of_name",
     "file_sha256",
-    "find_weights",
     "head_name",
     "input_size",
-    "input_size_of_name",
-    "pretrained_normalization",
     "sites",
     "weights_hash",
-    "weights_key",
 ]

@@ -1,6 +1,8 @@
-"""A timm model with pre-trained weights, from the package, a file, timm's cache or the hub; never silently random."""
+"""A timm model with pre-trained weights: from the package, a file, timm's cache or the hub.
 
-import difflib
+Weights are never silently random.
+"""
+
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,20 +17,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from san.backbones.families import classifier_name, family_of_name, input_size_of_name
-from san.errors import WeightsError
+from san.backbones.families import (
+    classifier_name,
+    family_of_name,
+    input_size_of_name,
+    pretrained_config,
+)
+from san.errors import InvalidValueError, WeightsError, suggest
 from san.schema import from_mapping
 
-PACKAGED = Path(__file__).parents[1] / "weights"
+_PACKAGED = Path(__file__).parents[1] / "weights"
+_HUB_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A pre-trained model as a configuration names it; nothing is built or loaded before `build`.
 
-    name: of the configuration. timm_name: an architecture of timm, perhaps with a weights tag. kwargs: of
-    timm.create_model. weights: `timm` (of the tag), `random`, or a `.safetensors` or `.npz` file. sha256: of that file,
-    where it is known. normalize: how its images are normalized; `timm` means as the tag was pre-trained.
+    name: of the configuration. timm_name: an architecture of timm, perhaps with a weights tag.
+    kwargs: of timm.create_model. weights, sha256: as in `build_backbone`. normalize: how its images
+    are normalized; `timm` means as for the tag.
     """
 
     name: str
@@ -40,7 +48,10 @@ class Backbone:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Backbone":
-        """Return the backbone of a configuration; raise UnknownNameError or InvalidValueError as `from_mapping` does."""
+        """Return the backbone of a configuration.
+
+        Raises UnknownNameError on an unknown key, InvalidValueError on a wrong or missing value.
+        """
         return from_mapping(cls, config, "backbone")
 
     @property
@@ -55,177 +66,217 @@ class Backbone:
 
     @property
     def weights_key(self) -> str:
-        """What identifies the weights without loading them: a tag of timm, `random`, or a file's sha256."""
-        return weights_key(self.timm_name, self.weights)
+        """What identifies the weights before they are loaded.
+
+        `timm:NAME` or `random:NAME`, or 16 hex digits of a file's sha256.
+        """
+        if self.weights in ("timm", "random"):
+            return f"{self.weights}:{self.timm_name}"
+        return file_sha256(find_weights(self.weights))[:16]
 
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """The mean and standard deviation per channel that the timm tag was pre-trained with."""
-        return pretrained_normalization(self.timm_name)
+        """The mean and standard deviation per channel of the images the tag was trained on.
+
+        Raises UnknownNameError on an unknown tag, InvalidValueError on a name without one.
+        """
+        config = pretrained_config(self.timm_name)
+        if config is None:
+            raise InvalidValueError(
+                f"timm does not say how images for '{self.timm_name}' are normalized; "
+                "name it with data.normalize=..."
+            )
+        return tuple(config.mean), tuple(config.std)
 
     def build(self, classes: int) -> nn.Module:
-        """Build the model with a fresh head of `classes` outputs and its weights everywhere else.
-
-        Raises WeightsError that says what to do where the weights cannot be had.
-        """
+        """Build the model, as `build_backbone` does."""
         return build_backbone(self.timm_name, classes, self.weights, self.sha256, self.kwargs)
 
 
 def build_backbone(
-    name: str,
+    timm_name: str,
     classes: int,
     weights: str,
     sha256: str | None = None,
-    arguments: Mapping[str, Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Build a timm model with a fresh head of `classes` outputs and pre-trained weights everywhere else.
+    """Build a timm model with a fresh head of `classes` outputs and its weights everywhere else.
 
-    weights: `timm` (the pre-trained tag in `name`, from timm's cache or the hub), a `.safetensors` or `.npz` file, or
-    `random`, which has to be asked for. sha256: what the file must hash to, where it is known.
-    Raises WeightsError that says what to do where the weights cannot be had.
+    weights: `timm` (those of the tag in `timm_name`, from timm's cache or the hub), a file
+    (`.safetensors` or `.npz`), or `random`, which has to be asked for. sha256: of that file, None
+    if it is not to be checked.
+    Raises WeightsError that says what to do if the weights cannot be had, InvalidValueError if timm
+    refuses the arguments.
     """
-    options = {"num_classes": classes, **(arguments or {})}
+    options = {"num_classes": classes, **(kwargs or {})}
     if weights == "timm":
-        return load_from_hub(name, options)
+        return _load_from_hub(timm_name, options)
     if weights == "random":
-        return timm.create_model(name, pretrained=False, **options)
+        return _create_model(timm_name, options)
     path = find_weights(weights)
-    if sha256 is not None and file_sha256(path) != sha256:
-        raise WeightsError(
-            f"{path} is corrupt: its sha256 is {file_sha256(path)}, expected {sha256}. Fetch it again."
-        )
+    _check_sha256(path, sha256)
     if path.suffix == ".npz":
-        return load_npz(name, path, options)
-    model = timm.create_model(name, pretrained=False, **options)
-    load_backbone(model, path)
+        return _load_npz(timm_name, path, options)
+    model = _create_model(timm_name, options)
+    _load_safetensors(model, path)
+    return model
+
+
+def _create_model(timm_name: str, options: Mapping[str, Any]) -> nn.Module:
+    """Build a timm model with random weights."""
+    try:
+        model: nn.Module = timm.create_model(timm_name, pretrained=False, **options)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise InvalidValueError(
+            f"timm cannot build {timm_name} with {dict(options)}: {error}. See backbone.kwargs."
+        ) from error
     return model
 
 
 def find_weights(weights: str) -> Path:
     """Return the path of a weights file: as given, or shipped with the package."""
-    candidates = [Path(weights).expanduser(), PACKAGED / weights]
-    path = next((p for p in candidates if p.is_file()), None)
+    candidates = [Path(weights).expanduser(), _PACKAGED / weights]
+    path = next((path for path in candidates if path.is_file()), None)
     if path is None:
-        tried = " and ".join(str(p) for p in candidates)
+        tried = " and ".join(str(path) for path in candidates)
         raise WeightsError(
-            f"No weights at {tried}. backbone.weights takes 'timm', 'random' or the path of a .safetensors or .npz."
+            f"No weights at {tried}. "
+            "backbone.weights takes 'timm', 'random' or the path of a .safetensors or .npz file."
         )
     if path.suffix not in (".safetensors", ".npz"):
         raise WeightsError(
-            f"{path} is no .safetensors or .npz file; other formats can run code when read, so none is."
+            f"{path} is not a .safetensors or .npz file; other formats are not read, "
+            "because they can run code."
         )
     return path
 
 
-def load_from_hub(name: str, options: dict[str, Any]) -> nn.Module:
-    """Load timm's weights of the tag in `name` from the local cache, or from the hub where there is a network."""
-    if name not in timm.list_pretrained():
-        near = difflib.get_close_matches(name, timm.list_pretrained(), n=3)
+def _check_sha256(path: Path, expected: str | None) -> None:
+    """Raise WeightsError if a file is not the one expected."""
+    if expected is None:
+        return
+    found = file_sha256(path)
+    if found != expected:
         raise WeightsError(
-            f"timm has no pre-trained weights called '{name}'. Nearest: {', '.join(near)}."
+            f"{path} is corrupt: its sha256 is {found}, expected {expected}. Fetch it again."
         )
-    config: Any = timm.get_pretrained_cfg(name)
-    repo = config.hf_hub_id + (
-        "" if "/" in config.hf_hub_id and not config.hf_hub_id.endswith("/") else name
-    )
-    cached = huggingface_hub.try_to_load_from_cache(repo, "model.safetensors")
-    timm.create_model(
-        name, pretrained=False, **options
-    )  # what is wrong with the arguments is not the hub's fault
+
+
+def _load_from_hub(timm_name: str, options: Mapping[str, Any]) -> nn.Module:
+    """Load timm's weights of a tag from the local cache, or from the hub if it can be reached."""
+    if timm_name not in timm.list_pretrained():
+        hint = suggest(timm_name, timm.list_pretrained())
+        raise WeightsError(f"timm has no pre-trained weights called '{timm_name}'.{hint}")
+    repo = _hub_repo(timm_name)
+    cached = huggingface_hub.try_to_load_from_cache(repo, _HUB_FILE)
+    is_cached = isinstance(cached, str)
+    _create_model(timm_name, options)  # so that wrong arguments are not blamed on the hub
     try:
-        if not isinstance(cached, str):  # ask once, before timm asks again and again for minutes
-            url = huggingface_hub.hf_hub_url(repo, "model.safetensors")
+        if not is_cached:
+            # Ask once, before timm asks again and again for minutes.
+            url = huggingface_hub.hf_hub_url(repo, _HUB_FILE)
             huggingface_hub.get_session().head(url, timeout=10)
-        return timm.create_model(name, pretrained=True, **options)
-    except Exception as error:  # the hub raises whatever its transport does; with a cached file it is not the network
-        if isinstance(cached, str):
+        model: nn.Module = timm.create_model(timm_name, pretrained=True, **options)
+    # The hub raises whatever its transport does; with a cached file it is not the network.
+    except Exception as error:
+        if is_cached:
             raise WeightsError(
                 f"{cached} cannot be read ({error}). Delete it so that it is fetched again."
             ) from error
-        cache = huggingface_hub.constants.HF_HUB_CACHE
-        raise WeightsError(
-            f"The weights of {name} (model.safetensors of {repo}) are not in the cache {cache}, and the hub cannot be "
-            f"reached ({type(error).__name__}). Where there is a network, run\n"
-            f"    python -c \"import timm; timm.create_model('{name}', pretrained=True)\"\n"
-            f"and copy that cache here, or name a local file with backbone.weights=FILE.safetensors."
-        ) from error
+        raise WeightsError(_unreachable(timm_name, repo, error)) from error
+    return model
 
 
-def load_npz(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
+def _hub_repo(timm_name: str) -> str:
+    """Return the repository of a weights tag on the hub."""
+    config: Any = timm.get_pretrained_cfg(timm_name)
+    repo: str = config.hf_hub_id
+    # timm gives either a repository or its owner.
+    is_owner = "/" not in repo or repo.endswith("/")
+    return repo + timm_name if is_owner else repo
+
+
+def _unreachable(timm_name: str, repo: str, error: Exception) -> str:
+    """Return the error for weights that are neither in the cache nor within reach."""
+    folder = huggingface_hub.constants.HF_HUB_CACHE
+    return (
+        f"The weights of {timm_name} ({_HUB_FILE} of {repo}) are not in the cache {folder}, "
+        f"and the hub cannot be reached ({type(error).__name__}). Where there is a network, run\n"
+        f"    python -c \"import timm; timm.create_model('{timm_name}', pretrained=True)\"\n"
+        "and copy that cache here, or name a local file with backbone.weights=FILE.safetensors."
+    )
+
+
+def _load_npz(timm_name: str, path: Path, options: Mapping[str, Any]) -> nn.Module:
     """Let timm convert an original `.npz` of the Vision Transformer authors."""
+    overlay = {"file": str(path)}
     try:
-        return timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
+        model: nn.Module = timm.create_model(
+            timm_name,
+            pretrained=True,
+            pretrained_cfg_overlay=overlay,
+            **options,
         )
     except Exception as error:
-        raise WeightsError(f"{path} cannot be read as weights of {name}: {error}") from error
+        raise WeightsError(f"{path} cannot be read as weights of {timm_name}: {error}") from error
+    return model
 
 
-def load_backbone(model: nn.Module, path: Path) -> None:
-    """Fill everything but the head from a safetensors file, strictly; raise WeightsError on any difference."""
+def _load_safetensors(model: nn.Module, path: Path) -> None:
+    """Fill all but the classifier from a file, strictly; raise WeightsError on any difference."""
     try:
-        found = load_file(path)
+        stored = load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is corrupt or truncated ({error}). Fetch it again.") from error
-    head = classifier_name(model) + "."
-    wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(head)}
-    found = {k: v for k, v in found.items() if not k.startswith(head)}
-    wrong = [k for k in wanted if k not in found or found[k].shape != wanted[k].shape] + sorted(
-        found.keys() - wanted
-    )
-    if wrong:
+    classifier = classifier_name(model) + "."
+    expected = _without(model.state_dict(), classifier)
+    stored = _without(stored, classifier)
+    differing = [
+        name
+        for name, tensor in expected.items()
+        if name not in stored or stored[name].shape != tensor.shape
+    ]
+    differing += sorted(stored.keys() - expected.keys())
+    if differing:
         raise WeightsError(
-            f"{path} holds another model: {len(wrong)} tensors differ, first {wrong[0]}."
+            f"{path} holds another model: {len(differing)} tensors differ, first {differing[0]}."
         )
-    model.load_state_dict({k: v.to(wanted[k].dtype) for k, v in found.items()}, strict=False)
+    converted = {name: tensor.to(expected[name].dtype) for name, tensor in stored.items()}
+    model.load_state_dict(converted, strict=False)
+
+
+def _without(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names do not begin with `prefix`."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file in hex; a file that has not changed is read once in a process."""
+    """Return the sha256 of a file in hex; a process reads an unchanged file once."""
     stat = path.stat()
-    return read_sha256(path, stat.st_size, stat.st_mtime_ns)
+    return _read_sha256(path, stat.st_size, stat.st_mtime_ns)
 
 
 @cache
-def read_sha256(path: Path, size: int, changed: int) -> str:
-    """Read a file of that size and time, and return its sha256 in hex."""
+def _read_sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Read the file that has this size and time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def weights_key(name: str, weights: str) -> str:
-    """Return what identifies the weights without loading them: a tag of timm, `random`, or a file's sha256."""
-    if weights in ("timm", "random"):
-        return f"{weights}:{name}"
-    return file_sha256(find_weights(weights))[:16]
-
-
 def weights_hash(model: nn.Module) -> str:
-    """Return 16 hex digits of a sha256 over the names and values of all tensors but the classifier's."""
-    head = classifier_name(model) + "."
+    """Return 16 hex digits of a sha256 over the names and values of all tensors.
+
+    Those of the classifier are left out.
+    """
+    backbone = _without(model.state_dict(), classifier_name(model) + ".")
     sha = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        if not key.startswith(head):
-            sha.update(key.encode())
-            sha.update(as_bytes(value))
+    for name, tensor in sorted(backbone.items()):
+        sha.update(name.encode())
+        sha.update(as_bytes(tensor))
     return sha.hexdigest()[:16]
 
 
 def as_bytes(tensor: Tensor) -> bytes:
     """Return a tensor's values as bytes."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
-def pretrained_normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation per channel that a timm tag was pre-trained with."""
-    try:
-        config: Any = timm.get_pretrained_cfg(name)
-    except RuntimeError as error:
-        near = difflib.get_close_matches(name, timm.list_pretrained(), n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise LookupError(f"timm has no pre-trained weights called '{name}'.{hint}") from error
-    if config is None:
-        raise LookupError(
-            f"timm knows no normalisation of '{name}'. Name one with data.normalise=..."
-        )
-    return tuple(config.mean), tuple(config.std)
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes()

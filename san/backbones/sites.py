@@ -1,20 +1,22 @@
-"""Where a method may attach: the operations of a stock timm model, what each reads, and its residual branches.
+"""Where a method may attach: the operations of a stock timm model, and its residual branches.
 
 ViT, Swin and ConvNeXt differ in the lists that these functions make, and nowhere else.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from timm.layers.mlp import GluMlp, Mlp
 from timm.layers.norm import LayerNorm2d
+from timm.models import ConvNeXt, SwinTransformer, VisionTransformer
 from timm.models.convnext import ConvNeXtBlock
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from san.backbones.families import family
+from san.errors import UnsupportedModelError
 
 Part = Literal["embedding", "block", "downsampling", "end"]
 
@@ -23,12 +25,14 @@ Part = Literal["embedding", "block", "downsampling", "end"]
 class Site:
     """One operation of a backbone whose output channels a method may adapt.
 
-    name: dotted module name. kind: what it is; a `stream` computes nothing, it is the residual stream at that place.
-    part: of the backbone. inputs, channels: how many it reads and writes; axis: where the channels are in its output.
-    anterior: the site whose output it reads, leaving aside what keeps the channels (norm, residual sum, activation);
-    None for the first. reads: from which to which (excluded) of the anterior's channels; where these are fewer than
-    `inputs` it reads them several times over, from neighbouring places (patch merging). stage_input: for what reads the
-    residual stream first in a block, the site that opened the stream of its stage; else None.
+    name: dotted module name. kind: what it is; a `stream` computes nothing, it is the residual
+    stream at that place. part: of the backbone. inputs, channels: how many it reads and writes;
+    axis: where the channels are in its output.
+    anterior: the site whose output it reads, leaving aside what keeps the channels (norm, residual
+    sum, activation); None for the first. reads: from which to which (excluded) of the anterior's
+    channels; if these are fewer than `inputs` it reads them several times over, from neighbouring
+    places (patch merging). stage_input: for the first operation of a block to read the residual
+    stream, the site that opened the stream of its stage; else None.
     """
 
     name: str
@@ -46,8 +50,9 @@ class Site:
 class Branch:
     """One residual branch: stream + exit(... entry(stream)).
 
-    block, entry, exit: dotted module names; entry reads the stream, exit gets what the branch adds to it.
-    channels, axis: of the stream. A ConvNeXt block has one branch, an `mlp` that begins with its depthwise convolution.
+    block, entry, exit: dotted module names; entry reads the stream, exit gets what the branch adds
+    to it. channels, axis: of the stream. A ConvNeXt block has one branch, an `mlp` that begins with
+    its depthwise convolution.
     """
 
     block: str
@@ -59,12 +64,175 @@ class Branch:
 
 
 def sites(model: nn.Module) -> tuple[Site, ...]:
-    """Return the sites of a stock timm model in the order of computation; raise TypeError where none are known."""
-    listed = {"ViT": vit_sites, "Swin": swin_sites, "ConvNeXt": convnext_sites}[family(model)]
-    return tuple(listed(model))
+    """Return the sites of a stock timm model in the order of computation.
+
+    Raises UnsupportedModelError for a model whose sites are not known.
+    """
+    list_sites: Mapping[str, Callable[[Any], Iterator[Site]]]
+    list_sites = {"ViT": _vit_sites, "Swin": _swin_sites, "ConvNeXt": _convnext_sites}
+    return tuple(list_sites[family(model)](model))
 
 
-def site(
+def branches(model: nn.Module) -> tuple[Branch, ...]:
+    """Return the residual branches in the order of computation.
+
+    Raises UnsupportedModelError for a model whose sites are not known.
+    """
+    family(model)
+    found: list[Branch] = []
+    for name, module in model.named_modules():
+        block: Any = module
+        if type(module) in (Block, SwinTransformerBlock):
+            found += _transformer_branches(name, block.attn.proj.out_features)
+        elif type(module) is ConvNeXtBlock:
+            width = block.conv_dw.out_channels
+            entry = f"{name}.conv_dw"
+            found.append(Branch(name, "mlp", entry, f"{name}.drop_path", width, axis=1))
+    return tuple(found)
+
+
+def _transformer_branches(block: str, width: int) -> Iterator[Branch]:
+    """Branches of a block of ViT or Swin."""
+    yield Branch(block, "attention", f"{block}.norm1", f"{block}.drop_path1", width, axis=-1)
+    yield Branch(block, "mlp", f"{block}.norm2", f"{block}.drop_path2", width, axis=-1)
+
+
+def _vit_sites(model: VisionTransformer) -> Iterator[Site]:
+    """Sites of a timm ViT."""
+    embedding = "patch_embed.proj"
+    yield _site(model, embedding, "embedding", anterior=None)
+    if _has_weight(model, "norm_pre"):
+        yield _site(model, "norm_pre", "embedding", embedding)
+    stream = embedding  # the site that wrote to the residual stream last
+    for i in range(len(model.blocks)):
+        yield from _attention_block(model, f"blocks.{i}", stream, stage_input=embedding)
+        stream = f"blocks.{i}.mlp.fc2"
+    for name in ("norm", "fc_norm"):
+        if _has_weight(model, name):
+            yield _site(model, name, "end", stream)
+
+
+def _swin_sites(model: SwinTransformer) -> Iterator[Site]:
+    """Sites of a timm Swin. Patch merging reads the stream at four places at once."""
+    stage_input = "patch_embed.proj"
+    yield _site(model, stage_input, "embedding", anterior=None)
+    if _has_weight(model, "patch_embed.norm"):
+        yield _site(model, "patch_embed.norm", "embedding", stage_input)
+    stream = stage_input
+    stages: Any = model.layers
+    for i, stage in enumerate(stages):
+        merging = f"layers.{i}.downsample"
+        if _has_weight(model, f"{merging}.reduction"):
+            reads = (0, stage.downsample.dim)
+            stage_input = f"{merging}.reduction"
+            yield _site(model, f"{merging}.norm", "downsampling", stream, reads)
+            yield _site(model, stage_input, "downsampling", stream, reads)
+            stream = stage_input
+        for j in range(len(stage.blocks)):
+            block = f"layers.{i}.blocks.{j}"
+            yield from _attention_block(model, block, stream, stage_input)
+            stream = f"{block}.mlp.fc2"
+    yield _site(model, "norm", "end", stream)
+
+
+def _convnext_sites(model: ConvNeXt) -> Iterator[Site]:
+    """Sites of a timm ConvNeXt.
+
+    The last one is the stream before pooling, or the norm that stands there.
+    """
+    stem = list(_stem_sites(model))
+    yield from stem
+    stage_input = [site.name for site in stem if site.kind == "conv"][-1]
+    stream = stage_input
+    stages: Any = model.stages
+    for i, stage in enumerate(stages):
+        if isinstance(stage.downsample, nn.Sequential):
+            stage_input = f"stages.{i}.downsample.1"
+            yield _site(model, f"stages.{i}.downsample.0", "downsampling", stream)
+            yield _site(model, stage_input, "downsampling", stream)
+            stream = stage_input
+        for j in range(len(stage.blocks)):
+            block = f"stages.{i}.blocks.{j}"
+            depthwise = f"{block}.conv_dw"
+            yield _site(model, depthwise, "block", stream, stage_input=stage_input)
+            yield _site(model, f"{block}.norm", "block", depthwise)
+            yield from _mlp_sites(model, block, depthwise)
+            stream = f"{block}.mlp.fc2"
+    if _has_weight(model, "norm_pre"):
+        yield _site(model, "norm_pre", "end", stream)
+    else:
+        width = model.num_features
+        yield Site("norm_pre", "stream", "end", width, width, 1, stream, (0, width))
+
+
+def _stem_sites(model: ConvNeXt) -> Iterator[Site]:
+    """Sites of a ConvNeXt's stem: one convolution or two, and a norm."""
+    last_conv = None
+    for child, _ in model.stem.named_children():
+        name = f"stem.{child}"
+        if not _has_weight(model, name):
+            continue
+        site = _site(model, name, "embedding", last_conv)
+        yield site
+        if site.kind == "conv":
+            last_conv = name
+
+
+def _attention_block(
+    model: nn.Module, block_name: str, stream: str, stage_input: str
+) -> Iterator[Site]:
+    """Sites of a transformer block, of ViT or Swin.
+
+    stream: the site that wrote last to the residual stream, which the block reads.
+    """
+    block = _check_attention_block(model.get_submodule(block_name))
+    attention = f"{block_name}.attn"
+    qkv = f"{attention}.qkv"
+    proj = f"{attention}.proj"
+    width = block.attn.proj.in_features
+    # qkv writes `width` channels of each, one after the other.
+    queries = (0, width)
+    keys = (width, 2 * width)
+    values = (2 * width, 3 * width)
+    yield _site(model, f"{block_name}.norm1", "block", stream)
+    yield _site(model, qkv, "block", stream, stage_input=stage_input)
+    # Attention mixes places, not channels: proj reads the values.
+    for norm, reads in (("q_norm", queries), ("k_norm", keys), ("norm", values)):
+        if _has_weight(model, f"{attention}.{norm}"):
+            yield _site(model, f"{attention}.{norm}", "block", qkv, reads)
+    yield _site(model, proj, "block", qkv, values)
+    yield _site(model, f"{block_name}.norm2", "block", proj)
+    yield from _mlp_sites(model, block_name, proj)
+
+
+def _check_attention_block(block: Any) -> Any:
+    """Return the block; raise UnsupportedModelError unless its sites are known."""
+    found = type(block).__name__
+    if type(block) in (Block, SwinTransformerBlock):
+        if isinstance(block.mlp, Mlp | GluMlp) and hasattr(block.attn, "qkv"):
+            return block
+        found += f" with a {type(block.mlp).__name__}"
+    raise UnsupportedModelError(
+        f"No sites are known for a {found}; allowed: timm's Block with Mlp or GluMlp."
+    )
+
+
+def _mlp_sites(model: nn.Module, block_name: str, anterior: str) -> Iterator[Site]:
+    """Sites of an MLP; in a gated one fc2 reads the half of fc1 that is not the gate."""
+    name = f"{block_name}.mlp"
+    mlp: Any = model.get_submodule(name)
+    fc1 = _site(model, f"{name}.fc1", "block", anterior)
+    yield fc1
+    reads = (0, fc1.channels)
+    if isinstance(mlp, GluMlp):
+        half = fc1.channels // 2
+        reads = (0, half) if mlp.gate_last else (half, fc1.channels)
+    if _has_weight(model, f"{name}.norm"):
+        yield _site(model, f"{name}.norm", "block", fc1.name, reads)
+    yield _site(model, f"{name}.fc2", "block", fc1.name, reads)
+
+
+def _site(
     model: nn.Module,
     name: str,
     part: Part,
@@ -72,154 +240,28 @@ def site(
     reads: tuple[int, int] | None = None,
     stage_input: str | None = None,
 ) -> Site:
-    """Describe the module called `name`; unless `reads` says otherwise it reads all channels of its anterior."""
+    """Describe the module called `name`; by default it reads all channels of its anterior."""
     module = model.get_submodule(name)
+    kind: Literal["norm", "linear", "conv"]
     if isinstance(module, nn.Linear):
-        inputs, channels, axis = module.in_features, module.out_features, -1
-        return Site(
-            name,
-            "linear",
-            part,
-            inputs,
-            channels,
-            axis,
-            anterior,
-            reads or (0, inputs),
-            stage_input,
-        )
-    if isinstance(module, nn.Conv2d):
-        inputs, channels, axis = module.in_channels, module.out_channels, 1
-        return Site(
-            name, "conv", part, inputs, channels, axis, anterior, reads or (0, inputs), stage_input
-        )
-    channels, axis = len(cast(Tensor, module.weight)), 1 if isinstance(module, LayerNorm2d) else -1
-    return Site(
-        name, "norm", part, channels, channels, axis, anterior, reads or (0, channels), stage_input
-    )
-
-
-def has(model: nn.Module, name: str) -> bool:
-    """Tell whether there is an operation of that name: a module with weights, not an identity."""
-    parent, _, last = name.rpartition(".")
-    return getattr(getattr(model.get_submodule(parent), last, None), "weight", None) is not None
-
-
-def attention_block(model: nn.Module, here: str, stream: str, stage_input: str) -> Iterator[Site]:
-    """Sites of a transformer block, of ViT or Swin; it reads the stream that `stream` wrote to last."""
-    block: Any = model.get_submodule(here)
-    known_block = type(block) in (Block, SwinTransformerBlock)
-    if not known_block or not isinstance(block.mlp, Mlp | GluMlp) or not hasattr(block.attn, "qkv"):
-        found = type(block).__name__ + (
-            f" with a {type(block.mlp).__name__}" if known_block else ""
-        )
-        raise TypeError(
-            f"No sites are known for a {found}; allowed: timm's Block with Mlp or GluMlp."
-        )
-    qkv, width = f"{here}.attn.qkv", block.attn.proj.in_features
-    yield site(model, f"{here}.norm1", "block", stream)
-    yield site(model, qkv, "block", stream, stage_input=stage_input)
-    for name, third in (("q_norm", 0), ("k_norm", 1)):
-        if has(model, f"{here}.attn.{name}"):
-            yield site(
-                model, f"{here}.attn.{name}", "block", qkv, (third * width, (third + 1) * width)
-            )
-    values = (2 * width, 3 * width)  # attention mixes places, not channels: proj reads what v wrote
-    if has(model, f"{here}.attn.norm"):
-        yield site(model, f"{here}.attn.norm", "block", qkv, values)
-    yield site(model, f"{here}.attn.proj", "block", qkv, values)
-    yield site(model, f"{here}.norm2", "block", f"{here}.attn.proj")
-    yield from mlp(model, here, f"{here}.attn.proj")
-
-
-def mlp(model: nn.Module, here: str, anterior: str) -> Iterator[Site]:
-    """Sites of an MLP; in a gated one fc2 reads what the half of fc1 that is no gate wrote."""
-    module: Any = model.get_submodule(f"{here}.mlp")
-    fc1 = site(model, f"{here}.mlp.fc1", "block", anterior)
-    half = fc1.channels // 2
-    gated = isinstance(module, GluMlp)
-    reads = (
-        (0, fc1.channels) if not gated else (0, half) if module.gate_last else (half, fc1.channels)
-    )
-    yield fc1
-    if has(model, f"{here}.mlp.norm"):
-        yield site(model, f"{here}.mlp.norm", "block", fc1.name, reads)
-    yield site(model, f"{here}.mlp.fc2", "block", fc1.name, reads)
-
-
-def vit_sites(model: Any) -> Iterator[Site]:
-    """Sites of a timm ViT."""
-    stage_input = stream = "patch_embed.proj"
-    yield site(model, stream, "embedding", None)
-    if has(model, "norm_pre"):
-        yield site(model, "norm_pre", "embedding", stream)
-    for i in range(len(model.blocks)):
-        yield from attention_block(model, f"blocks.{i}", stream, stage_input)
-        stream = f"blocks.{i}.mlp.fc2"
-    for name in ("norm", "fc_norm"):
-        if has(model, name):
-            yield site(model, name, "end", stream)
-
-
-def swin_sites(model: Any) -> Iterator[Site]:
-    """Sites of a timm Swin. Patch merging reads the stream at four places at once."""
-    stage_input = stream = "patch_embed.proj"
-    yield site(model, stream, "embedding", None)
-    if has(model, "patch_embed.norm"):
-        yield site(model, "patch_embed.norm", "embedding", stream)
-    for i, layer in enumerate(model.layers):
-        if has(model, f"layers.{i}.downsample.reduction"):
-            reads = (0, layer.downsample.dim)
-            yield site(model, f"layers.{i}.downsample.norm", "downsampling", stream, reads)
-            stage_input = f"layers.{i}.downsample.reduction"
-            yield site(model, stage_input, "downsampling", stream, reads)
-            stream = stage_input
-        for j in range(len(layer.blocks)):
-            yield from attention_block(model, f"layers.{i}.blocks.{j}", stream, stage_input)
-            stream = f"layers.{i}.blocks.{j}.mlp.fc2"
-    yield site(model, "norm", "end", stream)
-
-
-def convnext_sites(model: Any) -> Iterator[Site]:
-    """Sites of a timm ConvNeXt. Its last one is the stream before pooling, or the norm that stands there."""
-    stream = None
-    for name, _ in model.stem.named_children():
-        if has(model, f"stem.{name}"):
-            found = site(model, f"stem.{name}", "embedding", stream)
-            yield found
-            stream = found.name if found.kind == "conv" else stream
-    stage_input = cast(str, stream)
-    for i, stage in enumerate(model.stages):
-        if isinstance(stage.downsample, nn.Sequential):
-            yield site(model, f"stages.{i}.downsample.0", "downsampling", stream)
-            stage_input = f"stages.{i}.downsample.1"
-            yield site(model, stage_input, "downsampling", stream)
-            stream = stage_input
-        for j in range(len(stage.blocks)):
-            here = f"stages.{i}.blocks.{j}"
-            yield site(model, f"{here}.conv_dw", "block", stream, stage_input=stage_input)
-            yield site(model, f"{here}.norm", "block", f"{here}.conv_dw")
-            yield from mlp(model, here, f"{here}.conv_dw")
-            stream = f"{here}.mlp.fc2"
-    width = model.num_features
-    if has(model, "norm_pre"):
-        yield site(model, "norm_pre", "end", stream)
+        kind = "linear"
+        inputs = module.in_features
+        channels = module.out_features
+    elif isinstance(module, nn.Conv2d):
+        kind = "conv"
+        inputs = module.in_channels
+        channels = module.out_channels
     else:
-        yield Site("norm_pre", "stream", "end", width, width, 1, stream, (0, width))
+        kind = "norm"
+        inputs = channels = len(cast(Tensor, module.weight))
+    axis = 1 if isinstance(module, nn.Conv2d | LayerNorm2d) else -1
+    if reads is None:
+        reads = (0, inputs)
+    return Site(name, kind, part, inputs, channels, axis, anterior, reads, stage_input)
 
 
-def branches(model: nn.Module) -> tuple[Branch, ...]:
-    """Return the residual branches in the order of computation; raise TypeError where none are known."""
-    family(model)
-    found = []
-    for name, module in model.named_modules():
-        block: Any = module
-        if type(module) in (Block, SwinTransformerBlock):
-            width = block.attn.proj.out_features
-            found += [
-                Branch(name, "attention", f"{name}.norm1", f"{name}.drop_path1", width, -1),
-                Branch(name, "mlp", f"{name}.norm2", f"{name}.drop_path2", width, -1),
-            ]
-        elif type(module) is ConvNeXtBlock:
-            width = block.conv_dw.out_channels
-            found.append(Branch(name, "mlp", f"{name}.conv_dw", f"{name}.drop_path", width, 1))
-    return tuple(found)
+def _has_weight(model: nn.Module, name: str) -> bool:
+    """Tell whether there is a module of that name with weights, not an identity."""
+    parent, _, last = name.rpartition(".")
+    module = getattr(model.get_submodule(parent), last, None)
+    return getattr(module, "weight", None) is not None

@@ -11,12 +11,25 @@ from torch import nn
 
 import san
 from san import backbones
-from san.backbones import load
-from san.errors import WeightsError
+from san.backbones import Backbone, load
+from san.errors import (
+    InvalidValueError,
+    UnknownNameError,
+    UnsupportedModelError,
+    WeightsError,
+)
 from san.layers.scaled import fold_into_last_stage
 
 NAME = "vit_tiny_patch16_224"
 SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
+
+
+def small_vit(weights: str | Path, sha256: str | None = None) -> Backbone:
+    return Backbone("small", NAME, SMALL, str(weights), sha256, "imagenet")
+
+
+def configured(*overrides: str) -> Backbone:
+    return Backbone.from_config(composed(*overrides)["backbone"])
 
 
 def saved(path: Path, **changes: int) -> nn.Module:
@@ -26,20 +39,20 @@ def saved(path: Path, **changes: int) -> nn.Module:
 
 
 def test_the_shipped_weights_are_the_ones_the_configuration_names() -> None:
-    b = composed()["backbone"]
-    path = backbones.find_weights(b["weights"])
-    assert backbones.file_sha256(path) == b["sha256"]
+    backbone = configured()
+    path = load.find_weights(backbone.weights)
+    assert backbones.file_sha256(path) == backbone.sha256
     assert path.stat().st_size < 4 * 2**20
     assert path.with_suffix(".md").is_file()
-    model = backbones.build_backbone(b["timm"], 10, b["weights"], b["sha256"], b["arguments"])
+    model = backbone.build(10)
     parameters = sum(p.numel() for p in model.parameters())
     assert 0.5e6 < parameters < 1.5e6
-    assert backbones.input_size(model) == 32
+    assert backbones.input_size(model) == backbone.image_size == 32
 
 
 def test_local_weights_fill_all_but_the_head(tmp_path: Path) -> None:
     source = saved(tmp_path / "w.safetensors")
-    model = backbones.build_backbone(NAME, 3, str(tmp_path / "w.safetensors"), None, SMALL)
+    model = small_vit(tmp_path / "w.safetensors").build(3)
     assert model.head.out_features == 3
     assert torch.equal(model.blocks[0].mlp.fc1.weight, source.blocks[0].mlp.fc1.weight)
     assert backbones.weights_hash(model) == backbones.weights_hash(source)
@@ -49,20 +62,20 @@ def test_a_vit_b16_loads_from_a_local_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
     source = timm.create_model("vit_base_patch16_224.augreg_in21k", pretrained=False)
     save_file(source.state_dict(), tmp_path / "b16.safetensors")
-    b = composed("backbone=vit_b16_augreg_in21k")["backbone"]
-    model = backbones.build_backbone(
-        b["timm"], 100, str(tmp_path / "b16.safetensors"), None, b["arguments"]
+    backbone = configured(
+        "backbone=vit_b16_augreg_in21k", f"backbone.weights={tmp_path / 'b16.safetensors'}"
     )
+    model = backbone.build(100)
     assert model.head.out_features == 100
     assert torch.equal(model.blocks[11].mlp.fc2.weight, source.blocks[11].mlp.fc2.weight)
 
 
 def test_random_weights_have_to_be_asked_for() -> None:
-    assert backbones.weights_key(NAME, "random") == f"random:{NAME}"
-    first, second = (backbones.build_backbone(NAME, 3, "random", None, SMALL) for _ in range(2))
-    assert backbones.weights_hash(first) != backbones.weights_hash(second)
-    with pytest.raises(WeightsError):
-        backbones.build_backbone(NAME, 3, "vit_nano_that_is_not_there.safetensors", None, SMALL)
+    backbone = small_vit("random")
+    assert backbone.weights_key == f"random:{NAME}"
+    assert backbones.weights_hash(backbone.build(3)) != backbones.weights_hash(backbone.build(3))
+    with pytest.raises(WeightsError, match="No weights at"):
+        small_vit("vit_nano_that_is_not_there.safetensors").build(3)
 
 
 def broken(kind: str, path: Path) -> str:
@@ -92,20 +105,19 @@ def broken(kind: str, path: Path) -> str:
 )
 def test_broken_weights_are_refused(kind: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=message):
-        backbones.build_backbone(NAME, 3, broken(kind, tmp_path / "w.safetensors"), None, SMALL)
+        small_vit(broken(kind, tmp_path / "w.safetensors")).build(3)
 
 
 def test_wrong_hash_missing_file_and_pickles_are_refused(tmp_path: Path) -> None:
     saved(tmp_path / "w.safetensors")
-    with pytest.raises(
-        WeightsError, match="is corrupt: its sha256 is .*, expected 00. Fetch it again"
-    ):
-        backbones.build_backbone(NAME, 3, str(tmp_path / "w.safetensors"), "00", SMALL)
+    wrong = small_vit(tmp_path / "w.safetensors", "00")
+    with pytest.raises(WeightsError, match="its sha256 is .*, expected 00. Fetch it again"):
+        wrong.build(3)
     with pytest.raises(WeightsError, match="No weights at .* takes 'timm', 'random' or the path"):
-        backbones.build_backbone(NAME, 3, "nowhere.safetensors", None, SMALL)
+        small_vit("nowhere.safetensors").build(3)
     (tmp_path / "w.pth").write_bytes(b"")
-    with pytest.raises(WeightsError, match="other formats can run code when read"):
-        backbones.build_backbone(NAME, 3, str(tmp_path / "w.pth"), None, SMALL)
+    with pytest.raises(WeightsError, match="other formats are not read, because they can run code"):
+        small_vit(tmp_path / "w.pth").build(3)
     (tmp_path / "w.npz").write_bytes(b"")
     with pytest.raises(WeightsError, match=r"w\.npz cannot be read as weights of"):
         backbones.build_backbone(
@@ -131,58 +143,92 @@ def test_without_network_or_cache_the_error_says_how_to_fetch(
         "backbone.weights=FILE",
     ):
         assert part in str(error.value)
-    with pytest.raises(WeightsError, match="timm has no pre-trained weights called"):
+    with pytest.raises(WeightsError, match=r"weights called .* Did you mean vit_base_patch16_224"):
         backbones.build_backbone("vit_base_patch16_224.no_such_tag", 3, "timm")
+
+
+def test_a_backbone_is_made_of_a_checked_configuration() -> None:
+    config = composed()["backbone"]
+    assert Backbone.from_config(config).name == "vit_nano"
+    with pytest.raises(UnknownNameError, match="key of backbone 'weight'. Did you mean weights"):
+        Backbone.from_config(config | {"weight": "random"})
+    with pytest.raises(InvalidValueError, match="backbone: kwargs came as 3"):
+        Backbone.from_config(config | {"kwargs": 3})
+    with pytest.raises(InvalidValueError, match="backbone has no `weights`"):
+        Backbone.from_config({key: config[key] for key in config if key != "weights"})
+
+
+def test_facts_of_a_backbone_are_known_before_it_is_built() -> None:
+    swin = configured("backbone=swin_b_in22k")
+    assert swin.family == "Swin"
+    assert swin.image_size == 224
+    assert swin.weights_key == f"timm:{swin.timm_name}"
+    assert swin.normalization == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert Backbone("a", NAME, {"img_size": (48, 48)}, "random", None, "timm").image_size == 48
+
+
+def test_what_timm_does_not_know_or_take_is_refused() -> None:
+    unknown = Backbone("a", "vit_base_patch16_224.augreg_in22k", {}, "random", None, "timm")
+    with pytest.raises(UnknownNameError, match="Did you mean vit_base_patch16_224.augreg_in21k"):
+        _ = unknown.normalization
+    with pytest.raises(UnknownNameError, match="timm has no pre-trained weights called"):
+        _ = unknown.image_size
+    with pytest.raises(InvalidValueError, match=r"timm cannot build .*'size': 16.*backbone.kwargs"):
+        backbones.build_backbone(NAME, 3, "random", None, {"size": 16})
 
 
 @pytest.mark.parametrize(
     ("make", "count"),
-    [(tiny_vit, 1 + 2 * 6 + 1), (tiny_dino, 1 + 2 * 8 + 1), (tiny_swin, 2 + 4 * 6 + 2 + 1), (tiny_convnext, 2 + 6 * 4 + 3 * 2 + 1)],
-)  # fmt: skip
+    [
+        (tiny_vit, 1 + 2 * 6 + 1),
+        (tiny_dino, 1 + 2 * 8 + 1),
+        (tiny_swin, 2 + 4 * 6 + 2 + 1),
+        (tiny_convnext, 2 + 6 * 4 + 3 * 2 + 1),
+    ],
+)
 def test_sites_follow_the_computation(make, count: int) -> None:
     """Hooks see the sites run in the order of the list, and each has the sizes that it says."""
-    model, found, seen = make().eval(), backbones.sites(make()), []
+    model = make().eval()
+    found = backbones.sites(model)
     assert len(found) == count
+    seen = []
     for site in found:
 
         def note(module, inputs, output, site=site) -> None:
             seen.append(site.name)
-            if site.axis == 1 or not site.name.endswith(("q_norm", "k_norm")):
+            # The norms of q and k work by heads.
+            if not site.name.endswith(("q_norm", "k_norm")):
                 assert output.shape[site.axis] == site.channels
 
         model.get_submodule(site.name).register_forward_hook(note)
-    model(
-        torch.randn(
-            1,
-            3,
-            32 if make in (tiny_swin, tiny_convnext) else 16,
-            32 if make in (tiny_swin, tiny_convnext) else 16,
-        )
-    )
+    size = 32 if make in (tiny_swin, tiny_convnext) else 16
+    model(torch.randn(1, 3, size, size))
     assert seen == [site.name for site in found]
 
 
 @pytest.mark.parametrize("make", [tiny_vit, tiny_dino, tiny_swin, tiny_convnext])
 def test_anteriors_fit(make) -> None:
     found = {site.name: site for site in backbones.sites(make())}
-    order, first = list(found), next(iter(found.values()))
+    order = list(found)
+    first, *others = found.values()
     assert first.anterior is None
-    for site in list(found.values())[1:]:
-        anterior, (start, stop) = found[site.anterior], site.reads
+    assert len(others) > 10
+    for site in others:
+        anterior = found[site.anterior]
+        start, stop = site.reads
         assert order.index(anterior.name) < order.index(site.name)
         assert 0 <= start < stop <= anterior.channels
-        assert site.inputs % (stop - start) == 0 or site.name.endswith(
-            ("q_norm", "k_norm")
-        )  # which work by heads
+        # The norms of q and k work by heads.
+        if not site.name.endswith(("q_norm", "k_norm")):
+            assert site.inputs % (stop - start) == 0
         if site.stage_input is not None:
             assert found[site.stage_input].channels == site.inputs
 
 
 def test_what_reads_what() -> None:
-    vit, dino, swin, convnext = (
-        {s.name: s for s in backbones.sites(make())}
-        for make in (tiny_vit, tiny_dino, tiny_swin, tiny_convnext)
-    )
+    models = [tiny_vit(), tiny_dino(), tiny_swin(), tiny_convnext()]
+    listed = [{site.name: site for site in backbones.sites(model)} for model in models]
+    vit, dino, swin, convnext = listed
     assert vit["blocks.1.attn.qkv"].anterior == "blocks.0.mlp.fc2"
     assert vit["blocks.1.attn.qkv"].stage_input == "patch_embed.proj"
     assert vit["blocks.1.mlp.fc1"].anterior == "blocks.1.attn.proj"
@@ -190,11 +236,9 @@ def test_what_reads_what() -> None:
     assert vit["norm"].anterior == "blocks.1.mlp.fc2"
     assert dino["blocks.0.mlp.fc2"].reads == (32, 64)  # what the gate does not hold
     reduction = swin["layers.1.downsample.reduction"]
-    assert (reduction.anterior, reduction.reads, reduction.inputs) == (
-        "layers.0.blocks.1.mlp.fc2",
-        (0, 16),
-        64,
-    )
+    assert reduction.anterior == "layers.0.blocks.1.mlp.fc2"
+    assert reduction.reads == (0, 16)
+    assert reduction.inputs == 64
     assert swin["layers.1.blocks.1.attn.qkv"].stage_input == "layers.1.downsample.reduction"
     assert convnext["stages.0.blocks.0.conv_dw"].anterior == "stem.0"
     assert convnext["stages.3.blocks.1.conv_dw"].anterior == "stages.3.blocks.0.mlp.fc2"
@@ -220,14 +264,14 @@ NAMES = {
 @pytest.mark.parametrize("method", ["san", "ssf", "adapter"])
 def test_any_by_name(name: str, method: str) -> None:
     model = timm.create_model(name, num_classes=5, **NAMES[name]).eval()
-    images = torch.randn(1, 3, backbones.input_size(model), backbones.input_size(model))
+    stock = [type(module) for module in model.modules()]
+    size = backbones.input_size(model)
+    images = torch.randn(1, 3, size, size)
     before = model(images)
-    adapter = san.attach(model, method, **({} if method == "san" else {"std": 0.0}))
+    adapter = san.attach(model, method, **({} if method == "san" else {"init_std": 0.0}))
     assert torch.allclose(model(images), before, atol=1e-5)
     if method != "adapter":
-        assert [type(m) for m in adapter.merge().modules()] == [
-            type(m) for m in timm.create_model(name, num_classes=5, **NAMES[name]).modules()
-        ]
+        assert [type(module) for module in adapter.merge().modules()] == stock
 
 
 @pytest.mark.parametrize(
@@ -242,7 +286,7 @@ def test_any_by_name(name: str, method: str) -> None:
     ],
 )
 def test_models_of_another_build_are_refused(name: str, message: str) -> None:
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(UnsupportedModelError, match=message):
         san.attach(timm.create_model(name, num_classes=5), "san")
 
 
@@ -259,29 +303,21 @@ def test_families_are_known_by_name_before_anything_is_built() -> None:
     }
     for family, names in named.items():
         assert {backbones.family_of_name(name) for name in names} == {family}
-    with pytest.raises(
-        TypeError,
-        match=r"No sites are known for a resnet50 \(timm.models.resnet\); allowed: timm's Vis",
-    ):
+    known = r"No sites are known for a resnet50 \(timm.models.resnet\); allowed: timm's Vis"
+    with pytest.raises(UnsupportedModelError, match=known):
         backbones.family_of_name("resnet50.a1_in1k")
-    with pytest.raises(
-        LookupError, match=r"timm has no model called 'convnext_bse'. Did you mean convnext_base"
-    ):
+    with pytest.raises(UnknownNameError, match=r"called 'convnext_bse'. Did you mean convnext_bas"):
         backbones.family_of_name("convnext_bse.fb_in22k")
 
 
 @torch.no_grad()
-def test_scaling_the_stream_of_a_convnext() -> None:
-    for options in ({}, {"conv_mlp": True}, {"use_grn": True}):
-        model, images = (
-            tiny_convnext(**options).double().eval(),
-            torch.randn(2, 3, 64, 64, dtype=torch.float64),
-        )
-        before = model.forward_features(images)
-        scale, shift = (
-            torch.rand(24, dtype=torch.float64) - 0.5,
-            torch.randn(24, dtype=torch.float64),
-        )
-        fold_into_last_stage(model, scale, shift)
-        expected = before * scale[:, None, None] + shift[:, None, None]
-        assert torch.allclose(model.forward_features(images), expected, atol=1e-12)
+@pytest.mark.parametrize("options", [{}, {"conv_mlp": True}, {"use_grn": True}])
+def test_scaling_the_stream_of_a_convnext(options: dict[str, bool]) -> None:
+    model = tiny_convnext(**options).double().eval()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    before = model.forward_features(images)
+    scale = torch.rand(24, dtype=torch.float64) - 0.5
+    shift = torch.randn(24, dtype=torch.float64)
+    fold_into_last_stage(model, scale, shift)
+    expected = before * scale[:, None, None] + shift[:, None, None]
+    assert torch.allclose(model.forward_features(images), expected, atol=1e-12)
