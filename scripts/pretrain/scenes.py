@@ -1,18 +1,26 @@
-"""Procedural images on which `vit_nano` is pre-trained: warped glyphs and solid shapes on periodic textures.
+"""Procedural images on which `vit_nano` is pre-trained: warped glyphs and solids over textures.
 
-Everything is drawn by formula from a seed. The labels (which glyph, which texture, hues, where, which shape on which
-side) are none of the demo suite's: no digits, no counting, no angles, no distances, and textures of another family.
+Everything is drawn by formula from a seed. The labels (which glyph, which texture, hues, positions,
+which solid shape on which side) are none of the demo suite's: no digits, no counting, no angles, no
+distances, and textures of another family.
+
+The order of the random draws is part of the result: the same seed gives the same images.
 """
 
 import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
+from canvas import SIZE, chance, draw_class, over_pixels, pixel_centers, uniform
+from glyphs import GLYPHS, TEXTURES, Alphabet, Drawings
 from torch import Tensor
 
-SIZE = 32
-GLYPHS, TEXTURES, HUES, CELLS, SHAPES, SIDES = 128, 32, 8, 6, 9, 8
-STROKES, PIECES = 3, 4  # a glyph: two or three curves, each drawn as four straight pieces
+HUES = 8
+CELLS = 6  # into which each axis is divided for the label of a position
+SHAPES = 9
+SIDES = 8  # sectors in which a shape can lie, as seen from the glyph
+
 HEADS = {
     "glyph": GLYPHS,
     "texture": TEXTURES,
@@ -23,207 +31,213 @@ HEADS = {
     "shape": SHAPES,
     "shape_side": SIDES,
 }
-IGNORE = -100  # the label of a head that an image says nothing about (torch's default ignore_index)
+IGNORE = -100  # label of a head that does not apply to an image (torch's default ignore_index)
 
 
 @dataclass(frozen=True)
-class Alphabet:
-    """Control points `(GLYPHS, STROKES, 3, 2)` of quadratic curves in [-1, 1], and texture waves `(TEXTURES, 3, 3)`."""
+class Scenes:
+    """A batch of images with their labels.
 
-    curves: Tensor
-    waves: Tensor
-
-
-def alphabet(seed: int = 0) -> Alphabet:
-    """Invent the glyphs and textures; the same seed gives the same classes."""
-    g = torch.Generator().manual_seed(seed)
-    lattice = torch.randint(0, 3, (GLYPHS, STROKES, 3, 2), generator=g).float() - 1
-    curves = 0.85 * lattice + 0.15 * torch.randn(lattice.shape, generator=g)
-    for i in range(1, STROKES):  # most strokes start where the one before ended, as in writing
-        joined = torch.rand(GLYPHS, generator=g) < 0.65
-        curves[joined, i, 0] = curves[joined, i - 1, 2]
-    two = torch.rand(GLYPHS, generator=g) < 0.4  # a glyph of two strokes repeats its second
-    curves[two, 2] = curves[two, 1]
-    angle = torch.rand(TEXTURES, 3, generator=g) * math.pi
-    cycles = 1 + 5 * torch.rand(TEXTURES, 3, generator=g)
-    weight = torch.randn(TEXTURES, 3, generator=g)
-    return Alphabet(
-        curves, torch.stack([cycles * angle.cos(), cycles * angle.sin(), weight], dim=-1)
-    )
-
-
-def uniform(g: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
-    """Draw from [low, high)."""
-    return low + (high - low) * torch.rand(*shape, generator=g)
-
-
-def glyph_masks(points: Tensor, hardness: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw glyphs `(B, STROKES, 3, 2)` warped as by hand; return opacity `(B, 32, 32)` and centres `(B, 2)`.
-
-    hardness: from 0 (large and clean) to 1 (down to half the size, warped, anywhere).
+    images: `(B, 3, 32, 32)` in [-1, 1]; labels: of each head, `(B,)`;
+    layers: the masks `(B, 3, 32, 32)` of glyph, solid and texture that each image is made of.
     """
-    b, h = len(points), hardness
-    points = points + 0.13 * h * torch.randn(points.shape, generator=g)
-    turn, shear = uniform(g, -0.35 * h, 0.35 * h, b), uniform(g, -0.35 * h, 0.35 * h, b)
-    size, aspect = uniform(g, 0.8 - 0.3 * h, 0.9, b), uniform(g, 1 - 0.3 * h, 1 + 0.3 * h, b)
-    cos, sin = turn.cos(), turn.sin()
-    affine = torch.stack(
-        [cos * aspect, shear * cos - sin, sin * aspect, shear * sin + cos], dim=-1
-    ).view(b, 2, 2)
-    room = (0.95 - 0.9 * size).clamp(min=0)
-    centre = uniform(g, -1, 1, b, 2) * room[:, None]
-    points = (
-        torch.einsum("bij,bskj->bski", affine * size[:, None, None], points) + centre[:, None, None]
+
+    images: Tensor
+    labels: dict[str, Tensor]
+    layers: Tensor
+
+
+def compose_scenes(
+    alphabet: Alphabet,
+    drawings: Drawings,
+    pick: Tensor,
+    hardness: float,
+    g: torch.Generator,
+) -> Scenes:
+    """Compose images from drawn glyphs.
+
+    pick: the numbers `(B,)` of the drawings to use; hardness: from 0 (one glyph on a plain ground)
+    to 1 (textures, a second shape, blur and noise).
+    """
+    b = len(pick)
+    palette = _draw_palette(b, g)
+    texture = _draw_textures(alphabet, b, hardness, g)
+    solid = _draw_solids(b, hardness, g)
+    glyph = drawings.masks[pick].float() / 255
+    centers = drawings.centers[pick]
+
+    image = over_pixels(palette.ground).expand(b, 3, SIZE, SIZE)
+    image = _paint_over(image, texture.mask, palette.texture)
+    image = _paint_over(image, solid.mask, palette.solid)
+    image = _paint_over(image, glyph, palette.glyph)
+
+    cell = ((centers + 1) / 2 * CELLS).long()
+    cell_x, cell_y = cell.clamp(0, CELLS - 1).unbind(1)
+    side = _sector(solid.centers - centers)
+    labels = {
+        "glyph": pick % GLYPHS,
+        "texture": texture.kind.masked_fill(texture.absent, IGNORE),
+        "glyph_hue": palette.glyph_hue,
+        # Under a texture the color of the ground cannot be seen.
+        "ground_hue": palette.ground_hue.masked_fill(~texture.absent, IGNORE),
+        "glyph_x": cell_x,
+        "glyph_y": cell_y,
+        "shape": solid.kind.masked_fill(solid.absent, IGNORE),
+        "shape_side": side.masked_fill(solid.absent, IGNORE),
+    }
+    layers = torch.stack([glyph, solid.mask, texture.mask], dim=1)
+    return Scenes(_degrade(image, hardness, g), labels, layers)
+
+
+@dataclass(frozen=True)
+class _Palette:
+    """RGB colors `(B, 3)` in [0, 1], and the hues `(B,)` that are labels."""
+
+    ground: Tensor
+    texture: Tensor
+    glyph: Tensor
+    solid: Tensor
+    ground_hue: Tensor
+    glyph_hue: Tensor
+
+
+@dataclass(frozen=True)
+class _Textures:
+    """mask: zero where the texture is absent; kind, absent: `(B,)`."""
+
+    mask: Tensor
+    kind: Tensor
+    absent: Tensor
+
+
+@dataclass(frozen=True)
+class _Solids:
+    """mask: zero where the shape is absent; kind, absent: `(B,)`; centers: `(B, 2)`."""
+
+    mask: Tensor
+    kind: Tensor
+    absent: Tensor
+    centers: Tensor
+
+
+def _draw_palette(b: int, g: torch.Generator) -> _Palette:
+    """Draw colors; a glyph too close in brightness to its ground is made brighter or darker."""
+    ground, ground_hue = _random_colors(b, g)
+    texture, _ = _random_colors(b, g)
+    glyph, glyph_hue = _random_colors(b, g)
+    solid, _ = _random_colors(b, g)
+    ground_brightness = ground.mean(1)
+    close = (glyph.mean(1) - ground_brightness).abs() < 0.3
+    shift = torch.where(ground_brightness > 0.5, -0.5, 0.5)
+    shifted = (glyph + shift[:, None]).clamp(0, 1)
+    return _Palette(
+        ground=ground,
+        texture=texture,
+        glyph=torch.where(close[:, None], shifted, glyph),
+        solid=solid,
+        ground_hue=ground_hue,
+        # Cut off at black and white, a shifted color may have another hue.
+        glyph_hue=glyph_hue.masked_fill(close, IGNORE),
     )
 
-    t = torch.linspace(0, 1, PIECES + 1)
-    basis = torch.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2])
-    line = torch.einsum("kt,bskj->bstj", basis, points)
-    start, along = line[:, :, :-1].reshape(b, -1, 2), line.diff(dim=2).reshape(b, -1, 2)
-    distance = torch.cat(
-        [to_line(s, a) for s, a in zip(start.split(16), along.split(16), strict=True)]
-    )
-    width, blur = size[:, None] * uniform(g, 0.1, 0.2, b, 1), uniform(g, 0.02, 0.06, b, 1)
-    return torch.sigmoid((width - distance) / blur).view(b, SIZE, SIZE), centre
+
+def _random_colors(b: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw RGB `(B, 3)` and the index of its hue `(B,)`; a third is gray and has no hue."""
+    hue = draw_class(g, HUES, b)
+    turn = (hue + uniform(g, 0.15, 0.85, b)) / HUES
+    saturation = uniform(g, 0.45, 1, b, 1)
+    gray = chance(g, 0.33, b)
+    saturation[gray] = 0
+    value = uniform(g, 0.15, 1, b, 1)
+    rgb = value * (1 - saturation * (1 - _pure_colors(turn)))
+    return rgb, hue.masked_fill(gray, IGNORE)
 
 
-def to_line(start: Tensor, along: Tensor) -> Tensor:
-    """Distance `(B, 1024)` of every pixel to the nearest of the straight pieces `start`, `along` `(B, P, 2)`."""
-    x, y = grid().view(-1, 2).T
-    dx, dy = x - start[..., :1], y - start[..., 1:]
-    ax, ay = along[..., :1], along[..., 1:]
-    share = ((dx * ax + dy * ay) / (ax * ax + ay * ay).clamp(min=1e-6)).clamp(0, 1)
-    return ((dx - share * ax).square() + (dy - share * ay).square()).amin(dim=1).sqrt()
+def _pure_colors(turn: Tensor) -> Tensor:
+    """Return RGB `(B, 3)` at positions `(B,)` in [0, 1) of the color wheel."""
+    channel_turn = torch.tensor([0, 1 / 3, 2 / 3])
+    phase = turn[:, None] + channel_turn
+    return 0.5 + 0.5 * (2 * math.pi * phase).cos()
 
 
-def grid() -> Tensor:
-    """Pixel centres `(32, 32, 2)` as (x, y) in [-1, 1]."""
-    axis = (torch.arange(SIZE) + 0.5) * (2 / SIZE) - 1
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([x, y], dim=-1)
+def _draw_textures(alphabet: Alphabet, b: int, hardness: float, g: torch.Generator) -> _Textures:
+    """Draw a texture for up to 65 % of the images."""
+    kind = draw_class(g, TEXTURES, b)
+    absent = chance(g, 1 - 0.65 * hardness, b)
+    contrast = uniform(g, 0.2, 0.7, b, 1, 1)
+    contrast[absent] = 0
+    mask = contrast * _add_waves(alphabet.waves[kind], g)
+    return _Textures(mask, kind, absent)
 
 
-def texture(waves: Tensor, g: torch.Generator) -> Tensor:
-    """Sum of three plane waves per image, `(B, 3, 3)` to `(B, 32, 32)` in [0, 1], at random phase and slight zoom."""
+def _add_waves(waves: Tensor, g: torch.Generator) -> Tensor:
+    """Add up three plane waves `(B, 3, 3)`, at random phase and slight zoom, to a mask."""
     b = len(waves)
     zoom = uniform(g, 0.85, 1.15, b, 1)
-    kx, ky = waves[..., 0] * zoom, waves[..., 1] * zoom
-    xy = grid()
-    phase = kx[..., None, None] * xy[..., 0] + ky[..., None, None] * xy[..., 1]
+    kx, ky, weight = waves.unbind(-1)
+    x, y = pixel_centers().unbind(-1)
+    phase = over_pixels(kx * zoom) * x + over_pixels(ky * zoom) * y
     phase = math.pi * phase + uniform(g, 0, 2 * math.pi, b, 3, 1, 1)
-    value = (phase.sin() * waves[..., 2, None, None]).sum(1)
-    return torch.sigmoid(2.5 * value)
+    value = phase.sin() * over_pixels(weight)
+    return torch.sigmoid(2.5 * value.sum(1))
 
 
-def solid_masks(kind: Tensor, centre: Tensor, g: torch.Generator) -> Tensor:
-    """Draw solid shapes given by their radius as a function of the angle; opacity `(B, 32, 32)`."""
+def _draw_solids(b: int, hardness: float, g: torch.Generator) -> _Solids:
+    """Draw a solid shape for up to 55 % of the images."""
+    kind = draw_class(g, SHAPES, b)
+    centers = uniform(g, -0.75, 0.75, b, 2)
+    absent = chance(g, 1 - 0.55 * hardness, b)
+    mask = _solid_masks(kind, centers, g)
+    mask[absent] = 0
+    return _Solids(mask, kind, absent, centers)
+
+
+def _solid_masks(kind: Tensor, centers: Tensor, g: torch.Generator) -> Tensor:
+    """Draw shapes that are given by their radius as a function of the angle."""
     b = len(kind)
-    offset = grid()[None] - centre[:, None, None]
+    offset = pixel_centers() - centers[:, None, None]
     radius = offset.square().sum(-1).sqrt()
-    angle = torch.atan2(offset[..., 1], offset[..., 0]) + uniform(g, -math.pi, math.pi, b, 1, 1)
-    k = kind[:, None, None]
-    sides = (k % 3 + 3).float()  # polygons, stars and flowers with 3, 4 or 5 corners
-    wedge = angle.remainder(2 * math.pi / sides) - math.pi / sides
-    polygon = (math.pi / sides).cos() / wedge.cos()
-    star = 0.65 + 0.55 * (wedge.abs() * sides / math.pi)
-    flower = 0.75 + 0.3 * (sides * angle).cos()
+    x, y = offset.unbind(-1)
+    angle = torch.atan2(y, x) + uniform(g, -math.pi, math.pi, b, 1, 1)
+    # Kinds 0 to 2 are polygons, 3 to 5 stars, 6 to 8 flowers, each with 3, 4 or 5 corners.
+    k = over_pixels(kind)
+    corners = (k % 3 + 3).float()
+    half_wedge = math.pi / corners
+    wedge = angle.remainder(2 * math.pi / corners) - half_wedge
+    polygon = half_wedge.cos() / wedge.cos()
+    star = 0.65 + 0.55 * (wedge.abs() * corners / math.pi)
+    flower = 0.75 + 0.3 * (corners * angle).cos()
     outline = torch.where(k < 3, polygon, torch.where(k < 6, star, flower))
     size = uniform(g, 0.15, 0.34, b, 1, 1)
     return torch.sigmoid((size * outline - radius) / 0.04)
 
 
-def colours(g: torch.Generator, b: int) -> tuple[Tensor, Tensor]:
-    """Random RGB `(B, 3)` with the index of its hue; a third of them are grey and have no hue."""
-    hue = torch.randint(0, HUES, (b,), generator=g)
-    turn = (hue + uniform(g, 0.15, 0.85, b)) / HUES
-    rgb = 0.5 + 0.5 * (2 * math.pi * (turn[:, None] + torch.tensor([0, 1 / 3, 2 / 3]))).cos()
-    saturation = uniform(g, 0.45, 1, b, 1)
-    grey = torch.rand(b, generator=g) < 0.33
-    saturation[grey] = 0
-    value = uniform(g, 0.15, 1, b, 1)
-    hue[grey] = IGNORE
-    return value * (1 - saturation * (1 - rgb)), hue
+def _paint_over(image: Tensor, mask: Tensor, color: Tensor) -> Tensor:
+    """Paint a color `(B, 3)` over images `(B, 3, 32, 32)` with the opacity of the mask."""
+    paint = over_pixels(color).expand_as(image)
+    return torch.lerp(image, paint, mask[:, None])
 
 
-def lay(image: Tensor, opacity: Tensor, colour: Tensor) -> Tensor:
-    """Paint `colour` `(B, 3)` over `image` `(B, 3, 32, 32)` where `opacity` `(B, 32, 32)` says."""
-    return torch.lerp(image, colour[:, :, None, None].expand_as(image), opacity[:, None])
+def _sector(offset: Tensor) -> Tensor:
+    """Return the sector, of SIDES equal ones, that an offset `(B, 2)` points to."""
+    x, y = offset.unbind(1)
+    turn = torch.atan2(y, x) / (2 * math.pi)
+    return (turn * SIDES).floor().long().remainder(SIDES)
 
 
-def scenes(
-    classes: Alphabet,
-    masks: Tensor,
-    centres: Tensor,
-    pick: Tensor,
-    hardness: float,
-    g: torch.Generator,
-) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """Compose images from drawn glyphs.
+def _degrade(image: Tensor, hardness: float, g: torch.Generator) -> Tensor:
+    """Degrade images as cameras do, and scale them from [0, 1] to [-1, 1].
 
-    masks: `(N, 32, 32)` uint8 opacities of glyph `n % GLYPHS`; centres: `(N, 2)`; pick: `(B,)` which to use;
-    hardness: from 0 (one glyph on a plain ground) to 1 (textures, a second shape, blur and noise).
-    Returns images `(B, 3, 32, 32)` in [-1, 1], one label vector per head, and the layers `(B, 3, 32, 32)` in [0, 1]
-    of which each image is made: opacity of the glyph, of the solid shape, of the texture.
+    Some are enlarged from 8 or 16 pixels, some lose their colors, all get a little noise.
     """
-    b = len(pick)
-    ground, ground_hue = colours(g, b)
-    second, _ = colours(g, b)
-    ink, glyph_hue = colours(g, b)
-    paint, _ = colours(g, b)
-    kind = torch.randint(0, TEXTURES, (b,), generator=g)
-    plain = torch.rand(b, generator=g) < 1 - 0.65 * hardness
-    contrast = uniform(g, 0.2, 0.7, b, 1, 1)
-    contrast[plain] = 0
-    # Ink must be seen: where its brightness is too close to the ground's, mirror it.
-    close = (ink.mean(1) - ground.mean(1)).abs() < 0.3
-    ink[close] = (
-        ink[close] + torch.where(ground[close].mean(1, keepdim=True) > 0.5, -0.5, 0.5)
-    ).clamp(0, 1)
-
-    image = ground[:, :, None, None].expand(b, 3, SIZE, SIZE)
-    waves = contrast * texture(classes.waves[kind], g)
-    image = lay(image, waves, second)
-    shape = torch.randint(0, SHAPES, (b,), generator=g)
-    where = uniform(g, -0.75, 0.75, b, 2)
-    hidden = torch.rand(b, generator=g) < 1 - 0.55 * hardness
-    solid = solid_masks(shape, where, g)
-    solid[hidden] = 0
-    image = lay(image, solid, paint)
-    written = masks[pick].float() / 255
-    image = lay(image, written, ink)
-
-    centre = centres[pick]
-    offset = where - centre
-    side = (
-        ((torch.atan2(offset[:, 1], offset[:, 0]) / (2 * math.pi)) * SIDES)
-        .floor()
-        .long()
-        .remainder(SIDES)
-    )
-    cell = ((centre + 1) / 2 * CELLS).long().clamp(0, CELLS - 1)
-    labels = {
-        "glyph": pick % GLYPHS,
-        "texture": kind.masked_fill(plain, IGNORE),
-        "glyph_hue": glyph_hue.masked_fill(close, IGNORE),
-        "ground_hue": ground_hue.masked_fill(~plain, IGNORE),
-        "glyph_x": cell[:, 0],
-        "glyph_y": cell[:, 1],
-        "shape": shape.masked_fill(hidden, IGNORE),
-        "shape_side": side.masked_fill(hidden, IGNORE),
-    }
-    return camera(image, hardness, g), labels, torch.stack([written, solid, waves], dim=1)
-
-
-def camera(image: Tensor, hardness: float, g: torch.Generator) -> Tensor:
-    """Spoil images as cameras do: some colourless, some enlarged from 8 or 16 pixels, all a little noisy."""
     b = len(image)
     image = image.clone()
     for side in (8, 16):
-        coarse = torch.rand(b, generator=g) < 0.15 * hardness
-        small = torch.nn.functional.avg_pool2d(image[coarse], SIZE // side)
-        image[coarse] = torch.nn.functional.interpolate(small, size=SIZE, mode="bilinear")
-    grey = torch.rand(b, generator=g) < 0.25
-    image[grey] = image[grey].mean(1, keepdim=True)
-    noise = uniform(g, 0, 0.06 * hardness, b, 1, 1, 1)
-    image = (image + noise * torch.randn(image.shape, generator=g)).clamp(0, 1)
-    return image * 2 - 1
+        coarse = chance(g, 0.15 * hardness, b)
+        small = F.avg_pool2d(image[coarse], SIZE // side)
+        image[coarse] = F.interpolate(small, size=SIZE, mode="bilinear")
+    gray = chance(g, 0.25, b)
+    image[gray] = image[gray].mean(1, keepdim=True)
+    amount = uniform(g, 0, 0.06 * hardness, b, 1, 1, 1)
+    noise = amount * torch.randn(image.shape, generator=g)
+    return (image + noise).clamp(0, 1) * 2 - 1

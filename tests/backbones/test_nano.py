@@ -1,4 +1,4 @@
-"""The program that pre-trains vit_nano: its images, and that it runs and writes what it says."""
+"""The program that pre-trains vit_nano: its images, and that it runs and writes what it promises."""
 
 import sys
 from pathlib import Path
@@ -6,52 +6,58 @@ from pathlib import Path
 import pytest
 import torch
 import vit_nano
-from scenes import GLYPHS, HEADS, IGNORE, alphabet, glyph_masks, scenes
+from glyphs import GLYPHS, draw_glyphs, make_alphabet
+from safetensors.torch import load_file
+from scenes import HEADS, IGNORE, Scenes, compose_scenes
 
 
-def scene(seed: int, hardness: float = 1.0):
+def draw_scenes(seed: int, hardness: float = 1.0) -> Scenes:
     g = torch.Generator().manual_seed(seed)
-    classes = alphabet(0)
-    masks, centres = glyph_masks(classes.curves, hardness, g)
-    return scenes(classes, (255 * masks).byte(), centres, torch.arange(64), hardness, g)
+    alphabet = make_alphabet(0)
+    drawings = draw_glyphs(alphabet, hardness, g)
+    return compose_scenes(alphabet, drawings, torch.arange(64), hardness, g)
 
 
 def test_scenes_depend_on_the_seed_alone() -> None:
-    images, labels, layers = scene(1)
-    again, _, _ = scene(1)
-    other, _, _ = scene(2)
-    assert torch.equal(images, again)
-    assert not torch.equal(images, other)
-    assert images.shape == (64, 3, 32, 32)
-    assert images.abs().max() <= 1
-    assert layers.shape == (64, 3, 32, 32)
-    assert 0 <= layers.min() <= layers.max() <= 1
-    assert set(labels) == set(HEADS)
-    for name, label in labels.items():
-        known = label[label != IGNORE]
+    scenes = draw_scenes(1)
+    assert torch.equal(scenes.images, draw_scenes(1).images)
+    assert not torch.equal(scenes.images, draw_scenes(2).images)
+    assert scenes.images.shape == (64, 3, 32, 32)
+    assert scenes.images.abs().max() <= 1
+    assert scenes.layers.shape == (64, 3, 32, 32)
+    assert 0 <= scenes.layers.min() <= scenes.layers.max() <= 1
+    assert set(scenes.labels) == set(HEADS)
+    for name, labels in scenes.labels.items():
+        known = labels[labels != IGNORE]
         assert len(known) > 0
         assert 0 <= known.min() <= known.max() < HEADS[name]
 
 
 def test_easy_scenes_hold_one_glyph_on_a_plain_ground() -> None:
-    _, labels, layers = scene(1, hardness=0.0)
-    assert (labels["shape"] == IGNORE).all()
-    assert (labels["texture"] == IGNORE).all()
-    assert layers[:, 1:].abs().max() == 0
-    assert labels["glyph"].tolist() == list(range(64))
+    scenes = draw_scenes(1, hardness=0.0)
+    assert (scenes.labels["shape"] == IGNORE).all()
+    assert (scenes.labels["texture"] == IGNORE).all()
+    glyph, solid, texture = scenes.layers.unbind(1)
+    assert glyph.max() > 0
+    assert solid.max() == texture.max() == 0
+    assert scenes.labels["glyph"].tolist() == list(range(64))
     assert HEADS["glyph"] == GLYPHS
 
 
 def test_the_program_runs_and_writes_weights_and_card(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vit_nano, "POOL", 2)
-    monkeypatch.setattr(vit_nano, "VALIDATION", 256)
-    monkeypatch.setattr(
-        sys, "argv", ["vit_nano.py", "--images", "128", "--batch", "64", "--out", str(tmp_path)]
-    )
+    monkeypatch.setattr(vit_nano, "DRAWINGS_PER_GLYPH", 2)
+    monkeypatch.setattr(vit_nano, "VALIDATION_SCENES", 256)
+    arguments = ["--images", "128", "--batch", "64", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["vit_nano.py", *arguments])
     vit_nano.main()
-    assert (tmp_path / "vit_nano.safetensors").stat().st_size > 1e6
+    written = load_file(tmp_path / "vit_nano.safetensors")
+    shipped = load_file(Path(vit_nano.__file__).parents[2] / "san/weights/vit_nano.safetensors")
+    assert {name: tensor.shape for name, tensor in written.items()} == {
+        name: tensor.shape for name, tensor in shipped.items()
+    }
+    assert {tensor.dtype for tensor in written.values()} == {torch.float16}
     card = (tmp_path / "vit_nano.md").read_text()
     assert "--images 128" in card
     assert "glyph" in card
