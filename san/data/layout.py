@@ -28,7 +28,8 @@ def storage_format(task: Task, resize: str, image_size: int) -> str:
 
 def packed_dir(task: Task, root: Path, resize: str, image_size: int) -> Path:
     """Return the directory of a task's packed splits below `root`."""
-    return root / task.suite / task.name / storage_format(task, resize, image_size)
+    storage = storage_format(task, resize, image_size)
+    return root / task.suite / task.name / storage
 
 
 def packed_bytes(task: Task, image_size: int) -> int | None:
@@ -36,8 +37,9 @@ def packed_bytes(task: Task, image_size: int) -> int | None:
     if task.storage == "encoded":
         gigabytes = task.size_gb or task.download_gb
         return int(1e9 * gigabytes) if gigabytes else None
-    pixels = (task.native_size or image_size) ** 2
-    return sum(task.splits.values()) * pixels * 3
+    side = task.native_size or image_size
+    images = sum(task.splits.values())
+    return images * side**2 * 3
 
 
 def expected_count(task: Task, source: Mapping[str, Any], part: str) -> int:
@@ -73,7 +75,8 @@ def class_name_mismatch(task: Task, names: Sequence[str]) -> str:
     if not different:
         return ""
     ours, theirs = different[0]
-    return f"The source names class '{theirs}' where {title} has '{ours}' ({len(different)} differ)"
+    count = len(different)
+    return f"The source names class '{theirs}' where {title} has '{ours}' ({count} differ)"
 
 
 def _are_numbers(names: Sequence[str]) -> bool:

@@ -27,8 +27,10 @@ from numpy.typing import NDArray
 from san.errors import DataError, FileAccessError
 
 VERSION = 2
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
 # Id, label, and the image (H, W, 3) or the bytes of its file.
-Example = tuple[str, int, NDArray[np.uint8] | bytes]
+Example = tuple[str, int, Pixels | bytes]
 
 _NPY_HEADER_BYTES = 128  # a fixed size, as the true shape is known only at the end
 _READ_BYTES = 2**24  # of images in memory at a time
@@ -65,11 +67,16 @@ def sha256_16(data: bytes | memoryview) -> str:
 
 def fingerprint(contents: Contents) -> str:
     """Return 16 hex digits that are equal for equal images, labels and ids, whoever packed them."""
-    digests = [contents["shape"], contents["pixels"], contents["labels"], contents["ids"]]
-    return sha256_16(json.dumps(digests).encode())
+    facts = [
+        contents["shape"],
+        contents["pixels"],
+        contents["labels"],
+        contents["ids"],
+    ]
+    return sha256_16(json.dumps(facts).encode())
 
 
-def labels_digest(labels: NDArray[np.int64]) -> str:
+def labels_digest(labels: Labels) -> str:
     """Return the digest of labels in their order."""
     return sha256_16(np.ascontiguousarray(labels).astype("<i8").data)
 
@@ -81,9 +88,10 @@ def ids_digest(ids: Sequence[str]) -> str:
 
 def pixels_digest(folder: Path) -> str:
     """Return the digest of the images, and of the offsets where there are any."""
-    images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    images: Pixels = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     digest = hashlib.sha256()
-    step = max(1, _READ_BYTES // max(1, images[:1].nbytes))
+    image_bytes = max(1, images[:1].nbytes)
+    step = max(1, _READ_BYTES // image_bytes)
     for start in range(0, len(images), step):
         chunk = np.ascontiguousarray(images[start : start + step])
         digest.update(chunk.data)
@@ -176,7 +184,7 @@ def _create_staging_dir(folder: Path) -> tuple[Path, int]:
         with contextlib.suppress(OSError), _locked(path):
             shutil.rmtree(path, ignore_errors=True)
     while True:
-        path = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        path = _make_hidden_dir(folder)
         # Before it is locked, another process may remove it as one of a dead process.
         with contextlib.suppress(FileNotFoundError):
             lock = os.open(path, os.O_RDONLY)
@@ -184,6 +192,11 @@ def _create_staging_dir(folder: Path) -> tuple[Path, int]:
             if path.exists():
                 return path, lock
             os.close(lock)
+
+
+def _make_hidden_dir(folder: Path) -> Path:
+    """Make an empty directory beside `folder` that no search for splits finds."""
+    return Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
 
 
 @contextlib.contextmanager
@@ -213,9 +226,9 @@ def _publish(staging: Path, folder: Path, manifest: Manifest) -> None:
         if read_manifest(folder) == json.loads(json.dumps(manifest)):
             return
         with contextlib.suppress(FileNotFoundError):  # another process removed it first
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)) / "old"
-            folder.replace(old)
-            shutil.rmtree(old.parent, ignore_errors=True)
+            aside = _make_hidden_dir(folder)
+            folder.replace(aside / "old")
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 @dataclass
@@ -256,10 +269,11 @@ def _write_images(folder: Path, examples: Iterable[Example]) -> tuple[_Rows, tup
             _append_example(file, rows, example)
         if rows.shape is None:
             raise DataError(f"No images for {folder.parent}.")
-        count = len(rows.ids)
-        array_shape = (count, *rows.shape) if rows.shape else (rows.offsets[-1],)
         file.seek(0)
-        _write_npy_header(file, array_shape)
+        if rows.shape:
+            _write_npy_header(file, (len(rows.ids), *rows.shape))
+        else:
+            _write_npy_header(file, (rows.offsets[-1],))
     return rows, rows.shape
 
 

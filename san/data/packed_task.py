@@ -88,11 +88,13 @@ class PackedTask:
 
         Its `problems` include those of the task's membership.
         """
-        split = join_splits([self.load_part(part) for part in self.parts(name)])
+        parts = [self.load_part(part) for part in self.parts(name)]
+        split = join_splits(parts)
         membership = self.membership()
         if membership.good is not False:
             return split
-        return replace(split, problems=(*split.problems, f"{self.folder}: {membership.text}"))
+        problem = f"{self.folder}: {membership.text}"
+        return replace(split, problems=(*split.problems, problem))
 
     def check_single_source(self) -> None:
         """Raise DataError where splits come from different sources.
@@ -123,7 +125,8 @@ class PackedTask:
         if any(self.source(part).get("ids") != "upstream" for part in ("train", "val")):
             why = "this source keeps no ids of the benchmark's"
             return Finding(None, f"membership cannot be verified: {why}")
-        found = pack.ids_digest([*self.load_part("train").ids, *self.load_part("val").ids])
+        ids = [*self.load_part("train").ids, *self.load_part("val").ids]
+        found = pack.ids_digest(ids)
         if found == wanted:
             return Finding(True, f"the ids of train and val are the benchmark's ({found})")
         return Finding(
@@ -140,7 +143,8 @@ class PackedTask:
         """Say where the classes or ids of a stored split are not those of the benchmark."""
         where = self.folder / part
         problems = []
-        mismatch = class_name_mismatch(self.task, self.source(part).get("names") or ())
+        names = self.source(part).get("names") or ()
+        mismatch = class_name_mismatch(self.task, names)
         if mismatch:
             problems.append(f"{where}: {mismatch}")
         classes = len(np.unique(split.labels))

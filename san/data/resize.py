@@ -11,12 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from PIL import Image
 
+from san.data.pack import Pixels
 from san.errors import choose
-
-Pixels = NDArray[np.uint8]
 
 
 def resize(images: Sequence[Pixels], name: str, image_size: int) -> Pixels:
@@ -26,11 +24,14 @@ def resize(images: Sequence[Pixels], name: str, image_size: int) -> Pixels:
     crops, which would enlarge them first. Raises UnknownNameError on an unknown name.
     """
     resize_image = RESIZE[choose(name, RESIZE, "data.resize")]
-    resized = np.empty((len(images), image_size, image_size, 3), np.uint8)
+    shape = (len(images), image_size, image_size, 3)
+    resized = np.empty(shape, np.uint8)
     for i, image in enumerate(images):
-        has_size = image.shape[:2] == (image_size, image_size)
-        as_it_is = has_size and not name.startswith("crop")
-        resized[i] = image if as_it_is else resize_image(image, image_size)
+        fits = image.shape[:2] == (image_size, image_size)
+        if fits and not name.startswith("crop"):
+            resized[i] = image
+        else:
+            resized[i] = resize_image(image, image_size)
     return resized
 
 
@@ -46,7 +47,8 @@ def _bilinear(image: Pixels, image_size: int) -> Pixels:
 def _bicubic(image: Pixels, image_size: int) -> Pixels:
     """Squash with PIL's antialiased bicubic filter."""
     size = (image_size, image_size)
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    resized = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(resized)
 
 
 def _ssf(image: Pixels, image_size: int) -> Pixels:
@@ -64,7 +66,8 @@ def _crop_256(image: Pixels, image_size: int) -> Pixels:
     VPT's test images of FGVC; 512 for 448 px, 438 for 384 px.
     """
     shorter = image_size * 256 // 224
-    return _center_crop(_resize_shorter_side(image, shorter, Image.Resampling.BILINEAR), image_size)
+    resized = _resize_shorter_side(image, shorter, Image.Resampling.BILINEAR)
+    return _center_crop(resized, image_size)
 
 
 def _crop_248(image: Pixels, image_size: int) -> Pixels:
@@ -73,7 +76,8 @@ def _crop_248(image: Pixels, image_size: int) -> Pixels:
     SSF's test images of FGVC, CIFAR-100 and ImageNet.
     """
     shorter = math.floor(image_size / 0.9)
-    return _center_crop(_resize_shorter_side(image, shorter, Image.Resampling.BICUBIC), image_size)
+    resized = _resize_shorter_side(image, shorter, Image.Resampling.BICUBIC)
+    return _center_crop(resized, image_size)
 
 
 def _resize_shorter_side(image: Pixels, shorter: int, filter_: Image.Resampling) -> Image.Image:
@@ -93,7 +97,8 @@ def _center_crop(image: Image.Image, image_size: int) -> Pixels:
     """Crop the center; halves are rounded to even, as torchvision does."""
     left = round((image.width - image_size) / 2)
     top = round((image.height - image_size) / 2)
-    return np.asarray(image.crop((left, top, left + image_size, top + image_size)))
+    box = (left, top, left + image_size, top + image_size)
+    return np.asarray(image.crop(box))
 
 
 RESIZE: Mapping[str, Callable[[Pixels, int], Pixels]] = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from san.data import pack
-from san.data.pack import Manifest
+from san.data.pack import Labels, Manifest, Pixels
 from san.errors import DataError
 from san.runtime.files import write_text
 
@@ -28,20 +28,23 @@ class Images:
     data: uint8 `(N, H, W, 3)`; or, with offsets `(N + 1,)`, the bytes of N image files end to end.
     """
 
-    data: NDArray[np.uint8]
+    data: Pixels
     offsets: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return len(self.data) if self.offsets is None else len(self.offsets) - 1
+        if self.offsets is None:
+            return len(self.data)
+        return len(self.offsets) - 1
 
-    def __getitem__(self, i: int) -> NDArray[np.uint8]:
+    def __getitem__(self, i: int) -> Pixels:
         if self.offsets is None:
             return np.array(self.data[i])
-        file = self.data[self.offsets[i] : self.offsets[i + 1]]
-        return decode_image(file.tobytes())
+        start = self.offsets[i]
+        end = self.offsets[i + 1]
+        return decode_image(self.data[start:end].tobytes())
 
 
-def decode_image(data: bytes) -> NDArray[np.uint8]:
+def decode_image(data: bytes) -> Pixels:
     """Decode an image file to uint8 `(H, W, 3)`; a single channel is repeated.
 
     Raises OSError if it cannot be decoded, or has more than 8 bits a channel.
@@ -61,7 +64,7 @@ class Split:
     """
 
     parts: tuple[Images, ...]
-    labels: NDArray[np.int64]
+    labels: Labels
     ids: Sequence[str]
     fingerprint: str
     sources: tuple[Mapping[str, Any], ...]
@@ -80,10 +83,11 @@ class Split:
         """Which program or layout they come from, without versions."""
         return _join_distinct(source["made_by"] for source in self.sources)
 
-    def image(self, i: int) -> NDArray[np.uint8]:
+    def image(self, i: int) -> Pixels:
         """Return image i as uint8 `(H, W, 3)`, a copy."""
         part = int(np.searchsorted(self._starts, i, side="right")) - 1
-        return self.parts[part][i - int(self._starts[part])]
+        start = int(self._starts[part])
+        return self.parts[part][i - start]
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
@@ -116,24 +120,21 @@ def open_split(
         )
     images, labels, ids = _load_arrays(folder, manifest)
     _check_counts(folder, manifest, images, labels, ids)
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(
-            f"{folder} has labels {labels.min()}..{labels.max()}; "
-            f"0..{classes - 1} are allowed. {_PREPARE_AGAIN}"
-        )
+    _check_range(folder, labels, classes)
     verified = _facts_match(manifest, labels, ids) and _pixels_match(folder, manifest, full)
     if not verified:
         raise DataError(f"{folder} does not match its manifest's digests. {_PREPARE_AGAIN}")
-    problems = []
-    if len(ids) != expected:
-        problems.append(f"{folder} has {len(ids)} images; {expected} are expected")
+    count = len(ids)
+    problems: tuple[str, ...] = ()
+    if count != expected:
+        problems = (f"{folder} has {count} images; {expected} are expected",)
     return Split(
         parts=(images,),
         labels=labels,
         ids=ids,
         fingerprint=manifest["digest"],
         sources=(manifest["source"],),
-        problems=tuple(problems),
+        problems=problems,
     )
 
 
@@ -152,22 +153,23 @@ def join_splits(splits: Sequence[Split]) -> Split:
 
 
 def _describe_source(source: Mapping[str, Any]) -> str:
-    words = " ".join(source[key] for key in ("made_by", "builder") if source.get(key))
-    return f"{words}, official split" if source.get("layout") == "official" else words
+    words = [source[key] for key in ("made_by", "builder") if source.get(key)]
+    text = " ".join(words)
+    if source.get("layout") == "official":
+        text = f"{text}, official split"
+    return text
 
 
 def _join_distinct(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-def _load_arrays(
-    folder: Path, manifest: Manifest
-) -> tuple[Images, NDArray[np.int64], Sequence[str]]:
+def _load_arrays(folder: Path, manifest: Manifest) -> tuple[Images, Labels, Sequence[str]]:
     """Return images, labels and ids; raise DataError if a file is damaged or of another type."""
     offsets = None
     try:
-        data: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        labels: NDArray[np.int64] = np.load(folder / "labels.npy", allow_pickle=False)
+        data: Pixels = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        labels: Labels = np.load(folder / "labels.npy", allow_pickle=False)
         if not manifest["shape"]:
             offsets = np.load(folder / "offsets.npy", allow_pickle=False)
         ids = json.loads((folder / "ids.json").read_text())
@@ -192,19 +194,31 @@ def _check_counts(
     folder: Path,
     manifest: Manifest,
     images: Images,
-    labels: NDArray[np.int64],
+    labels: Labels,
     ids: Sequence[str],
 ) -> None:
     """Raise DataError unless there are as many images, labels and ids as the manifest says."""
-    if len(images) == len(labels) == len(ids) == manifest["count"]:
+    expected = manifest["count"]
+    if len(images) == len(labels) == len(ids) == expected:
         return
-    counts = f"{len(images)} images, {len(labels)} labels and {len(ids)} ids"
+    found = f"{len(images)} images, {len(labels)} labels and {len(ids)} ids"
     raise DataError(
-        f"{folder} holds {counts}; its manifest says {manifest['count']} of each. {_PREPARE_AGAIN}"
+        f"{folder} holds {found}; its manifest says {expected} of each. {_PREPARE_AGAIN}"
     )
 
 
-def _facts_match(manifest: Manifest, labels: NDArray[np.int64], ids: Sequence[str]) -> bool:
+def _check_range(folder: Path, labels: Labels, classes: int) -> None:
+    """Raise DataError unless all labels lie in [0, classes)."""
+    lowest = labels.min()
+    highest = labels.max()
+    if lowest >= 0 and highest < classes:
+        return
+    raise DataError(
+        f"{folder} has labels {lowest}..{highest}; 0..{classes - 1} are allowed. {_PREPARE_AGAIN}"
+    )
+
+
+def _facts_match(manifest: Manifest, labels: Labels, ids: Sequence[str]) -> bool:
     """Return whether labels, ids and the manifest itself match the manifest's digests."""
     return (
         pack.labels_digest(labels) == manifest["labels"]
@@ -222,7 +236,10 @@ def _pixels_match(folder: Path, manifest: Manifest, full: bool) -> bool:
     files = [folder / "images.npy"]
     if (folder / "offsets.npy").exists():
         files.append(folder / "offsets.npy")
-    seen = {"pixels": manifest["pixels"], "files": [_size_and_mtime(file) for file in files]}
+    seen = {
+        "pixels": manifest["pixels"],
+        "files": [_size_and_mtime(file) for file in files],
+    }
     stamp = folder / "proved.json"
     if not full and _read_stamp(stamp) == seen:
         return True

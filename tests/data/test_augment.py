@@ -73,7 +73,8 @@ def test_the_same_images_whatever_the_number_of_workers(name: str) -> None:
     pairs = zip(alone, other_seed, strict=True)
     assert not all(torch.equal(images, other) for (images, _), (other, _) in pairs)
     if augment != NO_AUGMENTATION:
-        first_pass, second_pass = alone[0][0], alone[3][0]
+        first_pass = alone[0][0]
+        second_pass = alone[3][0]
         assert not torch.equal(first_pass, second_pass)
 
 

@@ -9,7 +9,8 @@ from torchvision.transforms import InterpolationMode
 from san.data.resize import RESIZE, resize
 
 SIZES = [(8, 8, 32), (60, 41, 24), (37, 124, 16)]
-BILINEAR, BICUBIC = InterpolationMode.BILINEAR, InterpolationMode.BICUBIC
+BILINEAR = InterpolationMode.BILINEAR
+BICUBIC = InterpolationMode.BICUBIC
 
 
 def picture(height: int, width: int) -> np.ndarray:
