@@ -1,19 +1,17 @@
 """Attach a method to a stock model; count, merge, save and restore what it added."""
 
 import copy
-import json
 import os
-import tempfile
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from san.adapter_file import (
-    FORMAT,
+    SavedAdapter,
     check_model,
     content_hash,
     logits_match,
@@ -21,35 +19,28 @@ from san.adapter_file import (
     probe_logits,
     read_adapter,
     shape_and_dtype,
+    write_adapter,
 )
 from san.backbones import backbone_tag, family, head_name, sites
-from san.errors import AdapterFileError
+from san.counts import ParameterCounts
+from san.errors import AdapterFileError, InvalidValueError, SanError
+from san.layers.mergeable import FinishesMerge, Mergeable
 from san.methods import check_compatible, check_options, method_module, norm_parameters
-from san.version import __version__
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Numbers of parameters. `method` is what trains besides norm layers and head; `percent` leaves out the head."""
+@dataclass(frozen=True, eq=False)
+class Attachment:
+    """Token set on a model, as `adapted_by`, while a method is attached; compared by identity."""
 
-    method: int
-    norm: int
-    head: int
-    trainable: int
-    total: int
-    percent: float
-
-
-class Mark(str):
-    """What a model bears while a method is attached: the method's name, one object for each attachment."""
+    method: str
 
 
 @dataclass(frozen=True)
 class Adapter:
     """A method attached to a model.
 
-    trainable: the names of exactly the parameters that receive gradients; added: of those that the stock model lacks.
-    mark: what the model bears as `adapted_by` as long as this is attached.
+    trainable: the names of exactly the parameters that receive gradients; added: of those that the
+    stock model lacks. attachment: the token on the model as long as this adapter is attached.
     """
 
     model: nn.Module
@@ -57,177 +48,182 @@ class Adapter:
     options: dict[str, Any]
     trainable: tuple[str, ...]
     added: frozenset[str]
-    counts: Counts
-    mark: Mark
+    counts: ParameterCounts
+    attachment: Attachment
 
     def merge(self) -> nn.Module:
-        """Fold what was inserted into plain layers, in place: the same outputs, no extra modules, everything frozen.
+        """Fold the inserted layers into plain ones, in place, and return the model.
 
-        A second call changes nothing. Returns the model. Raises ValueError, before anything is changed, where the
-        method holds parameters that no plain layer can take in, or where another method is attached by now.
+        The outputs stay the same, there are no extra modules, and everything is frozen. A second
+        call changes nothing. Raises InvalidValueError, before anything is changed, where the method
+        has parameters that no plain layer can take in, or where another method is attached by now.
         """
         attached = getattr(self.model, "adapted_by", None)
         if attached is None:
             return self.model
-        if attached is not self.mark:
-            raise ValueError(
-                f"'{self.method}' was merged before; '{attached}' is attached now, and has its own merge()."
+        if attached is not self.attachment:
+            raise InvalidValueError(
+                f"'{self.method}' was merged before; '{attached.method}' is attached now, "
+                "and has its own merge()."
             )
         for name in sorted(self.added & named_parameters(self.model).keys()):
-            if not is_mergeable(self.model, name):
-                raise ValueError(
-                    f"'{self.method}' cannot be merged: {name} is part of no layer that a plain one equals."
+            if not _is_mergeable(self.model, name):
+                raise InvalidValueError(
+                    f"'{self.method}' cannot be merged: no plain layer can take in {name}."
                 )
-        inserted = {
-            name: module for name, module in self.model.named_modules() if hasattr(module, "merged")
-        }
-        plain = {name: cast(Any, module).merged() for name, module in inserted.items()}
-        for name, layer in plain.items():
-            self.model.set_submodule(name, layer.train(inserted[name].training))
-        for module in inserted.values():
-            if hasattr(module, "settle"):
-                cast(Any, module).settle(self.model)
+        modules = dict(self.model.named_modules())
+        layers = {name: m for name, m in modules.items() if isinstance(m, Mergeable)}
+        # All are computed before any is replaced: a layer may refuse, and scales are shared.
+        plain_layers = {name: layer.merged() for name, layer in layers.items()}
+        for name, plain in plain_layers.items():
+            plain.train(modules[name].training)
+            self.model.set_submodule(name, plain)
+        for layer in layers.values():
+            if isinstance(layer, FinishesMerge):
+                layer.finish_merge(self.model)
         self.model.requires_grad_(False)
         del self.model.adapted_by  # a stock model again, for whatever comes next
         return self.model
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what trained and nothing of what is frozen to a safetensors file, whole or not at all.
+        """Write the trained parameters and no frozen one to a safetensors file.
 
-        Its metadata name the method, options, backbone, hashes of the frozen weights and of the tensors saved, the
-        version of this library, and what the model answers to a fixed image. Raises ValueError after a merge.
+        The file is complete or not there at all; `san.adapter_file` has its format. Raises
+        InvalidValueError after a merge.
         """
-        present = named_parameters(self.model)
-        if getattr(self.model, "adapted_by", None) is not self.mark:
-            raise ValueError(
+        if getattr(self.model, "adapted_by", None) is not self.attachment:
+            raise InvalidValueError(
                 f"'{self.method}' has been merged into this model; save before you merge."
             )
-        tensors = {name: present[name].detach().cpu().contiguous() for name in self.trainable}
-        metadata = {
-            "format": FORMAT,
-            "method": self.method,
-            "options": json.dumps(self.options),
-            "backbone": backbone_tag(self.model),
-            "frozen": content_hash({n: p for n, p in present.items() if n not in tensors}),
-            "tensors": content_hash(tensors),
-            "answer": json.dumps(probe_logits(self.model)),
-            "san": __version__,
-        }
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-            unfinished = Path(folder) / path.name
-            save_file(tensors, unfinished, metadata)
-            unfinished.chmod(0o644)
-            unfinished.replace(path)
+        parameters = named_parameters(self.model)
+        frozen = {name: p for name, p in parameters.items() if name not in self.trainable}
+        tensors = {name: parameters[name].detach() for name in self.trainable}
+        saved = SavedAdapter(
+            method=self.method,
+            options=self.options,
+            backbone=backbone_tag(self.model),
+            frozen=content_hash(frozen),
+            answer=probe_logits(self.model),
+            tensors={name: value.cpu().contiguous() for name, value in tensors.items()},
+        )
+        write_adapter(saved, Path(path))
 
 
 def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
     """Attach `method` to a stock timm model in place and freeze whatever it does not train.
 
-    Raises LookupError on an unknown method or option (with the nearest names), ValueError on a model that has a method
-    already, on an option out of range and on a backbone where the method makes no sense, TypeError on a model family
-    without sites.
+    Raises UnknownNameError on an unknown method or option (with the nearest names),
+    InvalidValueError on a model that has a method already, on an option out of range and on a
+    backbone where the method makes no sense, UnsupportedModelError on a family without sites.
     """
     options = check_options(method, options)
-    check_not_attached(model, method)
+    _check_not_attached(model, method)
     check_compatible(method, options, family(model))
-    found, before, head = sites(model), named_parameters(model), head_name(model) + "."
-    backbone_size = sum(p.numel() for name, p in before.items() if not name.startswith(head))
-    stock = set(method_module(method).attach(model, found, **options))
+    found = sites(model)
+    head = f"{head_name(model)}."
+    stock = {name: p.numel() for name, p in model.named_parameters()}
+    stock_trainable = set(method_module(method).attach(model, found, **options))
     model.train(model.training)  # what was inserted is in the model's mode
-    model.adapted_by = mark = Mark(method)  # type: ignore[assignment]
-    after = named_parameters(model)
-    assert before.keys() <= after.keys(), f"'{method}' renamed parameters of the stock model."
-    assert stock <= before.keys(), f"'{method}' names parameters that are not of the stock model."
-    added = after.keys() - before.keys()
-    trainable = tuple(name for name in after if name in stock | added or name.startswith(head))
-    for name, parameter in after.items():
+    attachment = Attachment(method)
+    model.adapted_by = attachment  # type: ignore[assignment]
+    parameters = named_parameters(model)
+    assert stock.keys() <= parameters.keys(), f"'{method}' renamed parameters of the stock model."
+    assert stock_trainable <= stock.keys(), f"'{method}' names parameters that are not stock ones."
+    added = frozenset(parameters.keys() - stock.keys())
+    trains = stock_trainable | added
+    trainable = tuple(name for name in parameters if name in trains or name.startswith(head))
+    for name, parameter in parameters.items():
         parameter.requires_grad_(name in trainable)
-    norms = set(norm_parameters(model, found)) & before.keys()
-    counts = count_parameters(
-        {name: p.numel() for name, p in after.items()}, trainable, norms, head, backbone_size
-    )
-    return Adapter(model, method, options, trainable, frozenset(added), counts, mark)
+    norms = stock.keys() & norm_parameters(model, found)
+    counts = _count_parameters(parameters, trainable, norms, head, stock)
+    return Adapter(model, method, options, trainable, added, counts, attachment)
 
 
 def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
-    """Attach to a fresh model what `Adapter.save` wrote, with the saved values.
+    """Attach to a fresh model the method that `Adapter.save` wrote, with the saved values.
 
-    The model must have the frozen weights that the adapter was trained on, in the same precision, and the same classes.
-    Raises AdapterFileError, before the model is touched, where the file is no adapter, of another version, or of
-    another model; that it is this one is checked by what the whole answers to a fixed image.
+    The model must have the frozen weights that the adapter was trained on, in the same precision,
+    and the same classes. Raises AdapterFileError, before the model is touched, where the file is
+    not an adapter, or is one of a later version or of another model; that it is the same model is
+    checked by its logits for a fixed image.
     """
-    tensors, metadata = read_adapter(Path(path))
-    check_not_attached(model, metadata["method"])
-    method, options = metadata["method"], json.loads(metadata["options"])
-    check_model(model, tensors, metadata, path)
+    path = Path(path)
+    saved = read_adapter(path)
+    _check_not_attached(model, saved.method)
+    check_model(model, saved, path)
     try:
-        trial = attach(copy.deepcopy(model), method, **options)
-    except (LookupError, ValueError, TypeError) as error:
+        options = check_options(saved.method, saved.options, warn=False)
+        trial = attach(copy.deepcopy(model), saved.method, **options)
+    except SanError as error:
         raise AdapterFileError(
-            f"{path}, written by version {metadata['san']}, cannot be attached: {error}"
+            f"{path}, written by version {saved.version}, cannot be attached: {error}"
         ) from error
-    load_tensors(trial, tensors, path)
-    if not logits_match(
-        probe_logits(trial.model),
-        json.loads(metadata["answer"]),
-        next(trial.model.parameters()).dtype,
-    ):
+    _load_tensors(trial, saved.tensors, path)
+    dtype = next(trial.model.parameters()).dtype
+    if not logits_match(probe_logits(trial.model), saved.answer, dtype):
         raise AdapterFileError(
-            f"{path} answers otherwise here: this {backbone_tag(model)} is built in another way."
+            f"{path} gives other logits here: this {backbone_tag(model)} is built in another way "
+            "than the model that it was trained on."
         )
-    adapter = attach(model, method, **options)
-    load_tensors(adapter, tensors, path)
+    adapter = attach(model, saved.method, **options)
+    _load_tensors(adapter, saved.tensors, path)
     return adapter
 
 
-def check_not_attached(model: nn.Module, method: str) -> None:
-    """Raise ValueError if the model has a method attached."""
-    if hasattr(model, "adapted_by"):
-        raise ValueError(
-            f"This model has '{model.adapted_by}' attached already; build a fresh one for '{method}'."
+def _check_not_attached(model: nn.Module, method: str) -> None:
+    """Raise InvalidValueError if the model has a method attached."""
+    attached = getattr(model, "adapted_by", None)
+    if attached is not None:
+        raise InvalidValueError(
+            f"This model has '{attached.method}' attached already; "
+            f"build a fresh one for '{method}'."
         )
 
 
-def is_mergeable(model: nn.Module, name: str) -> bool:
-    """Tell whether the parameter called `name` is inside a layer that can be merged."""
-    parts = name.split(".")[:-1]
-    return any(
-        hasattr(model.get_submodule(".".join(parts[:i])), "merged")
-        for i in range(1, len(parts) + 1)
-    )
+def _is_mergeable(model: nn.Module, parameter: str) -> bool:
+    """Tell whether the parameter called so is inside a layer that can be merged."""
+    layer = parameter
+    while "." in layer:
+        layer = layer.rpartition(".")[0]
+        if isinstance(model.get_submodule(layer), Mergeable):
+            return True
+    return False
 
 
-def count_parameters(
-    size: dict[str, int], trainable: tuple[str, ...], norms: set[str], head: str, backbone_size: int
-) -> Counts:
-    """Count what trains, from sizes by name; `backbone_size`: of the stock model without its head."""
-    in_head = sum(n for name, n in size.items() if name.startswith(head))
-    norm = sum(size[name] for name in trainable if name in norms)
-    everything = sum(size[name] for name in trainable)
-    percent = 100 * (everything - in_head) / backbone_size
-    return Counts(
-        everything - norm - in_head, norm, in_head, everything, sum(size.values()), percent
+def _count_parameters(
+    parameters: Mapping[str, nn.Parameter],
+    trainable: Collection[str],
+    norms: Collection[str],
+    head: str,
+    stock: Mapping[str, int],
+) -> ParameterCounts:
+    """Count the parameters of a model. stock: sizes of those that were there before, by name."""
+    sizes = {name: p.numel() for name, p in parameters.items()}
+    in_head = sum(size for name, size in sizes.items() if name.startswith(head))
+    in_norms = sum(sizes[name] for name in trainable if name in norms)
+    all_trainable = sum(sizes[name] for name in trainable)
+    backbone = sum(size for name, size in stock.items() if not name.startswith(head))
+    return ParameterCounts(
+        method=all_trainable - in_norms - in_head,
+        norm=in_norms,
+        head=in_head,
+        trainable=all_trainable,
+        total=sum(sizes.values()),
+        percent=100 * (all_trainable - in_head) / backbone,
     )
 
 
 @torch.no_grad()
-def load_tensors(adapter: Adapter, tensors: dict[str, Tensor], path: Any) -> None:
-    """Copy the saved values in; raise AdapterFileError, before any is, unless they are all there and fit."""
-    here = named_parameters(adapter.model)
-    odd = sorted(set(adapter.trainable) ^ tensors.keys())
-    odd += [
-        n
-        for n in adapter.trainable
-        if n in tensors and shape_and_dtype(here[n]) != shape_and_dtype(tensors[n])
-    ]
-    if odd:
-        there, wanted = (
-            shape_and_dtype(of[odd[0]]) if odd[0] in of else "nothing" for of in (tensors, here)
-        )
-        raise AdapterFileError(
-            f"{path} does not fit this model: {odd[0]} is {there} there and {wanted} here."
-        )
+def _load_tensors(adapter: Adapter, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy the saved values in; raise AdapterFileError, before any is, unless all of them fit."""
+    parameters = named_parameters(adapter.model)
+    wanted = {name: shape_and_dtype(parameters[name]) for name in adapter.trainable}
+    found = {name: shape_and_dtype(value) for name, value in tensors.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise AdapterFileError(
+                f"{path} does not fit this model: {name} is {found.get(name, 'nothing')} there "
+                f"and {wanted.get(name, 'nothing')} here."
+            )
     for name, value in tensors.items():
-        here[name].copy_(value)
+        parameters[name].copy_(value)

@@ -1,117 +1,140 @@
-"""The file of an adapter: what trained, with what it needs to fit again."""
+"""The file of an adapter: the trained tensors and the facts that tell which model they fit.
 
-import contextlib
+Safetensors of format `san-adapter-1`; all values of its metadata are text:
+
+    format      this format
+    method      name of the method
+    options     its options (JSON), in the words of record schema 1, see `san.renamed_keys`
+    backbone    timm's architecture and weights tag, or the class of the model
+    frozen      hash of the frozen weights
+    tensors     hash of the tensors in the file
+    answer      logits of the whole model for a fixed image (JSON)
+    san         version of this library
+"""
+
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from san.backbones import as_bytes, backbone_tag, input_size
 from san.errors import AdapterFileError
+from san.renamed_keys import schema_1_config
+from san.runtime.files import atomic_write
 from san.version import __version__
 
 FORMAT = "san-adapter-1"
 
 
-def check_model(
-    model: nn.Module, tensors: dict[str, Tensor], metadata: dict[str, str], path: Any
-) -> None:
-    """Raise AdapterFileError unless the model is of the saved kind and has the saved one's frozen weights."""
-    tag = backbone_tag(model)
-    if tag != metadata["backbone"]:
-        raise AdapterFileError(f"{path} belongs to a {metadata['backbone']}; this is a {tag}.")
-    if (
-        content_hash({n: p for n, p in named_parameters(model).items() if n not in tensors})
-        != metadata["frozen"]
-    ):
-        raise AdapterFileError(
-            f"{path} belongs to a {tag} with other weights or precision. Build the model that it was trained on."
-        )
+@dataclass(frozen=True)
+class SavedAdapter:
+    """The content of a file. frozen: hash of the frozen weights; answer: of `probe_logits`."""
+
+    method: str
+    options: Mapping[str, Any]
+    backbone: str
+    frozen: str
+    answer: Sequence[object]
+    tensors: Mapping[str, Tensor]
+    version: str = __version__
 
 
-def logits_match(ours: list[float], theirs: list[float], dtype: torch.dtype) -> bool:
-    """Tell whether two answers agree to what devices and versions may change, against the largest logit."""
-    if len(ours) != len(theirs) or not all(isinstance(value, float) for value in theirs):
-        return False
-    here, there = torch.tensor(ours), torch.tensor(theirs)
-    tolerance = 5e-2 if dtype in (torch.float16, torch.bfloat16) else 3e-3
-    return torch.allclose(
-        here, there, rtol=0, atol=tolerance * float(there.abs().max()), equal_nan=True
-    )
+def write_adapter(saved: SavedAdapter, path: Path) -> None:
+    """Write a file that is complete or not there at all."""
+    metadata = {
+        "format": FORMAT,
+        "method": saved.method,
+        "options": json.dumps(schema_1_config(saved.options, "method.")),
+        "backbone": saved.backbone,
+        "frozen": saved.frozen,
+        "tensors": content_hash(saved.tensors),
+        "answer": json.dumps(saved.answer),
+        "san": saved.version,
+    }
+    with atomic_write(path) as unfinished:
+        save_file(dict(saved.tensors), unfinished, metadata)
+        unfinished.chmod(0o644)  # safetensors lets nobody else read it
 
 
-@torch.no_grad()
-def probe_logits(model: nn.Module) -> list[float]:
-    """Return the logits, in evaluation mode, of one image that is a ramp from -1 to 1."""
-    channels, side = (
-        next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)),
-        input_size(model),
-    )
-    ramp = torch.linspace(-1, 1, channels * side * side).view(1, channels, side, side)
-    training = [module for module in model.modules() if module.training]
-    try:
-        logits: list[float] = model.eval()(ramp.to(next(model.parameters()))).flatten().tolist()
-    finally:
-        for module in training:
-            module.training = True
-    return logits
-
-
-def shape_and_dtype(tensor: Tensor) -> str:
-    """Return shape and type in words."""
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def read_adapter(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and metadata of a saved adapter; raise AdapterFileError where the file is none."""
+def read_adapter(path: Path) -> SavedAdapter:
+    """Return the content of a file; raise AdapterFileError where it is not a saved adapter."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            metadata: dict[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise AdapterFileError(f"{path} cannot be read as an adapter: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise AdapterFileError(
-            f"{path} has format {metadata.get('format')}; {FORMAT} is allowed: save it anew."
-        )
-    missing = {
-        "method",
-        "options",
-        "backbone",
-        "frozen",
-        "tensors",
-        "answer",
-        "san",
-    } - metadata.keys()
-    if missing:
-        raise AdapterFileError(
-            f"{path} does not say its {', '.join(sorted(missing))}: save it anew."
-        )
-    if version_key(metadata["san"]) > version_key(__version__):
-        raise AdapterFileError(
-            f"{path} was written by version {metadata['san']} of san, this is {__version__}: update."
-        )
+    _check_metadata(metadata, path)
     if content_hash(tensors) != metadata["tensors"]:
         raise AdapterFileError(
             f"{path} is corrupt: its tensors are not those that were saved. Fetch it again."
         )
-    for name, kind in (("options", dict), ("answer", list)):
-        with contextlib.suppress(ValueError):
-            if isinstance(json.loads(metadata[name]), kind):
-                continue
-        raise AdapterFileError(f"{path} has no readable {name}: save it anew.")
-    return tensors, metadata
+    options = _parse_json(metadata["options"])
+    if not isinstance(options, dict):
+        raise AdapterFileError(f"{path} has no readable options: save it again.")
+    answer = _parse_json(metadata["answer"])
+    if not isinstance(answer, list):
+        raise AdapterFileError(f"{path} has no readable answer: save it again.")
+    return SavedAdapter(
+        method=metadata["method"],
+        options=options,
+        backbone=metadata["backbone"],
+        frozen=metadata["frozen"],
+        answer=answer,
+        tensors=tensors,
+        version=metadata["san"],
+    )
 
 
-def version_key(text: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version, for comparing."""
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+def check_model(model: nn.Module, saved: SavedAdapter, path: Path) -> None:
+    """Raise AdapterFileError unless the model is of the saved kind and has its frozen weights."""
+    tag = backbone_tag(model)
+    if tag != saved.backbone:
+        raise AdapterFileError(f"{path} belongs to a {saved.backbone}; this is a {tag}.")
+    frozen = {n: p for n, p in named_parameters(model).items() if n not in saved.tensors}
+    if content_hash(frozen) != saved.frozen:
+        raise AdapterFileError(
+            f"{path} belongs to a {tag} with other weights or precision. "
+            "Build the model that it was trained on."
+        )
+
+
+@torch.no_grad()
+def probe_logits(model: nn.Module) -> list[float]:
+    """Return the logits, in evaluation mode, for one image that is a ramp from -1 to 1."""
+    channels = next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
+    side = input_size(model)
+    ramp = torch.linspace(-1, 1, channels * side * side)
+    image = ramp.view(1, channels, side, side).to(next(model.parameters()))
+    in_training = [module for module in model.modules() if module.training]
+    try:
+        logits: list[float] = model.eval()(image).flatten().tolist()
+    finally:
+        for module in in_training:
+            module.training = True
+    return logits
+
+
+def logits_match(ours: Sequence[float], saved: Sequence[object], dtype: torch.dtype) -> bool:
+    """Tell whether two answers differ by no more than devices and versions may change.
+
+    The tolerance is relative to the largest logit and depends on the type of the parameters.
+    """
+    theirs = [value for value in saved if isinstance(value, float)]
+    if len(theirs) != len(saved) or len(theirs) != len(ours):
+        return False
+    expected = torch.tensor(theirs)
+    relative = 5e-2 if dtype in (torch.float16, torch.bfloat16) else 3e-3
+    tolerance = relative * float(expected.abs().max())
+    return torch.allclose(torch.tensor(ours), expected, rtol=0, atol=tolerance, equal_nan=True)
 
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -123,6 +146,42 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
+def shape_and_dtype(tensor: Tensor) -> str:
+    """Return shape and type in words."""
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters by name; a shared one has the name of its first place."""
     return dict(model.named_parameters())
+
+
+def _check_metadata(metadata: Mapping[str, str], path: Path) -> None:
+    """Raise AdapterFileError on another format, a later version, or facts that are missing."""
+    if metadata.get("format") != FORMAT:
+        raise AdapterFileError(
+            f"{path} has format {metadata.get('format')}; {FORMAT} is allowed: save it again."
+        )
+    required = {"method", "options", "backbone", "frozen", "tensors", "answer", "san"}
+    missing = sorted(required - metadata.keys())
+    if missing:
+        raise AdapterFileError(f"{path} does not say its {', '.join(missing)}: save it again.")
+    version = metadata["san"]
+    if _version_key(version) > _version_key(__version__):
+        raise AdapterFileError(
+            f"{path} was written by version {version} of san, this is {__version__}: update."
+        )
+
+
+def _version_key(text: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version, for comparing."""
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+
+
+def _parse_json(text: str) -> object:
+    """Return the value, None where the text is not JSON."""
+    try:
+        value: object = json.loads(text)
+    except ValueError:
+        return None
+    return value

@@ -1,41 +1,65 @@
 """Methods: one method, one file, one contract.
 
-    def attach(model: nn.Module, sites: tuple[Site, ...], *, option: type = default) -> Iterable[str]
+    def attach(
+        model: nn.Module, sites: tuple[Site, ...], *, option: Type = default
+    ) -> Iterable[str]
 
-adds its modules to the stock model in place, leaves the names of the stock parameters as they are, and returns the
-names of those stock parameters that shall train. What it added trains anyway, and so does the head. A method leaves the
-model computing what it computed, or says so in its docstring. A layer that can be folded into a plain one has a
-`merged()` that returns it, and a `settle(model)`, called afterwards, if other layers must do their part. An option
-whose default is None takes a number or None. A module may also have
+adds its modules to the stock model in place, leaves the names of the stock parameters as they are,
+and returns the names of those stock parameters that train. The parameters that it added train
+anyway, and so does the head.
 
-    PRESETS: Mapping[str, Mapping[str, Any]]    names under which it is offered, with other defaults for its options
-    incompatibility(family: str, options) -> str | None     why it makes no sense on a family of backbones, or None
+An option is a keyword whose annotation is its rule (`PositiveInt`, `Literal["a", "b"]`,
+`float | None`, see `san.schema`): values are checked before `attach` is called. In the messages,
+on the command line and in `configs/method/` its name is `method.<option>`.
 
-`import san.methods.<name>` is all the registration there is.
+The docstring of the module states what a user has to know and a test sees to. With `init_std=0`,
+where it has that option, a method leaves the model computing what it computed, or the docstring
+says "does not start at the pre-trained function". Its layers are `san.layers.mergeable.Mergeable`,
+so that plain ones can take their place, or the docstring says "cannot be merged".
+
+A module may also have
+
+    PRESETS: Mapping[str, Mapping[str, Any]]    names of the methods in it, with the options in
+                                                which each differs from the defaults of `attach`
+    incompatibility(family: str, options) -> str | None     why it makes no sense on a family of
+                                                            backbones, or None
+
+A file `san/methods/<name>.py` is all the registration there is.
 """
 
 import importlib
 import inspect
-import math
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
 from san.backbones import Site
-from san.errors import choose
+from san.errors import InvalidValueError, choose
+from san.renamed_keys import current_options
+from san.schema import check_value
 
 
-def discover_methods() -> dict[str, tuple[ModuleType, Mapping[str, Any]]]:
-    """Return all methods by name: the module, and the defaults that its presets change."""
-    found: dict[str, tuple[ModuleType, Mapping[str, Any]]] = {}
+@dataclass(frozen=True)
+class Method:
+    """A method by name. preset: the options in which it differs from the defaults of its module."""
+
+    module: ModuleType
+    preset: Mapping[str, Any]
+
+
+def discover_methods() -> dict[str, Method]:
+    """Return all methods by name, sorted."""
+    methods: dict[str, Method] = {}
     for info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{info.name}")
-        presets = getattr(module, "PRESETS", {info.name: {}})
-        found |= {name: (module, changed) for name, changed in presets.items()}
-    return dict(sorted(found.items()))
+        presets: Mapping[str, Mapping[str, Any]] = getattr(module, "PRESETS", {info.name: {}})
+        for name, preset in presets.items():
+            methods[name] = Method(module, preset)
+    return dict(sorted(methods.items()))
 
 
 def method_names() -> list[str]:
@@ -44,65 +68,57 @@ def method_names() -> list[str]:
 
 
 def method_module(method: str) -> ModuleType:
-    """Return the module of a method; raise LookupError with the nearest names if there is none."""
-    methods = discover_methods()
-    return methods[choose(method, methods, "method")][0]
+    """Return the module of a method; raise UnknownNameError if there is no such method."""
+    return _find_method(method).module
 
 
 def default_options(method: str) -> dict[str, Any]:
-    """Return the options of a method with their defaults; raise LookupError if there is no such method."""
-    parameters = inspect.signature(method_module(method).attach).parameters
-    own: dict[str, Any] = {
-        k: p.default for k, p in parameters.items() if k not in ("model", "sites")
-    }
-    return own | dict(discover_methods()[method][1])
+    """Return the options of a method with their defaults; raise UnknownNameError as above."""
+    found = _find_method(method)
+    parameters = inspect.signature(found.module.attach).parameters.values()
+    options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return options | dict(found.preset)
 
 
-def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all options as their types want them (1 as 1.0 for a float), if the method exists and takes those given.
+def check_options(method: str, options: Mapping[str, Any], warn: bool = True) -> dict[str, Any]:
+    """Return all options of a method, those given as their annotations want them (1 as 1.0).
 
-    Raises LookupError (with the nearest names) or, where an option is not of its default's type, ValueError.
+    Options in old words are understood; warn: whether to say so in the log. Raises UnknownNameError
+    on a method, option or choice that does not exist (with the nearest names), InvalidValueError on
+    a value that is not allowed.
     """
-    usual = default_options(method)
-    kinds: dict[type, tuple[type, ...]] = {
-        float: (int, float),
-        tuple: (list, tuple),
-        type(None): (int, float),
-    }
-    for name, value in options.items():
-        default = usual[choose(name, usual, f"option of {method}")]
-        allowed = (*kinds.get(type(default), (type(default),)), type(default))
-        if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool):
-            kind = {type(None): "number or null", tuple: "list"}.get(
-                type(default), type(default).__name__
-            )
-            raise ValueError(
-                f"method.{name} came as {value!r}; {kind} is allowed (default {default!r})."
-            )
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(
-                f"method.{name} came as {value!r}; a finite number is allowed (default {default!r})."
-            )
-    numbers = {
-        name for name, default in usual.items() if default is None or isinstance(default, float)
-    }
-    given: dict[str, Any] = {
-        name: float(v) if name in numbers and v is not None else v for name, v in options.items()
-    }
-    return usual | {
-        name: tuple(v) if isinstance(usual[name], tuple) else v for name, v in given.items()
-    }
+    defaults = default_options(method)
+    annotations = get_type_hints(method_module(method).attach, include_extras=True)
+    # A word that the method itself uses is not an old one, whatever it was elsewhere.
+    old = {name: value for name, value in options.items() if name not in defaults}
+    given = {name: value for name, value in options.items() if name in defaults}
+    given |= current_options(old, warn)
+    checked = {}
+    for name, value in given.items():
+        choose(name, defaults, f"option of {method}")
+        checked[name] = check_value(value, annotations[name], f"method.{name}")
+    return defaults | checked
 
 
 def check_compatible(method: str, options: Mapping[str, Any], family: str) -> None:
-    """Raise ValueError with the reason if the method, with all its options, makes no sense on a family of backbones."""
+    """Raise InvalidValueError if the method, with these options, makes no sense on a family.
+
+    options: all of them, as `check_options` returns them. The message gives the method's reason.
+    """
     incompatibility = getattr(method_module(method), "incompatibility", None)
-    reason = incompatibility(family, options) if incompatibility is not None else None
+    if incompatibility is None:
+        return
+    reason = incompatibility(family, options)
     if reason is not None:
-        raise ValueError(f"'{method}' cannot be used on a {family}: {reason}.")
+        raise InvalidValueError(f"'{method}' cannot be used on a {family}: {reason}.")
 
 
 def norm_parameters(model: nn.Module, sites: tuple[Site, ...]) -> list[str]:
     """Return the names of the weights and biases of all norm sites."""
-    norms = [f"{site.name}." for site in sites if site.kind == "norm"]
-    return [name for name, _ in model.named_parameters() if name.startswith(tuple(norms))]
+    norms = tuple(f"{site.name}." for site in sites if site.kind == "norm")
+    return [name for name, _ in model.named_parameters() if name.startswith(norms)]
+
+
+def _find_method(method: str) -> Method:
+    methods = discover_methods()
+    return methods[choose(method, methods, "method")]

@@ -48,13 +48,14 @@ def attach(
     activation: gelu (vpt), quick_gelu (NOAH) or relu. init_std: Houlsby et al. 0.01. dropout: in
     the bottleneck (NOAH: 0.1).
     """
+    places = [b for b in branches(model) if placement == "houlsby" or b.kind == "mlp"]
     like = next(model.parameters())
-    for branch in branches(model):
-        if placement == "mlp" and branch.kind != "mlp":
-            continue
-        adapter = BranchAdapter(
-            branch.channels, bottleneck_dim, activation, bias, dropout, branch.axis, like
-        )
+    # All are made before the first is initialised: a seed gives the weights that it always gave.
+    adapters = [
+        BranchAdapter(b.channels, bottleneck_dim, activation, bias, dropout, b.axis, like)
+        for b in places
+    ]
+    for branch, adapter in zip(places, adapters, strict=True):
         adapter.init_weights(init_std)
         model.get_submodule(branch.block).add_module(f"adapter_{branch.kind}", adapter)
         model.get_submodule(branch.exit).register_forward_pre_hook(adapter.before_exit)

@@ -1,8 +1,9 @@
 """BitFit: the biases train, and nothing else (Ben Zaken et al., ACL 2022).
 
-Which ones as in KMnP/vpt at 4410440 (transfer type `tinytl-bias`): every parameter of the backbone with `bias` in its
-name, those of the norm layers, of the patch embedding and Swin's tables of relative position biases included. Trainable
-on ViT-B/16 without the head: 102,912. Merges: there is nothing to fold.
+Which ones as in KMnP/vpt at 4410440 (transfer type `tinytl-bias`): every parameter of the backbone
+with `bias` in its name, also those of the norm layers and of the patch embedding, and Swin's tables
+of relative position biases. Trainable on ViT-B/16 without the head: 102,912. Merges: there is
+nothing to fold.
 """
 
 from collections.abc import Iterable

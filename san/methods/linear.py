@@ -1,4 +1,7 @@
-"""Linear probing: the head alone trains (in ConvNeXt the norm before the classifier, too), on frozen features."""
+"""Linear probing: the head alone trains, on frozen features.
+
+In ConvNeXt the norm before the classifier belongs to the head. Nothing to fold.
+"""
 
 from collections.abc import Iterable
 

@@ -1,20 +1,22 @@
 """LoRA: a trained low-rank update beside frozen weights (Hu et al., ICLR 2022).
 
-    y = W x + b + scale * B A x       A: (rank, inputs), Kaiming-uniform (a = sqrt 5); B: (outputs, rank), zero
+    y = W x + b + scale * B A x       A: (rank, inputs), Kaiming-uniform (a = sqrt 5);
+                                      B: (outputs, rank), zero
 
-On timm's fused qkv weight an update may be of the whole (`qkv`: one A for q, k and v, as NOAH and HF peft do) or of its
-slices (`q`, `k`, `v`: an A and a B each, as JieShibo/PETL-ViT does on q and v). Trainable on ViT-B/16 without the head
-at rank 8, on qkv or on q and v: 294,912 (the same number, not the same model). It starts at the pre-trained function
-and merges exactly.
+On timm's fused qkv weight an update may be of the whole (`qkv`: one A for q, k and v, as NOAH and
+HF peft do) or of its slices (`q`, `k`, `v`: an A and a B each, as JieShibo/PETL-ViT does on q and
+v). Trainable on ViT-B/16 without the head at rank 8, on qkv or on q and v: 294,912 (the same
+number, not the same model). It starts at the pre-trained function and merges exactly.
 """
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
 from san.backbones import Site
 from san.layers.low_rank import LowRankConfig, LowRankLinear, find_targets, incompatibility, scaling
+from san.schema import DropoutRate, PositiveInt
 
 __all__ = ["attach", "incompatibility"]
 
@@ -35,17 +37,18 @@ def attach(
     model: nn.Module,
     sites: tuple[Site, ...],
     *,
-    rank: int = 8,
+    rank: PositiveInt = 8,
     scale: float = 1.0,
     alpha: float | None = None,
-    dropout: float = 0.0,
-    dropout_at: str = "between",
+    dropout: DropoutRate = 0.0,
+    dropout_at: Literal["between", "input"] = "between",
     targets: tuple[str, ...] = ("q", "v"),
 ) -> Iterable[str]:
-    """Update the linears named in `targets`: any of q, k, v (slices), qkv (fused), proj, fc1, fc2, in every block.
+    """Update the linears named in `targets`: any of q, k, v (slices), qkv (fused), proj, fc1, fc2.
 
-    scale: a plain factor (1 in NOAH and PETL-ViT); or give alpha, for alpha / rank (loralib, HF peft: 16 / 8).
-    dropout: while training, on the `input` (NOAH: 0.1) or `between` A and B (PETL-ViT: 0.1).
+    scale: a plain factor (1 in NOAH and PETL-ViT); or give alpha, for alpha / rank (loralib, HF
+    peft: 16 / 8). dropout: while training, on the `input` (NOAH: 0.1) or `between` A and B
+    (PETL-ViT: 0.1).
     """
     update = LowRankConfig(rank, scaling(rank, scale, alpha), dropout, dropout_at)
     for name, (starts, size) in find_targets(sites, targets).items():

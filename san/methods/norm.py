@@ -1,6 +1,7 @@
 """Norm tuning: the weights and biases of all norm layers train, and nothing else.
 
-The control of SAN, which trains them too. Trainable on ViT-B/16 without the head: 38,400. Nothing to fold.
+The control of SAN, which trains them too. Trainable on ViT-B/16 without the head: 38,400. Nothing
+to fold.
 """
 
 from collections.abc import Iterable

@@ -1,49 +1,58 @@
-"""SAN on low-rank updates: the scale of what LoRA or DoRA adapts is propagated to the weight that reads it next.
+"""SAN on low-rank updates: LoRA's or DoRA's, under scales that are propagated.
 
-The paper (Dai et al., ICML 2025) reports SAN with LoRA and DoRA; its formulas are not public and the authors' code has
-neither. This is our reading:
+The paper (Dai et al., ICML 2025) reports SAN with LoRA and DoRA; its formulas are not public and
+the authors' code has neither. This is our reading:
 
-    y = s * (c * (W + scale * B A) (p * x) + b)      s, p: as in SAN, tied; B A: as in LoRA, on `targets` alone
+    y = s * (c * (W + scale * B A) (p * x) + b)      s, p: as in SAN, tied;
+                                                     B A: as in LoRA, on `targets` alone
 
-`san_lora` adds the scale to the low-rank update: c = 1. `san_dora` takes it out of the update, as DoRA its magnitude
-m = s |W|: c = |W| / |W + scale * B A|, by rows and constant for the gradient, so that s is the whole change of a row's
-length and B A that of its direction alone. Every linear and convolution is scaled, as in SAN; a p that LoRA's A reads,
-too, reaches it like the weight. Norm layers stay frozen, as in LoRA.
+`san_lora` adds the scale to the low-rank update: c = 1. `san_dora` takes it out of the update, as
+DoRA its magnitude m = s |W|: c = |W| / |W + scale * B A|, by rows and constant for the gradient, so
+that s is the whole change of a row's length and B A that of its direction alone. Every linear and
+convolution is scaled, as in SAN; a p that LoRA's A reads, too, reaches it like the weight. Norm
+layers stay frozen, as in LoRA.
 
-Trainable on ViT-B/16 without the head, rank 8 on q and v: 294,912 of the updates and 83,712 scales. Both start at the
-pre-trained function and merge exactly.
+Trainable on ViT-B/16 without the head, rank 8 on q and v: 294,912 of the updates and 83,712 scales.
+Both start at the pre-trained function and merge exactly.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
 from san.backbones import Site
 from san.layers.low_rank import LowRankConfig, LowRankLinear, find_targets, incompatibility, scaling
-from san.layers.propagation import PropagatedScale, check_anteriors, propagate
-from san.layers.scaled import Scaled, scale_layer, with_parameters
+from san.layers.propagation import PropagatedScale, propagate
+from san.layers.scaled import Scaled, scale_layer
 from san.layers.scaled_op import fold_bias, fold_weight
 from san.methods import norm_parameters
+from san.schema import DropoutRate, PositiveInt
 
 PRESETS = {"san_lora": {}, "san_dora": {"directional": True}}
 __all__ = ["attach", "incompatibility"]
 
 
 class ScaledLowRankLinear(LowRankLinear):
-    """A low-rank updated `nn.Linear` under an output scale and the propagated scale of its inputs."""
+    """A low-rank updated `nn.Linear` under an output scale and the propagated input scale `pre`."""
 
     def __init__(
         self,
         base: nn.Linear,
-        place: tuple[Sequence[int], int],
+        starts: Sequence[int],
+        size: int,
         update: LowRankConfig,
         directional: bool,
         pre: PropagatedScale | None,
     ) -> None:
-        super().__init__(base, *place, update)
-        self.directional, self.pre = directional, pre
+        super().__init__(base, starts, size, update)
+        self.directional = directional
+        self.pre = pre
         self.scale = nn.Parameter(base.weight.new_ones(base.out_features))
+
+    def input_scale(self) -> Tensor | None:
+        """Return p `(I,)`, None for ones."""
+        return None if self.pre is None else self.pre()
 
     def gain(self) -> tuple[Tensor, Tensor | None]:
         """Return s * c `(O,)`, and the bias that under this factor is s * b."""
@@ -51,19 +60,19 @@ class ScaledLowRankLinear(LowRankLinear):
             return self.scale, self.bias
         before, after = self.row_norms()
         gain = self.scale * (before / after)
-        return gain, None if self.bias is None else self.bias * (after / before)
+        bias = None if self.bias is None else self.bias * (after / before)
+        return gain, bias
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""
         gain, bias = self.gain()
-        return self.compute(x, bias, gain, input_scale=None if self.pre is None else self.pre())
+        return self.compute(x, bias, gain, input_scale=self.input_scale())
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
         gain, bias = self.gain()
-        weight = fold_weight(self.updated_weight(), gain, None if self.pre is None else self.pre())
-        plain = nn.Linear(self.in_features, self.out_features, device="meta")
-        return with_parameters(plain, weight, fold_bias(bias, gain, None))
+        weight = fold_weight(self.updated_weight(), gain, self.input_scale())
+        return self.to_linear(weight, fold_bias(bias, gain, None))
 
 
 def attach(
@@ -71,40 +80,39 @@ def attach(
     sites: tuple[Site, ...],
     *,
     directional: bool = False,
-    rank: int = 8,
+    rank: PositiveInt = 8,
     scale: float = 1.0,
     alpha: float | None = None,
-    dropout: float = 0.0,
-    dropout_at: str = "between",
+    dropout: DropoutRate = 0.0,
+    dropout_at: Literal["between", "input"] = "between",
     targets: tuple[str, ...] = ("q", "v"),
-    qkv_anterior: str = "patch",
-    proj_anterior: str = "none",
-    norms: bool = False,
+    qkv_anterior: Literal["patch", "preceding"] = "patch",
+    proj_anterior: Literal["none", "v", "qkv"] = "none",
+    train_norms: bool = False,
 ) -> Iterable[str]:
     """Scale every linear and convolution, propagate, and update `targets`.
 
-    directional: c of `san_dora`. rank to targets: as in `lora`. qkv_anterior, proj_anterior, norms: as in `san`.
+    directional: c of `san_dora`. rank to targets: as in `lora`. qkv_anterior, proj_anterior,
+    train_norms: as in `san`.
     """
-    check_anteriors(qkv_anterior, proj_anterior)
     update = LowRankConfig(rank, scaling(rank, scale, alpha), dropout, dropout_at)
-    places = find_targets(sites, targets)
+    updated_slices = find_targets(sites, targets)
     layers: dict[str, Scaled | ScaledLowRankLinear] = {}
     scales: dict[str, nn.Parameter] = {}
     for site in sites:
         if site.kind not in ("linear", "conv"):
             continue
-        base, pre = (
-            model.get_submodule(site.name),
-            propagate(site, scales, qkv_anterior, proj_anterior),
-        )
-        if site.name in places:
+        base = model.get_submodule(site.name)
+        pre = propagate(site, scales, qkv_anterior, proj_anterior)
+        layer: Scaled | ScaledLowRankLinear
+        if site.name in updated_slices:
+            starts, size = updated_slices[site.name]
             linear = cast(nn.Linear, base)
-            layers[site.name] = ScaledLowRankLinear(
-                linear, places[site.name], update, directional, pre
-            )
+            layer = ScaledLowRankLinear(linear, starts, size, update, directional, pre)
         else:
-            layers[site.name] = scale_layer(base, input_scale=pre)
-        scales[site.name] = cast(nn.Parameter, layers[site.name].scale)
+            layer = scale_layer(base, input_scale=pre)
+        layers[site.name] = layer
+        scales[site.name] = cast(nn.Parameter, layer.scale)
     for name, layer in layers.items():
         model.set_submodule(name, layer)
-    return norm_parameters(model, sites) if norms else []
+    return norm_parameters(model, sites) if train_norms else []
