@@ -9,11 +9,12 @@ JOBS ?=
 RETRY ?=
 FAIL_FAST ?=
 LAUNCHER ?=
-PROFILE ?=
+# PROFILE= is its old name.
+CLUSTER ?= $(PROFILE)
 DATA ?= data
 BIN := $(VENV)/bin
 PREPARE := .venv-prepare
-SWEEP = $(PICK) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RETRY),--retry $(RETRY)) $(if $(FAIL_FAST),--fail-fast) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(PROFILE),--profile $(PROFILE))
+SWEEP = $(PICK) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RETRY),--retry $(RETRY)) $(if $(FAIL_FAST),--fail-fast) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(CLUSTER),--cluster $(CLUSTER))
 PICK = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) --seeds $(SEEDS)
 
 .DEFAULT_GOAL := help
@@ -69,7 +70,7 @@ prepare-robustness: $(PREPARING)  ## The same for ImageNet-A, -R and -C
 prepare-vtab prepare-fgvc prepare-gic prepare-robustness:
 	$(if $(FROM),$(BIN),$(PREPARE)/bin)/python scripts/prepare.py $(call NAMES,$(@:prepare-%=%)) --root $(DATA) $(if $(FROM),--from $(FROM))
 
-verify: $(VENV)/installed  ## Prove the packed data of SUITE=vtab, and draw results/figures/data/<task>.png
+verify: $(VENV)/installed  ## Verify the packed data of SUITE=vtab, and draw results/figures/data/<task>.png
 	$(BIN)/python scripts/verify.py $(call NAMES,$(or $(SUITE),vtab)) --root $(DATA) --sheets
 
 $(VENV)/installed-figures: pyproject.toml $(VENV)/installed

@@ -13,7 +13,8 @@ import torch
 from conftest import composed
 
 import san
-from san import backbones, record
+from san import record
+from san.backbones import Backbone
 from san.data import task_data
 from san.data.batches import Batches, Preprocess
 from san.tasks import load_suite
@@ -28,7 +29,7 @@ class Shell:
 
     def __init__(self, results: Path, data: Path) -> None:
         self.results = results
-        self.places = (f"results={results}", f"data_root={data}")
+        self.places = (f"results_dir={results}", f"data_root={data}")
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, str(ROOT / "train.py"), *arguments, *self.places]
@@ -60,15 +61,15 @@ def test_a_run_a_second_call_and_a_forced_one(train: Shell) -> None:
     assert done.status == "done"
     assert done.last.total == 797
     assert done.variant == "epochs=1"
-    assert done.params["head"] == done.params["trainable"] == 1290
+    assert done.params.head == done.params.trainable == 1290
     assert done.peak_bytes > 0
     again = train(*QUICK)
     assert again.returncode == 0
-    assert "done already" in again.stderr
+    assert "already complete" in again.stderr
     assert "force=true" in again.stderr
     assert train.records() == [done]
     forced = train(*QUICK, "force=true")
-    assert "done already" not in forced.stderr
+    assert "already complete" not in forced.stderr
     (repeated,) = train.records()
     assert values(repeated)[:7] == values(done)[:7]
 
@@ -81,12 +82,11 @@ def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
     (path,) = train.results.rglob("*.json")
     assert not path.with_suffix(".safetensors").exists()
     asked = train(*settings, "save_adapter=true")  # the record is there, the adapter is not
-    assert "done already" not in asked.stderr
+    assert "already complete" not in asked.stderr
     assert [values(r)[:7] for r in train.records()] == [values(done)[:7]]
-    b = composed()["backbone"]
-    model = backbones.build_backbone(b["timm"], 10, b["weights"], b["sha256"], b["arguments"])
+    model = Backbone.from_config(composed()["backbone"]).build(10)
     adapter = san.restore(model, path.with_suffix(".safetensors"))
-    assert adapter.counts.trainable == done.params["trainable"]
+    assert adapter.counts.trainable == done.params.trainable
     suite = load_suite("demo")
     test = task_data.load_split(
         suite,
@@ -96,13 +96,19 @@ def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
         "vtab",
         32,
     )
-    batches = Batches(test, 256, Preprocess("vtab", "half"), 32, torch.device("cpu"))
-    assert evaluate(model, batches).correct == done.last.correct
-    assert "done already" in train(*settings, "save_adapter=true").stderr
-    elsewhere = f"restore={path.with_suffix('.safetensors')}"
+    batches = Batches.for_evaluation(
+        split=test,
+        batch_size=256,
+        preprocess=Preprocess("vtab", "inception"),
+        image_size=32,
+        device=torch.device("cpu"),
+    )
+    assert evaluate(model, batches, 1).correct == done.last.correct
+    assert "already complete" in train(*settings, "save_adapter=true").stderr
+    elsewhere = f"adapter_checkpoint={path.with_suffix('.safetensors')}"
     assert train("method=ssf", "logger=none", elsewhere).returncode == 0
     (tested,) = [r for r in train.records() if r.config["restore"]]
-    assert (tested.last.correct, tested.last.epoch, tested.data["train"]) == (
+    assert (tested.last.correct, tested.last.epoch, tested.data.train) == (
         done.last.correct,
         0,
         "",
@@ -139,7 +145,7 @@ def test_a_loss_that_explodes_is_recorded_as_failed(train: Shell) -> None:
         ("data=demo/digts", "Did you mean demo/digits"),
         ("backbone=vit_nan", "Did you mean vit_nano?"),
         ("lrr=1", "Did you mean lr?"),
-        ("epochs=0", "epochs came as 0; allowed: 1 or more"),
+        ("epochs=0", "epochs came as 0; allowed: `int` >= 1"),
         ("backbone.weights=no.safetensors", "No weights at"),
     ],
 )

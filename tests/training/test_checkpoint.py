@@ -1,6 +1,7 @@
 """Interrupted and resumed equals uninterrupted, bit for bit on a CPU."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,22 @@ from san.data.augment import NO_AUGMENTATION, Augment
 from san.data.batches import Batches, Preprocess
 from san.data.split import Images, Split
 from san.errors import Preempted
-from san.record import Point
+from san.score import Score
 from san.training.checkpoint import Checkpoint
 from san.training.loop import fit
 from san.training.recipe import Recipe
 
 RECIPE = Recipe(
-    epochs=3, batch_size=4, optimizer="adamw", lr=1e-2, weight_decay=1e-2, momentum=0.9, warmup_epochs=1, smoothing=0.1,
+    epochs=3,
+    batch_size=4,
+    optimizer="adamw",
+    lr=1e-2,
+    weight_decay=1e-2,
+    momentum=0.9,
+    warmup_epochs=1,
+    label_smoothing=0.1,
     precision="fp32",
-)  # fmt: skip
+)
 AUGMENT = Augment(crop="random", flip=0.5, mixup=0.8, cutmix=1.0)
 
 
@@ -34,33 +42,48 @@ def batches(augment: Augment) -> Batches:
         "f",
         ({"made_by": "a test"},),
     )
-    order = torch.Generator().manual_seed(0)
-    return Batches(split, 4, Preprocess("vtab", "half"), 16, torch.device("cpu"), order, augment, 3)
+    return Batches.for_training(
+        split=split,
+        batch_size=4,
+        preprocess=Preprocess("vtab", "inception"),
+        image_size=16,
+        device=torch.device("cpu"),
+        generator=torch.Generator().manual_seed(0),
+        augment=augment,
+        classes=3,
+    )
+
+
+class StopAfter:
+    """Callbacks that ask the run to stop after a step, and score every epoch by its loss."""
+
+    def __init__(self, checkpoint: Checkpoint, step: int | None) -> None:
+        self.checkpoint = checkpoint
+        self.step = step
+        self.losses: list[float] = []
+
+    def on_step_end(self, step: int, steps: int, loss: float, lr: float) -> None:
+        self.losses.append(loss)
+        if step == self.step:
+            self.checkpoint.stop.set()
+
+    def on_epoch_end(self, epoch: int, mean_loss: float) -> None:
+        self.checkpoint.curve.append(Score(epoch, round(mean_loss * 1e6), 10**7))
 
 
 def trained(
     path: Path, method: str, optimizer: str, augment: Augment, stop_after: int | None
-) -> tuple[torch.Tensor, list[float], list[Point]]:
+) -> tuple[torch.Tensor, list[float], list[Score]]:
     """Train a model that also draws random numbers (drop path), to the end or until told to stop."""
     model = tiny_vit(3, drop_path_rate=0.3)
     torch.manual_seed(1)
     adapter = san.attach(model, method)
-    checkpoint, losses = Checkpoint(path), []
-
-    def after_step(done: int, steps: int, loss: float, lr: float) -> None:
-        losses.append(loss)
-        if done == stop_after:
-            checkpoint.stop.set()
-
-    def after_epoch(epoch: int, loss: float) -> None:
-        checkpoint.curve.append(Point(epoch, round(loss * 1e6), 10**7))
-
-    from dataclasses import replace
-
-    fit(
-        model, batches(augment), replace(RECIPE, optimizer=optimizer), adapter.trainable, after_step, after_epoch, checkpoint
-    )  # fmt: skip
-    return torch.cat([p.flatten() for p in model.parameters()]), losses, checkpoint.curve
+    checkpoint = Checkpoint(path)
+    callbacks = StopAfter(checkpoint, stop_after)
+    recipe = replace(RECIPE, optimizer=optimizer)
+    fit(model, batches(augment), recipe, adapter.trainable, callbacks, checkpoint)
+    weights = torch.cat([p.flatten() for p in model.parameters()])
+    return weights, callbacks.losses, checkpoint.curve
 
 
 @pytest.mark.parametrize(
@@ -75,7 +98,7 @@ def test_resumed_equals_uninterrupted(
 ) -> None:
     whole, losses, curve = trained(tmp_path / "a", method, optimizer, augment, None)
     assert len(losses) == 9
-    with pytest.raises(Preempted, match="what is saved is in"):
+    with pytest.raises(Preempted, match=r"Stopped in epoch \d; checkpoint saved to"):
         trained(tmp_path / "b", method, optimizer, augment, stop_after)
     torch.manual_seed(99)
     resumed, rest, curve_again = trained(tmp_path / "b", method, optimizer, augment, None)
@@ -110,7 +133,7 @@ def test_a_damaged_checkpoint_is_left_aside(
         (tmp_path / "b").write_bytes(saved[: len(saved) // 2] if spoil == "truncated" else b"")
     with caplog.at_level(logging.WARNING):
         again, losses, _ = trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, None)
-    assert "the run begins anew" in caplog.text
+    assert "training restarts from scratch" in caplog.text
     assert len(losses) == 9
     assert torch.equal(again, whole)
 

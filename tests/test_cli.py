@@ -1,0 +1,41 @@
+"""One error policy: what a user can act on is a sentence, a bug of ours keeps its trace."""
+
+import pytest
+
+from san import cli
+from san.errors import InvalidValueError, Preempted
+
+
+def raising(error: BaseException) -> object:
+    def program() -> None:
+        raise error
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InvalidValueError("lr came as -1."), 1, "Error: lr came as -1.\n"),
+        (
+            Preempted("Stopped in epoch 3."),
+            143,
+            "Stopped in epoch 3. Run the same command to resume.",
+        ),
+        (KeyboardInterrupt(), 130, "Error: Interrupted.\n"),
+    ],
+)
+def test_what_a_user_can_act_on_is_a_sentence(
+    error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(raising(error))
+    assert ended.value.code == code
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("x"), TypeError("x"), OSError(5, "x")])
+def test_a_bug_keeps_its_trace(error: Exception) -> None:
+    with pytest.raises(type(error)) as kept:
+        cli.main(raising(error))
+    assert kept.value is error
