@@ -171,7 +171,7 @@ def _missing_classes(task: Task, part: str, split: Split) -> str | None:
     Test images show every class and training images at least half of them. Nothing is asked of
     val: 200 images cannot show all classes of Sun397.
     """
-    if part == "val" or not covers_all_classes(task):
+    if part == "val" or not _covers_all_classes(task):
         return None
     absent = int((class_counts(task, split) == 0).sum())
     most = 0 if part == "test" else len(task.classes) // 2
@@ -180,12 +180,8 @@ def _missing_classes(task: Task, part: str, split: Split) -> str | None:
     return f"has no images of {absent} of {len(task.classes)} classes; at most {most} may be absent"
 
 
-def covers_all_classes(task: Task) -> bool:
+def _covers_all_classes(task: Task) -> bool:
     """Return whether the images of a task must show all its classes; a user's own need not."""
-    from san.data import verify  # noqa: PLC0415  TRANSITION
-
-    if verify.UNBALANCED:
-        return task.suite not in verify.UNBALANCED
     return task.suite in suite_names() and load_suite(task.suite).covers_all_classes
 
 

@@ -58,16 +58,7 @@ def open_task(suite: Suite, task: Task, root: Path, resize: str, image_size: int
     if suite.source == "folder":
         assert task.root is not None
         source = _folder_source(task.root)
-        pack_splits(
-            suite,
-            task,
-            source,
-            root,
-            resize,
-            image_size,
-            force=False,
-            progress=lambda examples, *_: examples,
-        )
+        pack_splits(suite, task, source, root, resize, image_size)
     if not folder.is_dir():
         message = _how_to_prepare(task, root, resize, image_size)
         raise NotPreparedError(message, packed_bytes(task, image_size))

@@ -51,27 +51,3 @@ def _find_overlaps(splits: Mapping[str, Split]) -> list[Finding]:
         if shared:
             findings.append(Finding(False, f"{first} and {second} share {shared} images"))
     return findings
-
-
-# TRANSITION: until the callers use PackedTask.
-UNBALANCED: tuple[str, ...] = ()
-
-
-def parts_of(task: Task, home: Path, split: str) -> list[str]:
-    """Use PackedTask.parts instead."""
-    return PackedTask.open(task, home).parts(split)
-
-
-def load_part(task: Task, home: Path, part: str, full: bool = False) -> Split:
-    """Use PackedTask.load_part instead."""
-    return PackedTask.open(task, home).load_part(part, full)
-
-
-def check_single_source(task: Task, home: Path) -> None:
-    """Use PackedTask.check_single_source instead."""
-    PackedTask.open(task, home).check_single_source()
-
-
-def membership(task: Task, home: Path) -> Finding:
-    """Use PackedTask.membership instead."""
-    return PackedTask.open(task, home).membership()
