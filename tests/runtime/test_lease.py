@@ -1,4 +1,4 @@
-"""One process runs a run: leases are acquired once, released, and taken over from the dead alone."""
+"""One process runs a run: leases are acquired once, released, and taken over only from the dead."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -103,12 +104,11 @@ def test_a_lease_that_was_taken_over_is_not_released(tmp_path: Path) -> None:
     assert lease.read_lease(path) == thief
 
 
-def compete(path: Path, start_time: float, winners: Path) -> None:
-    while time.time() < start_time:
-        pass
+def compete(path: Path, barrier: Barrier, winners: Path) -> None:
+    barrier.wait(60)
     if lease.acquire(path) is not None:
         (winners / str(os.getpid())).touch()
-    time.sleep(1)
+    barrier.wait(60)  # a winner that exits before all have tried would be a dead holder
 
 
 @pytest.mark.parametrize("stale", [False, True])
@@ -120,12 +120,13 @@ def test_of_many_that_try_at_once_one_acquires_it(stale: bool, tmp_path: Path) -
         write(foreign_lease("old"), path)
         os.utime(path, (0, 0))
     context = get_context("fork")
-    arguments = (path, time.time() + 0.3, winners)
+    arguments = (path, context.Barrier(12), winners)
     processes = [context.Process(target=compete, args=arguments) for _ in range(12)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
+    assert [process.exitcode for process in processes] == [0] * 12
     assert len(list(winners.iterdir())) == 1
 
 

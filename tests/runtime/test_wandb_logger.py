@@ -163,7 +163,7 @@ def test_a_resumed_run_continues_its_own_and_keeps_adapter_and_tables(
 
 
 def complete_records(folder: Path) -> list[Any]:
-    """Return the records of an offline run; W&B's service may write them a little after `finish`."""
+    """Return the records of an offline run; W&B may write them after `finish`."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         records = list(read_back(folder / f"run-{RUN_ID}.wandb"))
