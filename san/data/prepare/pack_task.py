@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,22 @@ from PIL import Image, UnidentifiedImageError
 
 from san.data import pack
 from san.data.layout import class_name_mismatch, expected_count, packed_dir
+from san.data.pack import Example, Manifest
 from san.data.prepare.sources import Source
-from san.data.resize import resize
-from san.data.split import decode_image, read_split
+from san.data.resize import resize as resize_images
+from san.data.split import decode_image, open_split
+from san.errors import DataError
 from san.tasks import Suite, Task
 
 CHUNK = 256  # images in memory at a time
-Progress = Callable[[Iterable[pack.Example], str, int], Iterable[pack.Example]]
+
+# Called with examples, a title and their number, it yields them and shows how far it is.
+Progress = Callable[[Iterable[Example], str, int], Iterable[Example]]
+
+
+def no_progress(examples: Iterable[Example], title: str, total: int) -> Iterable[Example]:
+    """Show nothing."""
+    return examples
 
 
 def pack_splits(
@@ -28,134 +38,171 @@ def pack_splits(
     task: Task,
     source: Source,
     root: Path,
-    wanted: str,
-    side: int,
-    force: bool,
-    progress: Progress,
+    resize: str,
+    image_size: int,
+    force: bool = False,
+    progress: Progress = no_progress,
 ) -> list[str]:
-    """Pack every split of a task that is not packed from the same source already; return what was done, in words.
+    """Pack every split of a task that is not packed from the same source already.
 
-    wanted: the resize. force: pack although counts or class names are not the row's; a run on it must be forced, too.
-    Raises ValueError that names the image or list that is wrong; splits that are whole stay, the others are not there.
+    force: pack although counts or class names are not the row's; a run on it must be forced, too.
+    Returns what was done with each split, in words. Raises DataError, which names the image or
+    list that is wrong; the splits that were complete before that stay.
     """
-    home = packed_dir(task, root, wanted, side)
-    form = home.name
+    folder = packed_dir(task, root, resize, image_size)
+    form = _StoredForm(
+        task,
+        folder.name,
+        resize,
+        image_size,
+        source.pixel_scale,
+    )
     if not force:
-        check_source(task, source)
+        _check_source(task, source)
     done = []
     for part in source.parts:
-        about = source.describe(part) | {"form": form}
-        old = pack.read_manifest(home / part)
-        if (
-            old is not None
-            and about.items() <= old["source"].items()
-            and readable(task, home / part, old)
-        ):
-            done.append(f"{part}: there already")
+        about = source.describe(part) | {"form": form.name}
+        old = pack.read_manifest(folder / part)
+        if old is not None and _is_current(task, folder / part, old, about):
+            done.append(f"{part}: already packed")
             continue
-        about |= {"decoder": f"Pillow {PIL.__version__}", "names": source.names}
-        examples = progress(
-            source.examples(part), f"{task.suite}/{task.name} {part}", source.count(part)
-        )
-        manifest = pack.write_split(
-            home / part,
-            transformed(checked(examples, task), task, source.times, form, wanted, side),
-            about,
-        )
-        hardlink_shared_images(suite, task, home, part)
-        done.append(
-            f"{part}: {manifest['count']} images"
-            + (f" instead of {old['source']['made_by']}'s" if old else "")
-        )
+        about |= {
+            "decoder": f"Pillow {PIL.__version__}",
+            "names": source.names,
+        }
+        examples = _stored_examples(source, part, form, progress)
+        manifest = pack.write_split(folder / part, examples, about)
+        _hardlink_shared_images(suite, task, folder, part)
+        text = f"{part}: {manifest['count']} images"
+        if old is not None:
+            text += f" instead of {old['source']['made_by']}'s"
+        done.append(text)
     return done
 
 
-def readable(task: Task, folder: Path, manifest: dict[str, Any]) -> bool:
-    """Return whether a packed split is what its manifest says."""
+def _is_current(task: Task, folder: Path, manifest: Manifest, about: dict[str, Any]) -> bool:
+    """Return whether a packed split was made as `about` says, and is undamaged."""
+    if not about.items() <= manifest["source"].items():
+        return False
+    count = int(manifest["count"])
     try:
-        read_split(folder, int(manifest["count"]), len(task.classes))
-    except ValueError:
+        open_split(folder, manifest, count, len(task.classes))
+    except DataError:
         return False
     return True
 
 
-def check_source(task: Task, source: Source) -> None:
-    """Raise ValueError where the source names other classes than the row, or a split has not as many images."""
-    odd = class_name_mismatch(task, source.names or ())
-    if odd:
-        raise ValueError(
-            f"{odd}. Labels would mean something else. (--force packs it nevertheless.)"
+def _check_source(task: Task, source: Source) -> None:
+    """Raise DataError where the source names other classes than the row, or lacks images."""
+    mismatch = class_name_mismatch(task, source.names or ())
+    if mismatch:
+        raise DataError(
+            f"{mismatch}. Labels would mean something else. (--force packs it nevertheless.)"
         )
     for part in source.parts:
-        found, wanted = source.count(part), expected_count(task, source.describe(part), part)
-        if found != wanted:
-            raise ValueError(
-                f"{task.suite}/{task.name}: {part} has {found} images; {wanted} are expected. The source is not "
-                "whole, or another data set. (--force packs it nevertheless.)"
+        found = source.count(part)
+        expected = expected_count(task, source.describe(part), part)
+        if found != expected:
+            raise DataError(
+                f"{task.suite}/{task.name}: {part} has {found} images; {expected} are expected. "
+                "The source is not complete, or another data set. "
+                "(--force packs it nevertheless.)"
             )
 
 
-def checked(examples: Iterable[pack.Example], task: Task) -> Iterator[pack.Example]:
-    """Pass on examples; raise ValueError at a label that the task does not have."""
+def _check_labels(examples: Iterable[Example], task: Task) -> Iterator[Example]:
+    """Pass on examples; raise DataError at a label that the task does not have."""
+    classes = len(task.classes)
     for name, label, image in examples:
-        if not 0 <= label < len(task.classes):
-            raise ValueError(
-                f"{name} of {task.suite}/{task.name} has label {label}; 0..{len(task.classes) - 1} are allowed."
+        if not 0 <= label < classes:
+            raise DataError(
+                f"{name} of {task.suite}/{task.name} has label {label}; "
+                f"0..{classes - 1} are allowed."
             )
         yield name, label, image
 
 
-def transformed(
-    examples: Iterable[pack.Example], task: Task, times: int, form: str, wanted: str, side: int
-) -> Iterator[pack.Example]:
-    """Yield examples as they are stored, in order, made in threads on all cores (decoding lets go of the GIL)."""
+@dataclass(frozen=True)
+class _StoredForm:
+    """How the images of a task are stored.
 
-    def one(example: pack.Example) -> pack.Example:
-        name, label, data = example
-        image = decode_example(name, data, task) * np.uint8(times)
-        return (
-            name,
-            label,
-            data if form == "encoded" else image if form == "native" else resized(image),
-        )
+    name: of the form, as `layout.storage_format` says. pixel_scale: the factor for the pixels.
+    """
 
-    def resized(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        pixels: NDArray[np.uint8] = resize([image], wanted, side)[0]
-        return pixels
+    task: Task
+    name: str
+    resize: str
+    image_size: int
+    pixel_scale: int
 
-    examples = iter(examples)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while chunk := list(islice(examples, CHUNK)):
-            yield from pool.map(one, chunk)
+    def convert_all(self, examples: Iterable[Example]) -> Iterator[Example]:
+        """Yield examples as they are stored, in order, made in threads on all cores.
+
+        Decoding and resizing release the GIL.
+        """
+        remaining = iter(examples)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            while chunk := list(islice(remaining, CHUNK)):
+                yield from pool.map(self._convert, chunk)
+
+    def _convert(self, example: Example) -> Example:
+        name, label, file = example
+        assert isinstance(file, bytes)
+        # A file that is stored as it is has to be one that can be decoded, too.
+        image = _decode(name, file, self.task)
+        if self.name == "encoded":
+            return name, label, file
+        scaled = image * np.uint8(self.pixel_scale)
+        if self.name == "native":
+            return name, label, scaled
+        resized = resize_images([scaled], self.resize, self.image_size)
+        return name, label, resized[0]
 
 
-def decode_example(name: str, data: bytes | NDArray[np.uint8], task: Task) -> NDArray[np.uint8]:
-    """Decode an image; raise ValueError that names it where it cannot be, or has not the size that the row states."""
-    assert isinstance(data, bytes)
+def _stored_examples(
+    source: Source, part: str, form: _StoredForm, progress: Progress
+) -> Iterator[Example]:
+    """Yield the examples of a split as they are stored, and show how far it is."""
+    title = f"{form.task.suite}/{form.task.name} {part}"
+    examples = progress(
+        source.examples(part),
+        title,
+        source.count(part),
+    )
+    return form.convert_all(_check_labels(examples, form.task))
+
+
+def _decode(name: str, file: bytes, task: Task) -> NDArray[np.uint8]:
+    """Decode an image to uint8 `(H, W, 3)`.
+
+    Raises DataError, which names it, where that fails or it is not of the size that the row states.
+    """
+    where = f"Image {name} of {task.suite}/{task.name}"
     try:
-        image = decode_image(data)
+        image = decode_image(file)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{where} cannot be decoded (it is not an image).") from error
     except (
         OSError,
         ValueError,
-        SyntaxError,
+        SyntaxError,  # PIL's, at a broken PNG
         Image.DecompressionBombError,
-    ) as error:  # PIL's ways to refuse a file
-        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(
-            f"Image {name} of {task.suite}/{task.name} cannot be decoded ({reason})."
-        ) from error
-    native = task.native_size
-    if native and image.shape != (native, native, 3):
+    ) as error:
+        raise DataError(f"{where} cannot be decoded ({error}).") from error
+    size = task.native_size
+    if size and image.shape != (size, size, 3):
         height, width = image.shape[:2]
-        raise ValueError(
-            f"Image {name} of {task.suite}/{task.name} is {height}x{width}; {native}x{native} is expected."
-        )
+        raise DataError(f"{where} is {height}x{width}; {size}x{size} is expected.")
     return image
 
 
-def hardlink_shared_images(suite: Suite, task: Task, home: Path, part: str) -> None:
-    """Keep one file of the images that another task of the suite has, too (clevr, dsprites, smallnorb)."""
-    builder = task.tfds and task.tfds.builder
+def _hardlink_shared_images(suite: Suite, task: Task, folder: Path, part: str) -> None:
+    """Keep one file of images that two tasks of the suite share (clevr, dsprites, smallnorb)."""
+    if task.tfds is None:
+        return
     for other in suite.tasks.values():
-        if other is not task and builder and other.tfds and other.tfds.builder == builder:
-            pack.hardlink_images(home / part, home.parents[1] / other.name / home.name / part)
+        if other is task or other.tfds is None:
+            continue
+        if other.tfds.builder == task.tfds.builder:
+            other_folder = folder.parents[1] / other.name / folder.name
+            pack.hardlink_images(folder / part, other_folder / part)

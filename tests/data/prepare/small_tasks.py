@@ -1,42 +1,46 @@
 """Tasks with a few images, for tests of how they are prepared."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pytest
-
-from san.data import verify
 from san.data.layout import packed_dir
+from san.data.packed_task import PackedTask
 from san.data.prepare.pack_task import pack_splits
-from san.data.prepare.sources import find_source
+from san.data.prepare.sources import Source, find_source
 from san.tasks import Suite, Task, load_suite
 
-VTAB, FGVC, GIC = (load_suite(name) for name in ("vtab", "fgvc", "gic"))
+VTAB = load_suite("vtab")
+FGVC = load_suite("fgvc")
+GIC = load_suite("gic")
+LISTS = {"train800": 8, "val200": 4, "test": 6}  # images in the lists of a vtab-1k folder
+SIDE = 8  # pixels
 
 
-ROOT = Path(__file__).parents[3]
+@dataclass(frozen=True)
+class SmallTask:
+    """A task in a suite of its own, `small`, which no benchmark is: classes may be missing."""
+
+    suite: Suite
+    task: Task
+
+    def pack(self, path: Path, root: Path) -> PackedTask:
+        """Pack the images at `path`."""
+        self.pack_source(find_source(self.task, path), root)
+        return self.open(root)
+
+    def pack_source(self, source: Source, root: Path, force: bool = False) -> list[str]:
+        """Pack the images of a source; return what was done."""
+        return pack_splits(self.suite, self.task, source, root, "vtab", SIDE, force)
+
+    def open(self, root: Path) -> PackedTask:
+        return PackedTask.open(self.task, packed_dir(self.task, root, "vtab", SIDE))
 
 
-LISTS = {"train800": 8, "val200": 4, "test": 6}
-
-
-@pytest.fixture(autouse=True)
-def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The small tasks of these tests need not have images of all classes."""
-    monkeypatch.setattr(verify, "UNBALANCED", ("vtab", "fgvc", "gic", "robustness", "folder"))
-
-
-def small(task: Task, **sizes: int) -> tuple[Suite, Task]:
-    """The task with fewer images, in a suite of its own."""
-    task = replace(task, splits=sizes)
-    return replace(VTAB, name=task.suite, tasks={task.name: task}), task
-
-
-def packed(suite: Suite, task: Task, path: Path, root: Path, force: bool = False) -> Path:
-    pack_splits(
-        suite, task, find_source(task, path), root, "vtab", 8, force, lambda examples, *_: examples
-    )
-    return packed_dir(task, root, "vtab", 8)
+def small(task: Task, **sizes: int) -> SmallTask:
+    """The task with fewer images."""
+    task = replace(task, suite="small", splits=sizes)
+    suite = replace(VTAB, name="small", tasks={task.name: task})
+    return SmallTask(suite, task)
 
 
 DTD = small(VTAB.task("dtd"), train=8, val=4, test=6)

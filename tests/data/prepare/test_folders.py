@@ -1,82 +1,86 @@
 """Folders of images, one a class: benchmarks' and users' own."""
 
-import shutil
 from pathlib import Path
 
 import pictures
 import pytest
-from small_tasks import GIC, packed, small
+from small_tasks import GIC, small
 
-from san.data import task_data, verify
+from san.data import task_data
 from san.data.prepare.sources import find_source, folders
+from san.errors import DataError
 from san.tasks import load_suite
 
 
 def test_class_folders_as_imagenet_has_them(tmp_path: Path) -> None:
-    suite, task = small(GIC.task("imagenet"), train=3, test=2)
+    imagenet = small(GIC.task("imagenet"), train=3, test=2)
     for i, name in enumerate(("n01440764", "n01443537", "n15075141")):
         pictures.save(tmp_path / "train" / name / "x.JPEG", i, i)
     for i, name in enumerate(("n01440764", "n15075141")):
         pictures.save(tmp_path / "val" / name / "y.JPEG", i, i)
-    home = packed(suite, task, tmp_path, tmp_path / "data")
-    assert verify.load_part(task, home, "train").labels.tolist() == [0, 1, 999]
-    assert verify.load_part(task, home, "test").labels.tolist() == [0, 999]
+    packed = imagenet.pack(tmp_path, tmp_path / "data")
+    assert packed.load_part("train").labels.tolist() == [0, 1, 999]
+    assert packed.load_part("test").labels.tolist() == [0, 999]
+
     pictures.save(tmp_path / "val" / "n00000000" / "y.JPEG", 0, 0)
-    with pytest.raises(
-        ValueError, match=r"folders that are no class of gic/imagenet: \['n00000000'\]"
-    ):
-        find_source(task, tmp_path)
+    message = r"folders that are not classes of small/imagenet: \['n00000000'\]"
+    with pytest.raises(DataError, match=message):
+        find_source(imagenet.task, tmp_path)
 
 
-def test_robustness_sets_are_test_images_of_imagenet_classes(tmp_path: Path) -> None:
-    robust = load_suite("robustness")
-    suite, task = small(robust.task("imagenet_a"), test=2)
+def test_imagenet_a_has_its_class_folders_at_the_top(tmp_path: Path) -> None:
+    imagenet_a = small(load_suite("robustness").task("imagenet_a"), test=2)
     for i, name in enumerate(("n01498041", "n15075141")):
         pictures.save(tmp_path / "a" / name / "z.jpg", i, i)
-    assert verify.load_part(
-        task, packed(suite, task, tmp_path / "a", tmp_path / "d"), "test"
-    ).labels.tolist() == [
-        6,
-        999,
-    ]
-    suite, task = small(robust.task("imagenet_c_frost"), test=5)
+    packed = imagenet_a.pack(tmp_path / "a", tmp_path / "data")
+    assert packed.load_part("test").labels.tolist() == [6, 999]
+
+
+def test_imagenet_c_has_five_severities_of_a_corruption(tmp_path: Path) -> None:
+    frost = small(load_suite("robustness").task("imagenet_c_frost"), test=5)
     for severity in range(1, 6):
-        pictures.save(tmp_path / "c" / "frost" / str(severity) / "n01440764" / "z.jpg", 0, severity)
-    home = packed(suite, task, tmp_path / "c", tmp_path / "d")
-    ids = verify.load_part(task, home, "test").ids
-    assert ids == [f"frost/{severity}/n01440764/z.jpg" for severity in range(1, 6)]
+        folder = tmp_path / "c" / "frost" / str(severity)
+        pictures.save(folder / "n01440764" / "z.jpg", 0, severity)
+    packed = frost.pack(tmp_path / "c", tmp_path / "data")
+    expected = [f"frost/{severity}/n01440764/z.jpg" for severity in range(1, 6)]
+    assert packed.load_part("test").ids == expected
 
 
-def test_a_user_s_own_folder(tmp_path: Path) -> None:
-    for label, name in enumerate(("ants", "bees", "cats")):
-        for i in range(60):
-            pictures.save(tmp_path / name / f"{i}.png", label, i)
-    flat = folders.own_folder(tmp_path)
-    assert flat.names == ["ants", "bees", "cats"]
-    sizes = {part: flat.count(part) for part in flat.parts}
-    assert sum(sizes.values()) == 180
-    assert 20 < sizes["test"] < 55
-    assert 8 < sizes["val"] < 32
-    shutil.move(tmp_path / "ants", tmp_path / "test" / "ants")
-    for name in ("bees", "cats", "ants"):
-        (tmp_path / "train").mkdir(exist_ok=True)
-        shutil.copytree(tmp_path / "test" / "ants", tmp_path / "train" / name)
-        shutil.rmtree(tmp_path / name, ignore_errors=True)
-    given = folders.own_folder(tmp_path)
-    assert given.count("test") == 60
-    assert given.count("train") + given.count("val") == 180
-    pictures.save(tmp_path / "test" / "wasps" / "1.png", 0, 0)
-    with pytest.raises(ValueError, match=r"classes that .*train has not: \['wasps'\]"):
-        folders.own_folder(tmp_path)
-    with pytest.raises(ValueError, match="has 0 class folders"):
-        folders.own_folder(tmp_path / "train" / "bees")
-
-
-def own(folder: Path, *names: str, count: int = 40) -> Path:
+def fill(folder: Path, *names: str, count: int = 40) -> Path:
+    """Save images in folders."""
     for name in names:
         for i in range(count):
             pictures.save(folder / name / f"{i}.png", len(name), i)
     return folder
+
+
+def test_splits_that_a_user_does_not_have_are_drawn(tmp_path: Path) -> None:
+    found = folders.own_folder(fill(tmp_path, "ants", "bees", "cats", count=60))
+    assert found.names == ["ants", "bees", "cats"]
+    sizes = {part: found.count(part) for part in found.parts}
+    assert sum(sizes.values()) == 180
+    assert 20 < sizes["test"] < 55
+    assert 8 < sizes["val"] < 32
+    again = folders.own_folder(tmp_path)
+    assert again.files == found.files
+
+
+def test_splits_that_a_user_has_are_kept(tmp_path: Path) -> None:
+    fill(tmp_path, "train/ants", "train/bees", "test/ants", count=60)
+    found = folders.own_folder(tmp_path)
+    assert found.count("test") == 60
+    assert found.count("train") + found.count("val") == 120
+    assert found.count("val") > 0
+
+    pictures.save(tmp_path / "test" / "wasps" / "1.png", 0, 0)
+    with pytest.raises(DataError, match=r"classes that .*train does not have: \['wasps'\]"):
+        folders.own_folder(tmp_path)
+
+
+def test_a_folder_of_images_alone_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, "ants")
+    with pytest.raises(DataError, match="has 0 class folders"):
+        folders.own_folder(tmp_path / "ants")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +98,7 @@ def own(folder: Path, *names: str, count: int = 40) -> Path:
 def test_split_folders_go_by_their_usual_names(
     names: list[str], sizes: dict[str, int], tmp_path: Path
 ) -> None:
-    found = folders.own_folder(own(tmp_path, *names))
+    found = folders.own_folder(fill(tmp_path, *names))
     assert found.names == ["a", "b"]
     assert {part: found.count(part) for part in sizes} == sizes
 
@@ -114,23 +118,25 @@ def test_split_folders_go_by_their_usual_names(
 def test_folders_that_could_mean_two_things_are_refused(
     names: list[str], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=message):
-        folders.own_folder(own(tmp_path, *names))
+    fill(tmp_path, *names)
+    with pytest.raises(DataError, match=message):
+        folders.own_folder(tmp_path)
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    assert folders.own_folder(own(tmp_path, "train", "bus", "car")).names == ["bus", "car", "train"]
+    found = folders.own_folder(fill(tmp_path, "train", "bus", "car"))
+    assert found.names == ["bus", "car", "train"]
 
 
 def test_a_link_that_loops_is_refused(tmp_path: Path) -> None:
-    own(tmp_path, "a", "b")
+    fill(tmp_path, "a", "b")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
-    with pytest.raises(ValueError, match="is a link to a folder above it"):
+    with pytest.raises(DataError, match="is a link to a folder above it"):
         folders.own_folder(tmp_path)
 
 
 def test_files_that_are_left_out_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    own(tmp_path, "a", "b")
+    fill(tmp_path, "a", "b")
     for name in ("a/1.heic", "a/2.heic", "b/notes.txt"):
         (tmp_path / name).touch()
     with caplog.at_level("INFO"):
@@ -142,10 +148,7 @@ def test_files_that_are_left_out_are_said(tmp_path: Path, caplog: pytest.LogCapt
 def test_own_folders_of_one_name_are_two_tasks(tmp_path: Path) -> None:
     names = []
     for parent in ("one", "two"):
-        for label in ("a", "b"):
-            for i in range(30):
-                pictures.save(tmp_path / parent / "pics" / label / f"{i}.png", 0, i)
-        suite = task_data.folder_suite(str(tmp_path / parent / "pics"))
-        names += suite.tasks
+        folder = fill(tmp_path / parent / "pics", "a", "b", count=30)
+        names += task_data.folder_suite(str(folder)).tasks
     assert len(set(names)) == 2
     assert all(name.startswith("pics-") for name in names)

@@ -1,11 +1,12 @@
-"""Where images come from. Each module reads one layout; `find` says which of them a path is."""
+"""Where images come from. Each module reads one layout; `find_source` tells which a path has."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from san.data.prepare.sources import fgvc, folders, tfds, vtab_lists
-from san.data.prepare.sources.files import Root, open_root
+from san.data.prepare.sources.files import open_root
+from san.errors import MissingFileError
 from san.tasks import Task
 
 
@@ -17,8 +18,8 @@ class Source(Protocol):
         """The splits that it has (`train`, `val`, `test`)."""
 
     @property
-    def times(self) -> int:
-        """What pixels are multiplied with."""
+    def pixel_scale(self) -> int:
+        """The factor by which stored pixels are multiplied."""
 
     @property
     def names(self) -> Sequence[str] | None:
@@ -31,13 +32,16 @@ class Source(Protocol):
         """Return how many images a split has."""
 
     def examples(self, part: str) -> Iterator[tuple[str, int, bytes]]:
-        """Yield id, label and the bytes of the image file; raise ValueError that names what is wrong."""
+        """Yield id, label and the bytes of the image file; raise DataError on a damaged source."""
 
 
+# What the help of scripts/prepare.py says of each layout, and its reader, in the order of trial.
 LAYOUTS = {
     "a vtab-1k folder (train800.txt ...)": vtab_lists.open_task,
     "VPT's train.json, val.json, test.json beside the images": fgvc.open_json,
-    "images.txt, image_class_labels.txt, train_test_split.txt (CUB-200-2011, NABirds)": fgvc.open_birds,
+    "images.txt, image_class_labels.txt, train_test_split.txt (CUB-200-2011, NABirds)": (
+        fgvc.open_birds
+    ),
     "a TFDS data folder (BUILDER/VERSION/dataset_info.json)": tfds.open_task,
     "folders of images, train/CLASS/ and val/CLASS/ or test/CLASS/": folders.open_task,
 }
@@ -46,14 +50,15 @@ LAYOUTS = {
 def find_source(task: Task, path: Path) -> Source:
     """Return the source of a task at `path`, a folder or a zip file.
 
-    Raises FileNotFoundError that lists the layouts that were looked for.
+    Raises MissingFileError, which lists the layouts that were looked for, where there is none, and
+    DataError where there is one that is damaged.
     """
-    root: Root = open_root(path)
+    root = open_root(path)
     for open_layout in LAYOUTS.values():
         source: Source | None = open_layout(task, root)
         if source is not None:
             return source
-    looked = "".join(f"\n    {layout}" for layout in LAYOUTS)
-    raise FileNotFoundError(
-        f"Nothing of {task.suite}/{task.name} is at {path}. Looked for:{looked}"
+    layouts = "".join(f"\n    {layout}" for layout in LAYOUTS)
+    raise MissingFileError(
+        f"Nothing of {task.suite}/{task.name} is at {path}. Looked for:{layouts}"
     )

@@ -1,121 +1,194 @@
 """The fine-grained sets: VPT's json splits over the official images, or the official bird layout.
 
-VPT (KMnP/vpt 4410440) reads `{train,val,test}.json`, path -> class value, and ranks the values of each file. Here the
-rank is over the union of the three, so a class that a split lacks shifts nothing.
+VPT (KMnP/vpt 4410440) reads `{train,val,test}.json`, path -> class value, and ranks the values of
+each file. Here the rank is over the union of the three, so that a class which one split lacks does
+not shift the labels of the others.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from san.data.prepare.sources.files import Listed, Root, inside, read, require, text
+from san.data.prepare.sources.files import (
+    FileList,
+    ImageFile,
+    Root,
+    inside,
+    join,
+    read_bytes,
+    read_text,
+    require_images,
+)
+from san.errors import DataError
 from san.tasks import Task
 
-JSON = {"train": "train.json", "val": "val.json", "test": "test.json"}
+JSON = {
+    "train": "train.json",
+    "val": "val.json",
+    "test": "test.json",
+}
+PATH_MAP = "paths.json"
+
+ClassValue = int | str
 
 
-def open_json(task: Task, root: Root) -> Listed | None:
-    """Return VPT's splits, if `root` (or a folder of the task's name in it) has the three json files."""
+def open_json(task: Task, root: Root) -> FileList | None:
+    """Return VPT's splits, if `root` or a folder of the task's name in it has the three files."""
     for folder in (root, root / task.name):
         if all((folder / name).is_file() for name in JSON.values()):
-            return read_json(task, folder)
+            return _read_splits(task, folder)
     return None
 
 
-def read_json(task: Task, root: Root) -> Listed:
-    """Read VPT's splits; raise ValueError where a file is no such map, or names an image that is not there."""
-    maps: dict[str, dict[str, Any]] = {}
+def _read_splits(task: Task, root: Root) -> FileList:
+    """Read VPT's splits; raise DataError where a file is damaged or names a missing image."""
+    splits = {}
     for part, name in JSON.items():
-        try:
-            maps[part] = json.loads(read(root, name))
-            if not set(maps[part].values()):
-                raise ValueError("it is empty")
-        except (ValueError, AttributeError, TypeError) as error:
-            raise ValueError(
-                f"{name} of {root} is no map from image paths to classes ({error})."
-            ) from error
-    values = {value for m in maps.values() for value in m.values()}
+        splits[part] = _read_split(root, name)
+    labels = _rank_classes(root, splits)
+    places = ["", *(f"{place}/" for place in task.image_folders)]
+    path_map = _read_path_map(root)
+
+    files: dict[str, list[ImageFile]] = {}
+    for part, classes in splits.items():
+        files[part] = []
+        for name, value in classes.items():
+            path = _locate_image(root, _remap_path(name, path_map), places)
+            files[part].append(ImageFile(name, path, labels[value]))
+
+    class_names = [value for value in labels if isinstance(value, str)]
+    return FileList(
+        root,
+        "VPT's json splits",
+        files,
+        names=class_names or None,
+    )
+
+
+def _read_split(root: Root, name: str) -> dict[str, ClassValue]:
+    """Read a map from image paths to numbers or names of classes."""
+    try:
+        classes: dict[str, ClassValue] = json.loads(read_bytes(root, name))
+        if not set(classes.values()):
+            raise ValueError("it is empty")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"{name} of {root} is not a map from image paths to classes ({error})."
+        ) from error
+    return classes
+
+
+def _rank_classes(
+    root: Root, splits: Mapping[str, Mapping[str, ClassValue]]
+) -> dict[ClassValue, int]:
+    """Return a label for each class value, in ascending order of the values of all splits."""
+    values: set[ClassValue] = set()
+    for classes in splits.values():
+        values.update(classes.values())
     if len({type(value) for value in values}) != 1:
-        raise ValueError(
-            f"The json files of {root} mix kinds of class values; all numbers or all names are allowed."
+        raise DataError(
+            f"The json files of {root} mix kinds of class values; "
+            "all numbers or all names are allowed."
         )
-    label = {value: i for i, value in enumerate(sorted(values))}
-    places = ("", *(f"{place}/" for place in task.image_folders))
-    renamed = path_map(root)
-    files = {
-        part: [
-            (path, locate_image(root, remap_path(path, renamed), places), label[value])
-            for path, value in m.items()
-        ]
-        for part, m in maps.items()
-    }
-    names = [str(value) for value in label] if all(isinstance(v, str) for v in label) else None
-    return Listed(root, "VPT's json splits", files, names)
+    # Either all are numbers or all are names, which mypy cannot know.
+    ascending = sorted(values)  # type: ignore[type-var]
+    return {value: label for label, value in enumerate(ascending)}
 
 
-def path_map(root: Root) -> dict[str, str]:
-    """Read paths.json beside the json files, if it is there: where images lie that are not where these say.
+def _read_path_map(root: Root) -> dict[str, str]:
+    """Read paths.json beside the json files, if it is there: where images really are.
 
-    A map from a path or the beginning of one (`car_ims/`) to what stands in its place (`cars/car_ims/`).
+    It maps a path or the beginning of one (`car_ims/`) to what replaces it (`cars/car_ims/`).
     """
-    if not (root / "paths.json").is_file():
+    if not (root / PATH_MAP).is_file():
         return {}
-    renamed = json.loads(text(root, "paths.json"))
-    if not isinstance(renamed, dict) or not all(isinstance(v, str) for v in renamed.values()):
-        raise ValueError(f"paths.json of {root} is no map from paths to paths.")
-    return renamed
+    path_map: dict[str, str] = json.loads(read_text(root, PATH_MAP))
+    is_map = isinstance(path_map, dict)
+    if not is_map or not all(isinstance(path, str) for path in path_map.values()):
+        raise DataError(f"{PATH_MAP} of {root} is not a map from paths to paths.")
+    return path_map
 
 
-def remap_path(path: str, renamed: Mapping[str, str]) -> str:
-    """Return what a path of the json files is called here: by the longest beginning that is mapped."""
-    start = max((key for key in renamed if path.startswith(key)), key=len, default="")
-    return renamed[start] + path[len(start) :] if start else path
+def _remap_path(path: str, path_map: Mapping[str, str]) -> str:
+    """Return a path of the json files with the longest beginning that is mapped replaced."""
+    starts = [start for start in path_map if path.startswith(start)]
+    start = max(starts, key=len, default="")
+    return path_map[start] + path[len(start) :] if start else path
 
 
-def locate_image(root: Root, path: str, places: Sequence[str]) -> str:
-    """Return where an image that the json files name is; raise ValueError with all places where it is nowhere."""
+def _locate_image(root: Root, path: str, places: Sequence[str]) -> str:
+    """Return where the image is, below the first of `places` that has it.
+
+    Raises DataError, which lists all places that were tried, where none has it.
+    """
     for place in places:
         if inside(root, place + path).is_file():
             return place + path
-    where = " or ".join(str(root.joinpath(*filter(None, (place, path)))) for place in places)
-    todo = f"put the images so that {where} exists, or map it in paths.json"
-    raise ValueError(f"The json files name {path}, but it is not there: {todo}.")
+    tried = " or ".join(str(join(root, place, path)) for place in places)
+    raise DataError(
+        f"The json files name {path}, but it is not there: "
+        f"put the images so that {tried} exists, or map it in {PATH_MAP}."
+    )
 
 
-def open_birds(task: Task, root: Root) -> Listed | None:
-    """Return the official split of CUB-200-2011 or NABirds, if their three lists are there; it has no val.
+def open_birds(task: Task, root: Root) -> FileList | None:
+    """Return the official split of CUB-200-2011 or NABirds, if their three lists are there.
 
-    images.txt: `ID PATH`; image_class_labels.txt: `ID CLASS`, classes ranked by number (NABirds leaves gaps);
-    train_test_split.txt: `ID 1` for training.
+    images.txt: `ID PATH`. image_class_labels.txt: `ID CLASS`, classes ranked by number (NABirds
+    leaves gaps). train_test_split.txt: `ID 1` for training. There is no val.
     """
-    within = [place.removesuffix("images").rstrip("/") for place in task.image_folders]
-    places = [root.joinpath(*filter(None, (place,))) for place in within]
-    root = next((p for p in places if (p / "train_test_split.txt").is_file()), root)
-    if not (root / "train_test_split.txt").is_file() or task.official_splits is None:
+    folder = _find_bird_lists(task, root)
+    if folder is None or task.official_splits is None:
         return None
-    paths, classes = table(root, "images.txt"), table(root, "image_class_labels.txt")
-    train = table(root, "train_test_split.txt")
-    if not paths.keys() == classes.keys() == train.keys():
-        raise ValueError(
-            f"The lists of {root} do not name the same images: {len(paths)}, {len(classes)}, {len(train)}."
-        )
-    label = {value: i for i, value in enumerate(sorted(set(classes.values()), key=int))}
-    files: dict[str, list[tuple[str, str, int]]] = {"train": [], "test": []}
+    paths = _read_table(folder, "images.txt")
+    classes = _read_table(folder, "image_class_labels.txt")
+    is_training = _read_table(folder, "train_test_split.txt")
+    if not paths.keys() == classes.keys() == is_training.keys():
+        counts = f"{len(paths)}, {len(classes)}, {len(is_training)}"
+        raise DataError(f"The lists of {folder} do not name the same images: {counts}.")
+
+    numbers = sorted(set(classes.values()), key=int)
+    labels = {number: label for label, number in enumerate(numbers)}
+    files: dict[str, list[ImageFile]] = {"train": [], "test": []}
     for key, path in paths.items():
-        files["train" if train[key] == "1" else "test"].append(
-            (path, f"images/{path}", label[classes[key]])
-        )
-    for rows in files.values():
-        require(root, (path for _, path, _ in rows), "images.txt")
-    known = table(root, "classes.txt") if (root / "classes.txt").is_file() else {}
-    names = [known.get(value, value) for value in label]
-    return Listed(root, "CUB-style lists", files, names, "official")
+        part = "train" if is_training[key] == "1" else "test"
+        image = ImageFile(path, f"images/{path}", labels[classes[key]])
+        files[part].append(image)
+    for images in files.values():
+        require_images(folder, images, "images.txt")
+    return FileList(
+        folder,
+        "CUB-style lists",
+        files,
+        names=_bird_names(folder, numbers),
+        layout="official",
+    )
 
 
-def table(root: Root, name: str) -> dict[str, str]:
-    """Read lines `KEY VALUE`."""
-    lines = text(root, name).splitlines()
-    rows = dict(line.split(maxsplit=1) for line in lines if len(line.split(maxsplit=1)) == 2)
-    if len(rows) != len([line for line in lines if line.strip()]):
-        raise ValueError(f"{name} of {root} has lines that are not KEY VALUE, or a key twice.")
+def _find_bird_lists(task: Task, root: Root) -> Root | None:
+    """Return the folder that has the official lists: beside that of the images, or `root`."""
+    for place in task.image_folders:
+        folder = join(root, place.removesuffix("images").rstrip("/"))
+        if (folder / "train_test_split.txt").is_file():
+            return folder
+    return root if (root / "train_test_split.txt").is_file() else None
+
+
+def _bird_names(folder: Root, numbers: Sequence[str]) -> list[str]:
+    """Return the names of classes, or their numbers where classes.txt does not have them."""
+    known = {}
+    if (folder / "classes.txt").is_file():
+        known = _read_table(folder, "classes.txt")
+    return [known.get(number, number) for number in numbers]
+
+
+def _read_table(root: Root, name: str) -> dict[str, str]:
+    """Read lines `KEY VALUE`; raise DataError where a line is not so, or a key stands twice."""
+    lines = [line for line in read_text(root, name).splitlines() if line.strip()]
+    rows = {}
+    for line in lines:
+        words = line.split(maxsplit=1)
+        if len(words) == 2:
+            rows[words[0]] = words[1]
+    if len(rows) != len(lines):
+        raise DataError(f"{name} of {root} has lines that are not KEY VALUE, or a key twice.")
     return rows

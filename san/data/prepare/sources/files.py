@@ -1,4 +1,7 @@
-"""Files of a folder or of a zip archive, read in place: nothing is unpacked, so nothing can climb out."""
+"""Files of a folder or of a zip archive, read in place.
+
+Nothing is unpacked, so no archive can write a file outside of its folder.
+"""
 
 import re
 import zipfile
@@ -7,126 +10,50 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os import stat_result
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from san.data.pack import ids_digest
+from san.errors import DataError, MissingFileError
 
 Root = Path | zipfile.Path
-IMAGES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".ppm",
+    ".tif",
+    ".tiff",
+)
 
 
-def open_root(path: Path) -> Root:
-    """Return a folder, or the inside of a zip; raise FileNotFoundError or ValueError where it is neither."""
-    path = path.expanduser()
-    if path.is_dir():
-        return path
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; a folder or a .zip file is allowed.")
-    try:
-        return zipfile.Path(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(
-            f"{path} is no folder and no whole zip file ({error}). Fetch it again."
-        ) from error
+class ImageFile(NamedTuple):
+    """One image of a split. path: below the root of its source."""
 
-
-def inside(root: Root, name: str) -> Root:
-    """Return `root / name`; raise ValueError where a list or archive names something outside of `root`."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:/", str(path)):
-        raise ValueError(
-            f"'{name}' points out of {root}; paths below it are allowed. The list is damaged or hostile."
-        )
-    return root.joinpath(*PurePosixPath(name).parts)
-
-
-def read(root: Root, name: str) -> bytes:
-    """Return the bytes of a file below `root`; raise ValueError that names it where they cannot be had."""
-    try:
-        return inside(root, name).read_bytes()
-    except (
-        OSError,
-        KeyError,
-        zipfile.BadZipFile,
-        zlib.error,
-        RuntimeError,
-    ) as error:  # RuntimeError: encrypted
-        raise ValueError(f"{name} of {root} cannot be read ({error}).") from error
-
-
-def text(root: Root, name: str) -> str:
-    """Return the text of a list below `root`; raise ValueError that names it where it is none."""
-    try:
-        return read(root, name).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} of {root} is no text ({error.reason}).") from error
-
-
-def require(root: Root, names: Iterable[str], listed_in: str) -> None:
-    """Raise ValueError with the first names and their number where files that a list names are missing."""
-    missing = [name for name in names if not inside(root, name).is_file()]
-    if missing:
-        first = ", ".join(missing[:3])
-        raise ValueError(
-            f"{listed_in} names {len(missing)} files that {root} does not have: {first} ..."
-        )
-
-
-def class_folders(root: Root) -> list[str]:
-    """Return the names of the folders in `root`, sorted, hidden ones left out."""
-    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def images_below(root: Root, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield the paths of all image files below `root`, relative to it, sorted within folders; no link may loop."""
-    here = str(root.resolve()) if isinstance(root, Path) else ""
-    if here and here in above:
-        raise ValueError(
-            f"{root} is a link to a folder above it: its images would be read again and again. Remove it."
-        )
-    entries: list[Root] = sorted(root.iterdir(), key=lambda p: p.name)
-    for path in entries:
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from images_below(path, f"{prefix}{path.name}/", (*above, here))
-        elif path.name.lower().endswith(IMAGES):
-            yield prefix + path.name
-
-
-def other_files(root: Path) -> Counter[str]:
-    """Count the files below `root` that are no images as we know them, by suffix; hidden ones are left out."""
-    paths = (p for p in root.rglob("*") if not p.name.startswith(".") and p.is_file())
-    return Counter(p.suffix.lower() or p.name for p in paths if not p.name.lower().endswith(IMAGES))
+    id: str
+    path: str
+    label: int
 
 
 @dataclass(frozen=True)
-class Listed:
+class FileList:
     """A source whose images are files that are listed.
 
-    files: for each split id, path below `root` and label. layout: which of the row's sizes hold, where not the usual.
+    origin: what it is, in words. files: the images of each split. names: of the classes, in label
+    order, where it states them. layout: `official` where the splits are not those of the papers.
     """
 
     root: Root
-    made_by: str
-    files: Mapping[str, Sequence[tuple[str, str, int]]]
+    origin: str
+    files: Mapping[str, Sequence[ImageFile]]
     names: Sequence[str] | None = None
     layout: str | None = None
-    times: int = 1
-
-    @cached_property
-    def stamp(self) -> str:
-        """What changes when a file does: the sizes and times of all of them, or of the archive."""
-        if isinstance(self.root, zipfile.Path):
-            stats = [Path(str(self.root.root.filename)).stat()]
-        else:
-            stats = [
-                self.root.joinpath(path).stat()
-                for rows in self.files.values()
-                for _, path, _ in rows
-            ]
-        return ids_digest([f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats])
+    pixel_scale: int = 1
 
     @property
     def parts(self) -> Sequence[str]:
@@ -134,13 +61,13 @@ class Listed:
         return tuple(self.files)
 
     def describe(self, part: str) -> dict[str, Any]:
-        """Say what it is, for the manifest."""
-        lines = ids_digest([f"{name} {label}" for name, _, label in self.files[part]])
+        """Say what it is, for the manifest; equal for equal data."""
+        lines = [f"{image.id} {image.label}" for image in self.files[part]]
         return {
-            "made_by": self.made_by,
+            "made_by": self.origin,
             "layout": self.layout,
-            "lines": lines,
-            "stamp": self.stamp,
+            "lines": ids_digest(lines),
+            "stamp": self._stamp,
             "ids": "file names",
         }
 
@@ -149,6 +76,132 @@ class Listed:
         return len(self.files[part])
 
     def examples(self, part: str) -> Iterator[tuple[str, int, bytes]]:
-        """Yield id, label and the file's bytes."""
-        for name, path, label in self.files[part]:
-            yield name, label, read(self.root, path)
+        """Yield id, label and the file's bytes; raise DataError where a file cannot be read."""
+        for image in self.files[part]:
+            yield image.id, image.label, read_bytes(self.root, image.path)
+
+    @cached_property
+    def _stamp(self) -> str:
+        """A digest that changes with a file: of the sizes and times of all, or of the archive's."""
+        stats = [f"{stat.st_size} {stat.st_mtime_ns}" for stat in self._file_stats()]
+        return ids_digest(stats)
+
+    def _file_stats(self) -> Iterator[stat_result]:
+        if isinstance(self.root, zipfile.Path):
+            archive = Path(str(self.root.root.filename))
+            yield archive.stat()
+            return
+        for images in self.files.values():
+            for image in images:
+                yield self.root.joinpath(image.path).stat()
+
+
+def open_root(path: Path) -> Root:
+    """Return a folder, or the inside of a zip archive.
+
+    Raises MissingFileError where nothing is at `path`, DataError where it is neither of the two.
+    """
+    path = path.expanduser()
+    if path.is_dir():
+        return path
+    if not path.exists():
+        raise MissingFileError(f"{path} does not exist; a folder or a .zip file is allowed.")
+    try:
+        return zipfile.Path(path)
+    except zipfile.BadZipFile as error:
+        raise DataError(
+            f"{path} is not a directory and not a complete zip file ({error}). Fetch it again."
+        ) from error
+
+
+def join(root: Root, *names: str) -> Root:
+    """Return the path of `names` below `root`; empty ones are left out."""
+    return root.joinpath(*filter(None, names))
+
+
+def inside(root: Root, name: str) -> Root:
+    """Return `root / name`; raise DataError where that is outside of `root`."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    has_drive = re.match(r"[A-Za-z]:/", str(path)) is not None
+    if path.is_absolute() or has_drive or ".." in path.parts:
+        raise DataError(
+            f"'{name}' points out of {root}; paths below it are allowed. "
+            "The list is damaged or hostile."
+        )
+    return root.joinpath(*PurePosixPath(name).parts)
+
+
+def read_bytes(root: Root, name: str) -> bytes:
+    """Return the bytes of a file below `root`; raise DataError, which names it, if that fails."""
+    file = inside(root, name)
+    try:
+        return file.read_bytes()
+    except (
+        OSError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,  # an encrypted file of an archive
+    ) as error:
+        raise DataError(f"{name} of {root} cannot be read ({error}).") from error
+
+
+def read_text(root: Root, name: str) -> str:
+    """Return the text of a list below `root`; raise DataError, which names it, if that fails."""
+    try:
+        return read_bytes(root, name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} of {root} is not a text file ({error.reason}).") from error
+
+
+def require_images(root: Root, images: Iterable[ImageFile], listed_in: str) -> None:
+    """Raise DataError where files that a list names are missing, with the first of them."""
+    missing = [image.path for image in images if not inside(root, image.path).is_file()]
+    if missing:
+        first = ", ".join(missing[:3])
+        raise DataError(
+            f"{listed_in} names {len(missing)} files that {root} does not have: {first} ..."
+        )
+
+
+def class_folders(root: Root) -> list[str]:
+    """Return the names of the folders in `root`, sorted; hidden ones are left out."""
+    return sorted(
+        path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+
+
+def images_below(root: Root, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the paths of all image files below `root`, sorted within each folder.
+
+    prefix: what stands before each path. above: the real paths of the folders around `root`.
+    Raises DataError where a link leads back to one of them, which would never end.
+    """
+    here = str(root.resolve()) if isinstance(root, Path) else ""
+    if here and here in above:
+        raise DataError(
+            f"{root} is a link to a folder above it: its images would be read again and again. "
+            "Remove it."
+        )
+    entries: list[Root] = sorted(root.iterdir(), key=lambda path: path.name)
+    for path in entries:
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from images_below(path, f"{prefix}{path.name}/", (*above, here))
+        elif _is_image(path.name):
+            yield prefix + path.name
+
+
+def other_files(root: Path) -> Counter[str]:
+    """Count the files below `root` that are not images, by suffix; hidden ones are left out."""
+    suffixes = Counter[str]()
+    for path in root.rglob("*"):
+        if path.name.startswith(".") or _is_image(path.name) or not path.is_file():
+            continue
+        suffixes[path.suffix.lower() or path.name] += 1
+    return suffixes
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)

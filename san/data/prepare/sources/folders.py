@@ -1,126 +1,173 @@
-"""Folders of images, one a class: any images of a user's, or ImageNet's `train/SYNSET/`, `val/SYNSET/`."""
+"""Folders of images, one a class: a user's own, or ImageNet's `train/SYNSET/`, `val/SYNSET/`."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from san.data.layout import folder_name
-from san.data.prepare.sources.files import Listed, Root, class_folders, images_below
+from san.data.prepare.sources.files import (
+    FileList,
+    ImageFile,
+    Root,
+    class_folders,
+    images_below,
+    join,
+)
+from san.errors import DataError
 from san.tasks import Task
 
-SPLITS = {
+# Names of the folders that a user's splits may have, in lower case.
+SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-PLACES = {
+# Where a benchmark's split is, the first that exists. ImageNet's test images are in `val`.
+BENCHMARK_FOLDERS = {
     "train": ("train",),
     "val": ("val", "validation", "valid"),
     "test": ("test", "val", "validation", "valid"),
 }
+# The shares of the training images that become a split which a user does not have.
+TEST_SHARE = 0.2
+VAL_SHARE = 0.1
 
 
-def open_task(task: Task, root: Root) -> Listed | None:
-    """Return the task's splits, if `root` has a folder for each of them and in it the task's classes.
+def open_task(task: Task, root: Root) -> FileList | None:
+    """Return the task's splits, if `root` has a folder for each of them and in it its classes.
 
-    A task has its test images in `test`, or where there is none in `val` (ImageNet's). A task without training images
-    (ImageNet-A) has its class folders in `root`.
+    Test images are in `test`, or where that does not exist in `val` (ImageNet's). A task without
+    training images (ImageNet-A) may have its class folders in `root` itself.
     """
     labels = {folder_name(name): label for label, name in enumerate(task.classes)}
-    places: dict[str, Sequence[str]] = {}
+    places = {}
     for part in task.splits:
-        near = [place for place in PLACES[part] if (root / place).is_dir()][:1]
-        places[part] = task.test_folders or near
-    if (
-        list(task.splits) == ["test"]
-        and not places["test"]
-        and set(class_folders(root)) <= labels.keys()
-    ):
-        places["test"] = [""]
-    if not all(
-        found and all(root.joinpath(p).is_dir() for p in found) for found in places.values()
-    ):
-        return None
-    files = {
-        part: [row for place in found for row in task_classes(task, root, place, labels)]
-        for part, found in places.items()
-    }
-    return Listed(root, "image folders", files)
+        places[part] = _find_places(task, root, part, labels)
+        if not places[part]:
+            return None
+    files = {}
+    for part in task.splits:
+        files[part] = _read_places(task, root, places[part], labels)
+    return FileList(root, "image folders", files)
 
 
-def task_classes(
-    task: Task, root: Root, place: str, labels: Mapping[str, int]
-) -> list[tuple[str, str, int]]:
-    """Return the images of a folder of class folders; raise ValueError where one is no class of the task."""
-    found = class_folders(root.joinpath(*filter(None, (place,))))
-    unknown = [name for name in found if name not in labels]
-    if unknown:
-        raise ValueError(
-            f"{root}/{place} has folders that are no class of {task.suite}/{task.name}: {unknown[:5]} ..."
-        )
-    return in_classes(root, place, {name: labels[name] for name in found})
+def _find_places(task: Task, root: Root, part: str, labels: Mapping[str, int]) -> Sequence[str]:
+    """Return the folders below `root` that have a split's class folders; none if one is missing."""
+    if task.test_folders:
+        are_there = all((root / place).is_dir() for place in task.test_folders)
+        return task.test_folders if are_there else ()
+    for place in BENCHMARK_FOLDERS[part]:
+        if (root / place).is_dir():
+            return (place,)
+    is_test_only = list(task.splits) == ["test"]
+    if is_test_only and set(class_folders(root)) <= labels.keys():
+        return ("",)
+    return ()
 
 
-def in_classes(root: Root, place: str, labels: Mapping[str, int]) -> list[tuple[str, str, int]]:
-    """Return the images in each class folder of `root / place`, with their labels, sorted."""
-    start = f"{place}/" if place else ""
-    return [
-        (path, path, label)
-        for name, label in sorted(labels.items())
-        for path in images_below(root.joinpath(*filter(None, (place, name))), f"{start}{name}/")
-    ]
+def _read_places(
+    task: Task, root: Root, places: Sequence[str], labels: Mapping[str, int]
+) -> list[ImageFile]:
+    """Return the images of folders of class folders, with their labels.
 
-
-def own_folder(root: Path) -> Listed:
-    """Read a user's folder: `train/CLASS/` with `val/` and `test/` beside it, or class folders alone.
-
-    A lone `val/` is the test split. What is not given is taken from the training images by a hash of their paths: 20 %
-    test, 10 % val, the same on every machine. Raises ValueError where there are no two classes, one has no images, or
-    a split has other ones.
+    Raises DataError where one of these is not a class of the task.
     """
-    places = split_folders(root)
-    base = root / places["train"] if places else root
+    images = []
+    for place in places:
+        found = class_folders(join(root, place))
+        unknown = [name for name in found if name not in labels]
+        if unknown:
+            raise DataError(
+                f"{root}/{place} has folders that are not classes of {task.suite}/{task.name}: "
+                f"{unknown[:5]} ..."
+            )
+        images += _read_classes(root, place, {name: labels[name] for name in found})
+    return images
+
+
+def _read_classes(root: Root, place: str, labels: Mapping[str, int]) -> list[ImageFile]:
+    """Return the images in the class folders of `root / place`, sorted by class and path."""
+    start = f"{place}/" if place else ""
+    images = []
+    for name, label in sorted(labels.items()):
+        folder = join(root, place, name)
+        for path in images_below(folder, f"{start}{name}/"):
+            images.append(ImageFile(path, path, label))
+    return images
+
+
+def own_folder(root: Path) -> FileList:
+    """Read a user's folder: `train/CLASS/` with `val/` and `test/` beside it, or class folders.
+
+    A `val/` without `test/` is the test split. A split that is not there is taken from the training
+    images by a hash of their paths, the same on every machine. Raises DataError where there are not
+    two classes, one of them has no images, or a split has other classes.
+    """
+    places = _split_folders(root)
+    train = places.get("train", "")
+    base = join(root, train)
     names = class_folders(base)
     if len(names) < 2:
-        raise ValueError(
-            f"{base} has {len(names)} class folders {names}; train/CLASS/*.jpg or CLASS/*.jpg is allowed."
+        raise DataError(
+            f"{base} has {len(names)} class folders {names}; "
+            "train/CLASS/*.jpg or CLASS/*.jpg is allowed."
         )
-    labels = {name: i for i, name in enumerate(names)}
-    files: dict[str, list[tuple[str, str, int]]] = {"train": [], "val": [], "test": []}
+    labels = {name: label for label, name in enumerate(names)}
+    files: dict[str, list[ImageFile]] = {"train": [], "val": [], "test": []}
     for part, place in places.items():
-        held = class_folders(root / place)
-        odd = sorted(set(held) - set(names))
-        if odd:
-            raise ValueError(f"{root / place} has classes that {base} has not: {odd[:5]}.")
-        rows = in_classes(root, place, {name: labels[name] for name in held})
-        files[part] += rows if part != "train" else []
-    rows = in_classes(root, places.get("train", ""), labels)
-    empty = sorted(set(names) - {names[label] for _, _, label in rows})
-    if empty:
-        raise ValueError(
-            f"{base} has no images of {', '.join(empty[:5])}. Remove the folder, or fill it."
-        )
-    for row in rows:
-        files[drawn_split(row[1], places)].append(row)
+        if part != "train":
+            files[part] += _read_given_split(root, place, base, labels)
+
+    images = _read_classes(root, train, labels)
+    _check_no_empty_class(base, names, images)
+    for image in images:
+        part = _drawn_split(image.path, given=places)
+        files[part].append(image)
     without = [part for part, found in files.items() if not found]
     if without:
-        raise ValueError(f"{root} has too few images: none for {', '.join(without)}.")
-    return Listed(root, "image folders", files, names)
+        raise DataError(f"{root} has too few images: none for {', '.join(without)}.")
+    return FileList(
+        root,
+        "image folders",
+        files,
+        names=names,
+    )
 
 
-def split_folders(root: Path) -> dict[str, str]:
-    """Return the folders of `root` that are splits, by split, in any case; none where no `train` has class folders.
+def _read_given_split(
+    root: Path, place: str, base: Root, labels: Mapping[str, int]
+) -> list[ImageFile]:
+    """Return the images of a split that the user has; raise DataError at a class without label."""
+    found = class_folders(root / place)
+    unknown = sorted(set(found) - labels.keys())
+    if unknown:
+        raise DataError(f"{root / place} has classes that {base} does not have: {unknown[:5]}.")
+    return _read_classes(root, place, {name: labels[name] for name in found})
 
-    Raises ValueError where two folders are the same split, or a folder beside the splits is none.
+
+def _check_no_empty_class(base: Root, names: Sequence[str], images: Sequence[ImageFile]) -> None:
+    labels = {image.label for image in images}
+    empty = [name for label, name in enumerate(names) if label not in labels]
+    if empty:
+        raise DataError(
+            f"{base} has no images of {', '.join(empty[:5])}. Remove the folder, or fill it."
+        )
+
+
+def _split_folders(root: Path) -> dict[str, str]:
+    """Return the folders of `root` that are splits, by split; none if these are class folders.
+
+    They are splits only if one for `train` has class folders. Raises DataError where two folders
+    are the same split, or one beside the splits is not a split.
     """
     found: dict[str, str] = {}
     others = []
     for name in class_folders(root):
-        part = next((part for part, words in SPLITS.items() if name.lower() in words), None)
+        part = _split_called(name)
         if part is None:
             others.append(name)
         elif part in found:
-            raise ValueError(
+            raise DataError(
                 f"{root} has {found[part]} and {name}; one folder for {part} is allowed."
             )
         else:
@@ -128,17 +175,31 @@ def split_folders(root: Path) -> dict[str, str]:
     if "train" not in found or not class_folders(root / found["train"]):
         return {}
     if others:
-        raise ValueError(
-            f"{root} has {', '.join(others[:5])} beside {found['train']}; only val and test may be there."
+        raise DataError(
+            f"{root} has {', '.join(others[:5])} beside {found['train']}; "
+            "only val and test may be there."
         )
     if "val" in found and "test" not in found:
         found["test"] = found.pop("val")
     return found
 
 
-def drawn_split(path: str, given: Collection[str]) -> str:
-    """Return the split of a training image by a hash of its path, where a split is not given."""
-    share = int(hashlib.md5(path.encode(), usedforsecurity=False).hexdigest()[:8], 16) / 2**32
-    if share < 0.2 and "test" not in given:
-        return "test"
-    return "val" if 0.2 <= share < 0.3 and "val" not in given else "train"
+def _split_called(name: str) -> str | None:
+    """Return the split that a folder's name means, in any case of letters."""
+    for part, names in SPLIT_NAMES.items():
+        if name.lower() in names:
+            return part
+    return None
+
+
+def _drawn_split(path: str, given: Collection[str]) -> str:
+    """Return the split of a training image by a hash of its path, unless the split is given."""
+    digest = hashlib.md5(path.encode(), usedforsecurity=False).hexdigest()
+    fraction = int(digest[:8], 16) / 2**32
+    if fraction < TEST_SHARE:
+        part = "test"
+    elif fraction < TEST_SHARE + VAL_SHARE:
+        part = "val"
+    else:
+        return "train"
+    return "train" if part in given else part

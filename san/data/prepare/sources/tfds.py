@@ -1,7 +1,7 @@
-"""Data sets that TFDS prepared, read without TensorFlow, and built with it. Only this module knows TFDS.
+"""Data sets that TFDS prepared, read without TensorFlow, and built with it.
 
-A stored split is ordered by md5 of split name and key, so a slice is the same set on every machine (but for what
-benchmarks/vtab.yaml says under `quirk`).
+Only this module knows TFDS. A stored split is ordered by the md5 of split name and key, so a slice
+is the same set on every machine (but for what benchmarks/vtab.yaml says under `quirk`).
 """
 
 import re
@@ -14,30 +14,15 @@ from typing import Any
 
 from san.data.prepare.labels import label_of
 from san.data.prepare.sources.files import Root
+from san.errors import DataError, FileAccessError, MissingPackageError
 from san.tasks import Task, TfdsSource
 
 SLICE = re.compile(r"(\w+)(?:\[(\d+%?)?:(\+?\d+%?)?\])?")
+ROW_ID = "{split}-{row}"  # where a copy stores no ids
+NETWORK_TIMEOUT_S = 20
 
-
-def interval(expression: str, count: int) -> range:
-    """Return the rows that a split expression means: `test`, `train[:800]`, `train[90%:+200]` (a length), `test[50%:]`.
-
-    Percentages are of the real count, rounded down, as in task_adaptation. Raises ValueError where rows do not exist.
-    """
-    match = SLICE.fullmatch(expression)
-    assert match, expression
-    _, start, stop = match.groups()
-
-    def at(text: str | None, default: int) -> int:
-        if text is None:
-            return default
-        return count * int(text[:-1]) // 100 if text.endswith("%") else int(text)
-
-    first = at(start, 0)
-    last = first + int(stop[1:]) if stop and stop.startswith("+") else at(stop, count)
-    if not first < last <= count:
-        raise ValueError(f"{expression} asks for rows {first} to {last} of {count}.")
-    return range(first, last)
+Builder = Any  # TFDS's DatasetBuilder; TFDS has no type stubs
+StoredExample = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,175 +30,229 @@ class TfdsCopy:
     """A task in a prepared copy. builder: TFDS's, opened from its folder."""
 
     task: Task
-    builder: Any
-
-    @property
-    def facts(self) -> TfdsSource:
-        """The task's row about TFDS."""
-        return source_of(self.task)
-
-    @property
-    def times(self) -> int:
-        """What stored pixels are multiplied with: dsprites has 0 and 1."""
-        return self.facts.pixel_scale
+    builder: Builder
 
     @property
     def parts(self) -> Sequence[str]:
-        """The splits that the row names."""
-        return tuple(self.facts.splits)
+        """The splits that the task's row names."""
+        return tuple(self._source.splits)
+
+    @property
+    def pixel_scale(self) -> int:
+        """The factor by which stored pixels are multiplied: dsprites has 0 and 1."""
+        return self._source.pixel_scale
 
     @property
     def names(self) -> Sequence[str] | None:
         """TFDS's class names, where the label is a feature that has them."""
         features = dict(self.builder.info.features.items())
-        names: Sequence[str] | None = getattr(features.get(self.facts.label_rule), "names", None)
+        feature = features.get(self._source.label_rule)
+        names: Sequence[str] | None = getattr(feature, "names", None)
         return names
 
-    def stored(self, part: str) -> tuple[str, int, range]:
-        """Return the stored split, its number of examples, and the rows that make up `part`."""
-        expression = self.facts.splits[part]
+    def stored_rows(self, part: str) -> tuple[str, int, range]:
+        """Return the stored split, its number of examples, and the rows of it that `part` is.
+
+        Raises DataError where the copy does not have them.
+        """
+        expression = self._source.splits[part]
         split = expression.partition("[")[0]
-        info = self.builder.info
-        if split not in info.splits:
-            raise ValueError(
-                f"{self.builder.data_path} has no split {split} (it has {', '.join(info.splits)})."
-            )
-        count = int(info.splits[split].num_examples)
+        splits = self.builder.info.splits
+        where = self.builder.data_path
+        if split not in splits:
+            raise DataError(f"{where} has no split {split} (it has {', '.join(splits)}).")
+        count = int(splits[split].num_examples)
         try:
-            return split, count, interval(expression, count)
-        except ValueError as error:
-            raise ValueError(
-                f"{self.builder.data_path}: {error} Its preparation is not whole: build it again."
+            rows = slice_rows(expression, count)
+        except DataError as error:
+            raise DataError(
+                f"{where}: {error} Its preparation is not complete: build it again."
             ) from None
+        return split, count, rows
 
     def describe(self, part: str) -> dict[str, Any]:
-        """Say what it is, for the manifest."""
-        _, count, _ = self.stored(part)
-        has_ids = self.id_template != NO_ID
+        """Say what it is, for the manifest; equal for equal data."""
+        _, count, _ = self.stored_rows(part)
+        has_ids = self._id_template != ROW_ID
         return {
             "made_by": "TFDS",
             "builder": self.builder.info.full_name,
-            "split": self.facts.splits[part],
+            "split": self._source.splits[part],
             "of": count,
-            "layout": self.facts.layout,
+            "layout": self._source.layout,
             "ids": "upstream" if has_ids else "rows",
         }
 
     def count(self, part: str) -> int:
         """Return how many images a split has."""
-        return len(self.stored(part)[2])
-
-    @property
-    def id_template(self) -> str:
-        """How an id is made of features; by row where this version stores none."""
-        template = self.facts.id_template
-        return (
-            template
-            if fields(template) - {"label", "split", "row"} <= set(self.builder.info.features)
-            else NO_ID
-        )
+        _, _, rows = self.stored_rows(part)
+        return len(rows)
 
     def examples(self, part: str) -> Iterator[tuple[str, int, bytes]]:
         """Yield id, label and the stored bytes of the image, in the stored order."""
-        split, _, rows = self.stored(part)
-        read = (
-            array_records if self.builder.info.file_format.value == "array_record" else tf_records
-        )
-        template, rule, names = self.id_template, self.facts.label_rule, self.names
-        for row, example in zip(rows, read(self.builder, split, rows), strict=True):
-            label = label_of(example, rule)
-            words = {
-                "label": names[label] if names else str(label),
-                "split": split,
-                "row": str(row),
-            }
-            words |= {key: example[key].decode() for key in fields(template) - words.keys()}
-            yield template.format_map(words), label, example["image"]
+        split, _, rows = self.stored_rows(part)
+        stored = _read_rows(self.builder, split, rows)
+        names = self.names
+        for row, example in zip(rows, stored, strict=True):
+            label = label_of(example, self._source.label_rule)
+            class_name = names[label] if names else str(label)
+            words = {"label": class_name, "split": split, "row": str(row)}
+            yield self._format_id(example, words), label, example["image"]
+
+    def _format_id(self, example: StoredExample, words: dict[str, str]) -> str:
+        """Return the id of an example, made of `words` and of features that are texts."""
+        template = self._id_template
+        values = dict(words)
+        for name in _template_fields(template) - words.keys():
+            values[name] = example[name].decode()
+        return template.format_map(values)
+
+    @property
+    def _source(self) -> TfdsSource:
+        return source_of(self.task)
+
+    @property
+    def _id_template(self) -> str:
+        """How an id is made of features; by row where this version stores none of them."""
+        template = self._source.id_template
+        features = _template_fields(template) - {"label", "split", "row"}
+        stored = set(self.builder.info.features)
+        return template if features <= stored else ROW_ID
 
 
-NO_ID = "{split}-{row}"
+def slice_rows(expression: str, count: int) -> range:
+    """Return the rows that a split expression means.
+
+    `test`, `train[:800]`, `train[90%:+200]` (a length) or `test[50%:]`. Percentages are of the real
+    count, rounded down, as in task_adaptation. Raises DataError where rows do not exist.
+    """
+    match = SLICE.fullmatch(expression)
+    assert match, expression
+    _, start, stop = match.groups()
+    first = _row_number(start or "0", count)
+    if stop is None:
+        last = count
+    elif stop.startswith("+"):
+        last = first + int(stop[1:])
+    else:
+        last = _row_number(stop, count)
+    if not first < last <= count:
+        raise DataError(f"{expression} asks for rows {first} to {last} of {count}.")
+    return range(first, last)
 
 
-def fields(template: str) -> set[str]:
+def _row_number(text: str, count: int) -> int:
+    """Return the row that a number, or a percentage of `count`, means."""
+    if text.endswith("%"):
+        return count * int(text[:-1]) // 100
+    return int(text)
+
+
+def _template_fields(template: str) -> set[str]:
     """Return the names in braces."""
     return set(re.findall(r"{([^}]+)}", template))
 
 
-def array_records(builder: Any, split: str, rows: range) -> Iterator[dict[str, Any]]:
-    """Yield some examples of an array_record copy, images as the bytes that are stored."""
-    source = builder.as_data_source(split=split, decoders=raw_images(builder))
+def _read_rows(builder: Builder, split: str, rows: range) -> Iterator[StoredExample]:
+    """Yield some examples of a copy, images as the bytes that are stored."""
+    if builder.info.file_format.value == "array_record":
+        return read_array_records(builder, split, rows)
+    return _read_tfrecords(builder, split, rows)
+
+
+def read_array_records(builder: Builder, split: str, rows: range) -> Iterator[StoredExample]:
+    """Yield some examples of a copy of TFDS's newer format."""
+    source = builder.as_data_source(split=split, decoders=_keep_images_encoded(builder))
     for row in rows:
         yield source[row]
 
 
-def tf_records(builder: Any, split: str, rows: range) -> Iterator[dict[str, Any]]:
-    """Yield some examples of a tfrecord copy, images as the bytes that are stored."""
+def _read_tfrecords(builder: Builder, split: str, rows: range) -> Iterator[StoredExample]:
+    """Yield some examples of a copy of TFDS's older format, without TensorFlow's reader."""
+    decoders = _keep_images_encoded(builder)
+    features = builder.info.features
     paths = [Path(path) for path in builder.info.splits[split].filepaths]
-    stored = (record for path in paths for record in framed(path))
-    for record in islice(stored, rows.start, rows.stop):
-        yield builder.info.features.deserialize_example_np(record, decoders=raw_images(builder))
+    records = (record for path in paths for record in read_tfrecord(path))
+    for record in islice(records, rows.start, rows.stop):
+        yield features.deserialize_example_np(record, decoders=decoders)
 
 
-def framed(path: Path) -> Iterator[bytes]:
-    """Yield the records of a tfrecord file: length (8 bytes), its checksum (4), the record, its checksum (4).
+def read_tfrecord(path: Path) -> Iterator[bytes]:
+    """Yield the records of a tfrecord file; raise DataError where it ends within one.
 
-    Raises ValueError where the file ends within a record. Format: tensorflow/core/lib/io/record_writer.h.
+    Each is a length (8 bytes), its checksum (4 bytes), the data, and its checksum (4 bytes).
+    Format: tensorflow/core/lib/io/record_writer.h.
     """
     with path.open("rb") as file:
         while header := file.read(12):
-            length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else 0
-            record = file.read(length) if length else b""
-            if len(header) < 12 or len(record) < length or len(file.read(4)) < 4:
-                raise ValueError(f"{path} is truncated. Build or fetch it again.")
+            if len(header) < 12:
+                raise _truncated(path)
+            (length,) = struct.unpack("<Q", header[:8])
+            record = file.read(length)
+            checksum = file.read(4)
+            if len(record) < length or len(checksum) < 4:
+                raise _truncated(path)
             yield record
 
 
-def raw_images(builder: Any) -> dict[str, Any]:
-    """Tell TFDS to hand out image features as stored bytes."""
-    import tensorflow_datasets as tfds  # noqa: PLC0415
+def _truncated(path: Path) -> DataError:
+    return DataError(f"{path} is truncated. Build or fetch it again.")
 
-    return {
-        key: tfds.decode.SkipDecoding()
-        for key, feature in builder.info.features.items()
-        if isinstance(feature, tfds.features.Image)
-    }
+
+def _keep_images_encoded(builder: Builder) -> dict[str, Any]:
+    """Return the decoders that make TFDS return images as stored bytes."""
+    tfds = load()
+    decoders = {}
+    for key, feature in builder.info.features.items():
+        if isinstance(feature, tfds.features.Image):
+            decoders[key] = tfds.decode.SkipDecoding()
+    return decoders
 
 
 def copies(task: Task, root: Root) -> list[Path]:
-    """Return the folders below `root` that hold prepared versions that the row can be read from, newest last."""
-    facts = task.tfds
-    if facts is None or not isinstance(root, Path):
+    """Return the folders of prepared versions that the task can be read from, the best last.
+
+    That is the version which the task's row asks for, or else the newest.
+    """
+    source = task.tfds
+    if source is None or not isinstance(root, Path):
         return []
-    home = root / facts.builder / facts.config
-    found = {}
+    home = root / source.builder / source.config
+    found: dict[tuple[int, ...], Path] = {}
     for path in [*home.glob("*/dataset_info.json"), *root.glob("dataset_info.json")]:
-        version = tuple(int(v) for v in path.parent.name.split(".") if v.isdecimal())
-        if len(version) == 3 and version[0] in facts.major_versions:
-            found[version] = path.parent
-    wanted = facts.version
-    order = sorted(found, key=lambda v: (".".join(map(str, v)) == wanted, v))
-    return [found[version] for version in order]
+        folder = path.parent
+        version = tuple(int(number) for number in folder.name.split(".") if number.isdecimal())
+        if len(version) == 3 and version[0] in source.major_versions:
+            found[version] = folder
+
+    def rank(version: tuple[int, ...]) -> tuple[bool, tuple[int, ...]]:
+        is_asked_for = ".".join(map(str, version)) == source.version
+        return is_asked_for, version
+
+    return [found[version] for version in sorted(found, key=rank)]
 
 
 def open_task(task: Task, root: Root) -> TfdsCopy | None:
     """Return a task's prepared copy at or below `root`, if there is one.
 
-    Raises ModuleNotFoundError that says what to install where TFDS is not.
+    Raises MissingPackageError, which says what to install, where TFDS is not installed.
     """
-    found = copies(task, root)
-    if not found:
+    folders = copies(task, root)
+    if not folders:
         return None
-    return TfdsCopy(task, load().builder_from_directory(str(found[-1])))
+    best = folders[-1]
+    return TfdsCopy(task, load().builder_from_directory(str(best)))
 
 
 def load() -> Any:
-    """Import TFDS, or say how to install it."""
+    """Import TFDS; raise MissingPackageError, which says how to install it, if that fails."""
     try:
-        import tensorflow_datasets as tfds  # noqa: PLC0415
+        import tensorflow_datasets as tfds  # noqa: PLC0415  (an extra)
     except ImportError as error:
-        raise ModuleNotFoundError(
-            f"TFDS copies need tensorflow-datasets, which is not installed here ({error}). To read them, without "
-            "TensorFlow: pip install -e '.[tfds]'. To fetch and build them: make prepare-vtab (without FROM=)."
+        raise MissingPackageError(
+            "TFDS copies need tensorflow-datasets, which is not installed here "
+            f"({error}). To read them, without TensorFlow: pip install -e '.[tfds]'. "
+            "To fetch and build them: make prepare-vtab (without FROM=)."
         ) from error
     return tfds
 
@@ -224,17 +263,19 @@ def source_of(task: Task) -> TfdsSource:
     return task.tfds
 
 
-def name_of(task: Task) -> str:
-    """Return how TFDS calls a task's data set: builder/config:version."""
-    facts = source_of(task)
-    config = f"/{facts.config}" if facts.config else ""
-    return facts.builder + config + (f":{facts.version}" if facts.version else "")
+def dataset_name(task: Task) -> str:
+    """Return TFDS's name of a task's data set: builder/config:version."""
+    source = source_of(task)
+    config = f"/{source.config}" if source.config else ""
+    version = f":{source.version}" if source.version else ""
+    return source.builder + config + version
 
 
 def build(name: str, root: Path, manual: Path) -> None:
-    """Download (what `manual` does not have) and prepare a data set below `root` as array_record; needs TensorFlow.
+    """Download (what `manual` does not have) and prepare a data set below `root`.
 
-    A copy that is there is left alone, one that was interrupted is begun again; downloads are kept in `root`/downloads.
+    It is prepared as array_record, which needs TensorFlow. A copy that is there is left alone, one
+    that was interrupted starts again; downloads are kept in `root`/downloads.
     """
     tfds = load()
     builder = tfds.builder(name, data_dir=str(root), file_format="array_record")
@@ -244,25 +285,27 @@ def build(name: str, root: Path, manual: Path) -> None:
     builder.download_and_prepare(download_config=config)
 
 
-def check_network(builder: Any, root: Path, manual: Path) -> None:
-    """Raise ConnectionError at once where nothing is at hand and nothing can be fetched; TFDS would try for minutes."""
+def check_network(builder: Builder, root: Path, manual: Path) -> None:
+    """Raise FileAccessError at once where files are missing and cannot be fetched.
+
+    TFDS itself would try for minutes.
+    """
     import requests  # noqa: PLC0415  (TFDS fetches with it)
 
     urls = [url for url in builder.url_infos if url.startswith("http")]
     names = [info.filename for info in builder.url_infos.values()]
-    if (
-        not urls
-        or (root / "downloads").is_dir()
-        or all(name and (manual / name).exists() for name in names)
-    ):
+    is_by_hand = all(name and (manual / name).exists() for name in names)
+    has_downloads = (root / "downloads").is_dir()
+    if not urls or has_downloads or is_by_hand:
         return
     try:
-        requests.head(urls[0], timeout=20, allow_redirects=True)
+        requests.head(urls[0], timeout=NETWORK_TIMEOUT_S, allow_redirects=True)
     except requests.RequestException as error:
-        raise ConnectionError(f"{urls[0]} cannot be reached") from error
+        raise FileAccessError(f"{urls[0]} cannot be reached") from error
 
 
 def file_names(name: str) -> list[str]:
     """Return the registered names of the files that TFDS downloads for a data set."""
     builder = load().builder(name, data_dir="unused")
-    return sorted({info.filename for info in builder.url_infos.values() if info.filename})
+    names = {info.filename for info in builder.url_infos.values() if info.filename}
+    return sorted(names)

@@ -1,41 +1,65 @@
 """The vtab-1k folder that most papers share: lists and JPEG files, one folder a task.
 
-    <task>/{train800,val200,train800val200,test}.txt    lines `images/<split>/000001.jpg LABEL`
+    <task>/train800.txt, val200.txt, test.txt    lines `images/<split>/000001.jpg LABEL`
 
-Layout: ZhangYuanhan-AI/NOAH e9c55f3, get_vtab1k.py, read so by SSF, FacT, Convpass, PETL_Vision. Every image was saved
-anew as JPEG there (PIL's quality 75), so pixels differ from TFDS's; labels and membership do not, but for caltech101.
+Layout: ZhangYuanhan-AI/NOAH e9c55f3, get_vtab1k.py; SSF, FacT, Convpass and PETL_Vision read it.
+Its images were encoded a second time, as JPEG (PIL's quality 75), so pixels differ from TFDS's.
+Labels and membership do not, but for caltech101.
 """
 
-from san.data.prepare.sources.files import Listed, Root, require, text
+from san.data.prepare.sources.files import (
+    FileList,
+    ImageFile,
+    Root,
+    join,
+    read_text,
+    require_images,
+)
+from san.errors import DataError
 from san.tasks import Task
 
-LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
+LISTS = {
+    "train": "train800.txt",
+    "val": "val200.txt",
+    "test": "test.txt",
+}
 
 
-def open_task(task: Task, root: Root) -> Listed | None:
-    """Return the task's lists at `root` or in a folder of the task's name below it, if they are there."""
-    names = ("", task.name, *task.aliases)
-    places = [
-        p / name if name else p
-        for p in (root, root / "vtab-1k", root / "data" / "vtab-1k")
-        for name in names
-    ]
-    folder = next((p for p in places if (p / LISTS["train"]).is_file()), None)
+def open_task(task: Task, root: Root) -> FileList | None:
+    """Return the task's lists, if they are at `root` or in a folder of the task's name below it."""
+    folder = _find_folder(task, root)
     if folder is None:
         return None
-    files = {part: lines(folder, name) for part, name in LISTS.items()}
-    for part, rows in files.items():
-        require(folder, (path for _, path, _ in rows), LISTS[part])
-    return Listed(folder, "vtab-1k folder", files)
+    files = {}
+    for part, name in LISTS.items():
+        files[part] = _read_list(folder, name)
+    for part, images in files.items():
+        require_images(folder, images, LISTS[part])
+    return FileList(folder, "vtab-1k folder", files)
 
 
-def lines(folder: Root, name: str) -> list[tuple[str, str, int]]:
-    """Read a list; raise ValueError that names the line that is not `PATH LABEL`."""
-    rows = []
-    for number, line in enumerate(text(folder, name).splitlines(), 1):
-        path, _, label = line.strip().replace("\t", " ").rpartition(" ")
-        if line.strip() and (not path or not label.isdecimal()):
-            raise ValueError(f"{name} of {folder}, line {number}: '{line}'; allowed: PATH LABEL.")
-        if line.strip():
-            rows.append((path.strip(), path.strip(), int(label)))
-    return rows
+def _find_folder(task: Task, root: Root) -> Root | None:
+    """Return the folder that has the list of training images."""
+    names = ("", task.name, *task.aliases)
+    for base in (root, root / "vtab-1k", root / "data" / "vtab-1k"):
+        for name in names:
+            folder = join(base, name)
+            if (folder / LISTS["train"]).is_file():
+                return folder
+    return None
+
+
+def _read_list(folder: Root, name: str) -> list[ImageFile]:
+    """Read a list; raise DataError, which names the line that is not `PATH LABEL`."""
+    images = []
+    lines = read_text(folder, name).splitlines()
+    for number, line in enumerate(lines, 1):
+        words = line.strip().replace("\t", " ")
+        if not words:
+            continue
+        path, _, label = words.rpartition(" ")
+        if not path or not label.isdecimal():
+            raise DataError(f"{name} of {folder}, line {number}: '{line}'; allowed: PATH LABEL.")
+        path = path.strip()
+        images.append(ImageFile(path, path, int(label)))
+    return images
