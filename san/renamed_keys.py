@@ -85,7 +85,8 @@ def schema_1_words(words: Sequence[str]) -> list[str]:
     for word in words:
         sign, key, value = _split_word(word)
         old_value = _OLD_VALUES.get(key, {}).get(value, value)
-        renamed.append(f"{sign}{_OLD_KEYS.get(key, key)}={old_value}" if "=" in word else word)
+        old_key = _rename_path(key, _OLD_KEYS)
+        renamed.append(f"{sign}{old_key}={old_value}" if "=" in word else word)
     return renamed
 
 
@@ -106,7 +107,7 @@ def _rename_keys(config: Mapping[str, Any], prefix: str, warn: bool) -> dict[str
 
 def _current_word(word: str, warn: bool) -> str:
     sign, key, value = _split_word(word)
-    new_key = KEYS.get(key, key)
+    new_key = _rename_path(key, KEYS)
     if new_key != key and warn:
         _warn(key, new_key)
     if "=" not in word:
@@ -130,6 +131,17 @@ def _rename_value(value: Any, names: Mapping[str, str]) -> Any:
     for old, new in KEYS.items():
         value = value.replace(f"${{{old}}}", f"${{{new}}}")
     return names.get(value, value)
+
+
+def _rename_path(path: str, keys: Mapping[str, str]) -> str:
+    """Rename a dotted key, or the dictionary it stands in: `backbone.arguments.drop_rate`."""
+    head, rest = path, ""
+    while head:
+        if head in keys:
+            return keys[head] + rest
+        head, dot, last = head.rpartition(".")
+        rest = dot + last + rest
+    return path
 
 
 def _leaf(key: str) -> str:

@@ -1,0 +1,73 @@
+"""Old words of configurations, and the words of record schema 1."""
+
+from san.renamed_keys import (
+    KEYS,
+    VALUES,
+    current_config,
+    current_options,
+    current_words,
+    schema_1_config,
+    schema_1_words,
+)
+
+
+def test_every_key_has_a_way_there_and_back() -> None:
+    assert len(set(KEYS.values())) == len(KEYS)
+    assert not set(KEYS) & set(KEYS.values())
+    for old, new in KEYS.items():
+        assert old.rpartition(".")[0] == new.rpartition(".")[0]  # it stays in its dictionary
+        assert current_words([f"{old}=1"], warn=False) == [f"{new}=1"]
+        assert schema_1_words([f"{new}=1"]) == [f"{old}=1"]
+    for key, values in VALUES.items():
+        assert key in KEYS.values()
+        for old, new in values.items():
+            assert current_words([f"{key}={old}"], warn=False) == [f"{key}={new}"]
+            assert schema_1_words(current_words([f"{key}={old}"])) == schema_1_words(
+                [f"{key}={new}"]
+            )
+
+
+def test_nested_dictionaries_are_renamed_and_interpolations_follow() -> None:
+    old = {
+        "smoothing": "${recipe.smoothing}",
+        "recipe": {"smoothing": 0.1, "lr": {"other": 1.0, "san": 2.0}},
+        "data": {"normalise": "${backbone.normalise}"},
+        "backbone": {"normalise": "half", "timm": "x", "arguments": {"width": 3}},
+        "method": {"name": "adapter", "width": 8},
+    }
+    new = current_config(old)
+    assert new == {
+        "label_smoothing": "${recipe.label_smoothing}",
+        "recipe": {"label_smoothing": 0.1, "lr": {"default": 1.0, "san": 2.0}},
+        "data": {"normalize": "${backbone.normalize}"},
+        "backbone": {"normalize": "inception", "timm_name": "x", "kwargs": {"width": 3}},
+        "method": {"name": "adapter", "bottleneck_dim": 8},
+    }
+    assert current_config(new) == new
+    plain = {"normalize": "inception"}
+    assert schema_1_config({"backbone": plain, "data": plain}) == {
+        "backbone": {"normalise": "half"},
+        "data": {"normalise": "half"},
+    }
+
+
+def test_options_of_a_method() -> None:
+    assert current_options({"length": 5, "place": "end", "deep": True}, warn=False) == {
+        "num_prompts": 5,
+        "position": "append",
+        "deep": True,
+    }
+    assert schema_1_config({"num_prompts": 5, "position": "append"}, "method.") == {
+        "length": 5,
+        "place": "end",
+    }
+
+
+def test_words_keep_their_sign_and_their_sweeps() -> None:
+    words = ["+backbone.arguments.drop_rate=0.1", "~method.width", "data.normalise=half,clip", "-m"]
+    assert current_words(words, warn=False) == [
+        "+backbone.kwargs.drop_rate=0.1",
+        "~method.bottleneck_dim",
+        "data.normalize=inception,clip",
+        "-m",
+    ]
