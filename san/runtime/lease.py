@@ -58,8 +58,8 @@ def process_start_time(pid: int) -> str:
         return ""
     # The second field is the program's name in brackets, which may itself contain spaces.
     fields = stat.rpartition(")")[2].split()
-    state, start_time = fields[0], fields[19]
-    return "" if state == "Z" else start_time
+    is_zombie = fields[0] == "Z"
+    return "" if is_zombie else fields[19]
 
 
 def lease_path(record: Path) -> Path:

@@ -19,7 +19,6 @@ from san.errors import choose
 
 if TYPE_CHECKING:  # an optional package, and a slow import
     import wandb
-    from pandas import DataFrame
 
 LOGGERS = ("wandb", "none")
 FINISH_TIMEOUT_S = 30.0  # seconds that a finished run waits for wandb
@@ -57,8 +56,8 @@ class WandbLogger:
         name = f"adapter-{key}"
         self._calls.put(lambda run: run.log_artifact(str(path), name=name, type="adapter"))
 
-    def log_tables(self, frames: "Mapping[str, DataFrame]") -> None:
-        """Log data frames as tables, by name."""
+    def log_tables(self, frames: Mapping[str, Any]) -> None:
+        """Log data frames of pandas as tables, by name."""
         self._calls.put(lambda run: run.log(_wandb_tables(frames)))
 
     def finish(self, summary: Mapping[str, object], failed: bool = False) -> None:
@@ -102,7 +101,7 @@ class NoLogger:
     def log_artifact(self, path: Path, key: str) -> None:
         """Do nothing."""
 
-    def log_tables(self, frames: "Mapping[str, DataFrame]") -> None:
+    def log_tables(self, frames: Mapping[str, Any]) -> None:
         """Do nothing."""
 
     def finish(self, summary: Mapping[str, object], failed: bool = False) -> None:
@@ -155,7 +154,7 @@ def _init_wandb(**settings: Any) -> "wandb.Run":
     return wandb.init(settings=quiet, **settings)
 
 
-def _wandb_tables(frames: "Mapping[str, DataFrame]") -> "dict[str, wandb.Table]":
+def _wandb_tables(frames: Mapping[str, Any]) -> "dict[str, wandb.Table]":
     import wandb  # noqa: PLC0415
 
     return {name: wandb.Table(dataframe=frame) for name, frame in frames.items()}

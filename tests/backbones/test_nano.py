@@ -1,4 +1,4 @@
-"""The program that pre-trains vit_nano: its images, and that it runs and writes what it promises."""
+"""The program that pre-trains vit_nano: its images, and that it runs and writes what it should."""
 
 import sys
 from pathlib import Path
