@@ -73,7 +73,7 @@ def run(request: SweepRequest) -> bool:
         return True
     if pending:
         if _execute(request, pending):
-            raise Preempted("The sweep was stopped; its runs saved checkpoints.")
+            raise Preempted("Stopped by a signal; runs under way have saved checkpoints.")
         is_complete = _is_complete(_print_status(runs))
     if not request.is_job:
         has_table = make_tables(request.suite, runs[0].options, upload=bool(pending))

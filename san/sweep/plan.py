@@ -131,6 +131,7 @@ def run_status(run: PlannedRun) -> RunStatus:
     """Look up the state of a run."""
     if run.path is None:
         return RunStatus(run, RunState.NOT_RUNNABLE)
+    # The lease is read first: a run that ends meanwhile has written its record by then.
     lease_path = lease.lease_path(run.path)
     holder = lease.read_lease(lease_path)
     if holder is not None and holder.alive(lease_path):
@@ -142,6 +143,7 @@ def run_status(run: PlannedRun) -> RunStatus:
             return RunStatus(run, RunState.CRASHED, holder=holder)
         has_checkpoint = run.path.with_suffix(".checkpoint").exists()
         return RunStatus(run, RunState.INTERRUPTED if has_checkpoint else RunState.MISSING)
+    # `save_adapter` may have been set only after the run was done.
     is_done = found.status == Status.DONE
     if is_done and record.find_completed(run.path, run.options.save_adapter) is None:
         return RunStatus(run, RunState.MISSING)
@@ -170,7 +172,8 @@ def heartbeat_overdue(run: PlannedRun) -> bool:
         last_touch = lease.lease_path(run.path).stat().st_mtime
     except FileNotFoundError:
         return False
-    return time.time() - last_touch > 3 * lease.HEARTBEAT_S
+    age = time.time() - last_touch
+    return age > 3 * lease.HEARTBEAT_S
 
 
 class _SplitCache:

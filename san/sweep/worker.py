@@ -22,7 +22,7 @@ class Verdict(StrEnum):
 
     not_needed: its record is there already, or another process has tried it meanwhile.
     held_elsewhere: another process is running it.
-    stopped: only the worker was stopped, by somebody else; the run left a checkpoint.
+    stopped: the worker alone was stopped, or lost the run's lease; the run left a checkpoint.
     crashed: the worker died.
     """
 

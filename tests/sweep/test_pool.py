@@ -281,7 +281,8 @@ def test_the_disk_of_a_plan_is_that_of_its_records_adapters_and_checkpoints(
     head = 129 * 6  # six classes of 128 features and a bias
     full, san = 1_216_896 + head, 10_368 + head
     assert [disk.trainable_parameters(run) for run in runs] == [full, full, san, san]
-    adapters, checkpoints = 2 * 4 * (full + san), 2 * 3 * 3 * 4 * full
+    adapters = 2 * 4 * (full + san)  # two seeds; bytes of a float32
+    checkpoints = 2 * 3 * 3 * 4 * full  # new and old; three runs; weights and two moments
     total = (adapters + checkpoints + 4 * disk.RECORD_BYTES) / 1e6
     statuses = [plan.run_status(run) for run in runs]
     estimate = disk.disk_estimate(statuses, jobs=3)
@@ -382,9 +383,15 @@ original = {function}
     ids=["out of memory", "exception", "kill -9", "disk full"],
 )
 def test_one_failure_costs_one_run(
-    function: str, failure: str, state: str, said: str, sweep: Sweep, undisturbed: str, tmp_path: Path,
+    function: str,
+    failure: str,
+    state: str,
+    said: str,
+    sweep: Sweep,
+    undisturbed: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """The first step (or the first record) of the sweep fails, in whatever process it is."""
     text = FAILING.replace("{function}", function).replace("{failure}", failure)
     (tmp_path / "sitecustomize.py").write_text(text)

@@ -1,4 +1,4 @@
-"""A real one-node SLURM (tests/one_node_slurm.sh start): submit, status, pre-emption and cancelling."""
+"""A real one-node SLURM (tests/one_node_slurm.sh start): submit, status, pre-empt, cancel."""
 
 import shutil
 import subprocess
