@@ -1,4 +1,4 @@
-"""How long ten thousand records take to all tables: reading, making, writing CSV, Markdown and LaTeX, drawing.
+"""How long ten thousand records take to all tables: reading, making, writing, drawing.
 
 python benchmarks/speed/tables.py
 """
@@ -9,63 +9,106 @@ import tempfile
 import time
 from pathlib import Path
 
-from san import methods, record
-from san.record import Point, Record
-from san.report import figure, render
+from san.compose import config_choices
+from san.counts import ParameterCounts
+from san.record import (
+    DataSource,
+    Record,
+    Seconds,
+    Status,
+    hash_identity,
+    read_records,
+    record_path,
+    write_record,
+)
+from san.report.figure import draw_figure
+from san.report.render import write_table
 from san.report.table import make_table
+from san.runtime.environment import CodeState, DeviceInfo
+from san.score import Score
 from san.tasks import load_suite
 
 SUITES = ("vtab", "fgvc", "gic")
 
 
-def synthetic(folder: Path, count: int) -> int:
-    """Write at least `count` records of all tasks and methods with as many seeds as that takes; return how many."""
-    pairs = [(load_suite(name), task) for name in SUITES for task in load_suite(name).tasks]
-    seeds = -(-count // (len(pairs) * len(methods.method_names())))
-    for suite, task in pairs:
-        for method in methods.method_names():
-            for seed in range(seeds):
-                one = done(suite.name, task, method, suite.backbone, seed)
-                record.write_record(
-                    one, record.record_path(folder, suite.name, method, task, seed, one.id)
-                )
-    return len(pairs) * len(methods.method_names()) * seeds
-
-
-def done(suite: str, task: str, method: str, backbone: str, seed: int) -> Record:
-    """Return a record as a run leaves it, of a score that nothing has made."""
-    point, names = Point(100, 7000 + seed, 10000), ("method", "norm", "head", "trainable", "total")
-    return Record(
-        id=record.hash_identity({"of": [suite, task, method, seed]}), suite=suite, task=task, method=method, seed=seed,
-        backbone=backbone, protocol="last_epoch", variant="", selected_on="last", evaluated_on="test", status="done",
-        config={"precision": "bf16", "data": {"resize": "vtab", "normalise": "half"}}, weights="w",
-        data={"train": "a", "evaluate": "b", "kind": "tfds"}, code={}, versions={}, device={"type": "cuda"},
-        created="2026-01-01T00:00:00+00:00", last=point, best=point, curve=[point] * 10,
-        params=dict.fromkeys(names, 1000), seconds={"fit": 100.0, "step": 0.1},
-    )  # fmt: skip
-
-
 def main() -> None:
     """Print a line of Markdown."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--records", type=int, default=10_000)
-    count = parser.parse_args().records
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        made = synthetic(folder / "records", count)
+    wanted = parser.parse_args().records
+    with tempfile.TemporaryDirectory() as directory:
+        results = Path(directory)
+        count = write_records(results / "records", wanted)
         begin = time.perf_counter()
-        records, _ = record.read_records(folder / "records")
-        assert len(records) == made
-        for name in SUITES:
-            table = make_table(load_suite(name), records)
-            render.write_table(table, folder / "tables", name)
-            figure.draw_figure(table, folder / "figures", name)
+        make_tables(results, count)
         seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"| {made:,} records to the tables and figures of {len(SUITES)} suites | {seconds:.1f} s, {peak:.2f} GiB |"
+    what = f"{count:,} records to the tables and figures of {len(SUITES)} suites"
+    print(f"| {what} | {seconds:.1f} s, {peak:.2f} GiB |")
+
+
+def write_records(directory: Path, wanted: int) -> int:
+    """Write records of all tasks and methods, with so many seeds that there are at least `wanted`.
+
+    Returns how many.
+    """
+    suites = [load_suite(name) for name in SUITES]
+    methods = config_choices("method")
+    cells = sum(len(suite.tasks) for suite in suites) * len(methods)
+    seeds = -(-wanted // cells)
+    for suite in suites:
+        for task in suite.tasks:
+            for method in methods:
+                for seed in range(seeds):
+                    r = make_record(suite.name, task, method, suite.backbone, seed)
+                    path = record_path(directory, suite.name, method, task, seed, r.id)
+                    write_record(r, path)
+    return cells * seeds
+
+
+def make_tables(results: Path, count: int) -> None:
+    """Read the records, of which there are `count`, and write tables and figures."""
+    records, _ = read_records(results / "records")
+    assert len(records) == count
+    for name in SUITES:
+        table = make_table(load_suite(name), records)
+        write_table(table, results / "tables", name)
+        draw_figure(table, results / "figures", name)
+
+
+def make_record(suite: str, task: str, method: str, backbone: str, seed: int) -> Record:
+    """Return a record as a run leaves it, of a made-up score."""
+    score = Score(100, 7000 + seed, 10000)
+    counts = ParameterCounts(
+        method=1000, norm=1000, head=1000, trainable=3000, total=10000, percent=30.0
+    )
+    return Record(
+        id=hash_identity({"of": [suite, task, method, seed]}),
+        suite=suite,
+        task=task,
+        method=method,
+        seed=seed,
+        backbone=backbone,
+        protocol="last_epoch",
+        variant="",
+        selected_on="last",
+        evaluated_on="test",
+        status=Status.DONE,
+        config={"precision": "bf16", "data": {"resize": "vtab", "normalise": "half"}},
+        weights="w",
+        data=DataSource(train="a", evaluate="b", kind="tfds"),
+        code=CodeState(),
+        versions={},
+        device=DeviceInfo(type="cuda"),
+        created="2026-01-01T00:00:00+00:00",
+        last=score,
+        best=score,
+        curve=[score] * 10,
+        params=counts,
+        seconds=Seconds(fit=100.0, step=0.1),
     )
 
 

@@ -1,263 +1,184 @@
-"""Tables against golden files, and the rules behind them."""
+"""The rules behind a table: which rows, cells, means and flags there are."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import pandas as pd
+import msgspec
 import pytest
-from conftest import a_record
+from samples import (
+    CIFAR,
+    DEMO,
+    DIGITS,
+    VTAB,
+    demo_records,
+    done,
+    failed,
+    labels,
+    mean,
+    run,
+    text,
+    vtab_records,
+)
 
-from san import record
-from san.record import Point
-from san.report import published, render
-from san.report.aggregate import MISSING
+from san.record import DataSource, Status
+from san.report.aggregate import Column
+from san.report.published import published_numbers
 from san.report.table import make_table
-from san.tasks import Suite, load_suite
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-DEMO, VTAB = load_suite("demo"), load_suite("vtab")
-
-
-def named(**changes: Any) -> record.Record:
-    """A record with an id of its own, as records have."""
-    made = a_record(**changes)
-    facts = (
-        made.suite,
-        made.method,
-        made.variant,
-        made.protocol,
-        made.task,
-        made.seed,
-        made.evaluated_on,
-    )
-    return replace(made, id=changes.get("id") or record.hash_identity({"facts": facts}))
-
-
-def done(correct: int, **changes: Any) -> record.Record:
-    return named(last=Point(5, correct, 1000), **changes)
-
-
-def records() -> list[record.Record]:
-    """Complete with three seeds; missing; failed and out of memory; best-on-test; conflicting; another split."""
-    complete = [
-        done(800 + 10 * i + seed, method="full", task=task, seed=seed)
-        for i, task in enumerate(DEMO.tasks)
-        for seed in (0, 1, 2)
-    ]
-    linear = [done(500, method="linear", task=task) for task in ("digits", "texture")]
-    troubled = [
-        done(700, method="ssf", task="digits"),
-        named(method="ssf", task="texture", status="failed"),
-        named(method="ssf", task="tissue", status="oom"),
-        done(710, method="ssf", task="count", seed=0),
-        named(method="ssf", task="count", seed=1, status="failed"),
-    ]
-    chosen = [
-        done(600, best=Point(3, 990, 1000), task=task, selected_on="test", protocol="best_test")
-        for task in DEMO.tasks
-    ]
-    conflict = [
-        done(610, task="digits", id="aaaaaaaaaaaa", created="2026-01-01T00:00:00+00:00"),
-        done(620, task="digits", id="bbbbbbbbbbbb", created="2026-01-02T00:00:00+00:00"),
-    ]
-    left_out = [
-        done(999, task="digits", evaluated_on="val", protocol="tune"),
-        done(1, suite="another"),
-    ]
-    variant = [done(630, task="digits", variant="epochs=3")]
-    twins = [
-        done(
-            n,
-            task="digits",
-            variant="epochs=4",
-            id="cccccccccccc",
-            created=f"2026-01-0{i}T00:00:00+00:00",
-        )
-        for i, n in ((1, 650), (2, 640), (3, 650))
-    ]
-    mixed = [done(700, method="lora", task=task, weights=task) for task in DEMO.tasks]
-    forced = [
-        done(
-            710,
-            method="bitfit",
-            task="digits",
-            data={"train": "a", "evaluate": "b", "forced": "ten images are missing"},
-        )
-    ]
-    return (
-        complete
-        + linear
-        + troubled
-        + chosen
-        + conflict
-        + left_out
-        + variant
-        + twins
-        + mixed
-        + forced
-    )
-
-
-def vtab() -> list[record.Record]:
-    """SSF whole with three seeds, LoRA with one, SAN begun: beside what is published."""
-    made = {"suite": "vtab", "backbone": "vit_b16_augreg_in21k"}
-    ssf = [
-        done(700 + 5 * i + seed, method="ssf", task=task, seed=seed, id=f"ssf{i:02}{seed}", **made)
-        for i, task in enumerate(VTAB.tasks)
-        for seed in (0, 1, 2)
-    ]
-    lora = [
-        done(690 + 5 * i, method="lora", task=task, id=f"lora{i:02}", **made)
-        for i, task in enumerate(VTAB.tasks)
-    ]
-    san = [done(999, task="cifar", id="san", **made)]
-    swin = [done(999, task="cifar", id="swin", suite="vtab", backbone="swin_b_in22k")]
-    return ssf + lora + san + swin
-
-
-FILES = ["{}.csv", "{}_cells.csv", "{}_runs.csv", "{}.md", "{}.tex"]
-
-
-@pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("suite", [DEMO, VTAB], ids=["demo", "vtab"])
-def test_golden_files(suite: Suite, file: str, tmp_path: Path) -> None:
-    """UPDATE_GOLDEN=1 writes them anew; read the difference before committing it."""
-    given = records() if suite is DEMO else vtab()
-    paths = render.write_table(make_table(suite, given), tmp_path, suite.name)
-    assert [p.name for p in paths] == [name.format(suite.name) for name in FILES]
-    name = file.format(suite.name)
-    made = (tmp_path / name).read_text()
-    if name == "vtab_cells.csv":
-        made = "".join(
-            line for line in made.splitlines(True) if not line.startswith("cited,")
-        )  # all of vtab.csv again
-    if os.environ.get("UPDATE_GOLDEN"):
-        (GOLDEN / name).write_text(made)
-    assert made == (GOLDEN / name).read_text()
-    assert [p for p in tmp_path.iterdir() if p not in paths] == []
+from san.report.value import MISSING, Flag, SeedCounts, to_text
+from san.score import Score
+from san.tasks import load_suite
 
 
 def test_numbers_by_hand() -> None:
-    table = make_table(DEMO, records())
-    full = table.ours.numbers.loc["full [last_epoch]"]
-    assert full["natural", "Digits"] == pytest.approx(80.1)
-    assert table.ours.cells.loc["full [last_epoch]", ("natural", "Digits")] == "80.10 ± 0.10 (3)"
-    assert full["mean of", "natural"] == pytest.approx((80.1 + 81.1) / 2)
-    assert full["mean", "all"] == pytest.approx(82.6)
-    assert full["mean", "groups"] == pytest.approx(82.6)
-    assert full["trainable", "without head"] == 100
-    assert full["runs", "seeds"] == 3
+    table = make_table(DEMO, demo_records())
+    label = "full [last_epoch]"
+    assert mean(table, label, DIGITS) == pytest.approx(80.1)
+    assert text(table, label, DIGITS) == "80.10 ± 0.10 (3)"
+    assert mean(table, label, ("mean of", "natural")) == pytest.approx((80.1 + 81.1) / 2)
+    assert mean(table, label, ("mean", "all")) == pytest.approx(82.6)
+    assert mean(table, label, ("mean", "groups")) == pytest.approx(82.6)
+    assert table.ours.row(label).trainable.without_head == 100
+    assert table.ours.row(label).seeds == SeedCounts(3, 3)
 
 
 def test_the_two_means_differ_where_groups_do() -> None:
     """Three tasks in one group and one in another: 3/4 of them right, but half of the groups."""
-    names = list(DEMO.tasks)[:4]
-    tasks = {
-        n: replace(DEMO.tasks[n], group="natural" if i < 3 else "structured")
-        for i, n in enumerate(names)
-    }
+    tasks = {}
+    for i, name in enumerate(list(DEMO.tasks)[:4]):
+        tasks[name] = replace(DEMO.tasks[name], group="natural" if i < 3 else "structured")
     suite = replace(DEMO, tasks=tasks)
-    made = make_table(suite, [done(0 if i == 3 else 1000, task=n) for i, n in enumerate(names)])
-    assert made.ours.numbers.loc["san", ("mean", "all")] == 75
-    assert made.ours.numbers.loc["san", ("mean", "groups")] == 50
+    last = list(tasks)[-1]
+    made = make_table(suite, [done(0 if name == last else 1000, task=name) for name in tasks])
+    assert mean(made, "san", ("mean", "all")) == 75
+    assert mean(made, "san", ("mean", "groups")) == 50
 
 
 def test_mixed_weights_or_precision_are_marked() -> None:
-    pair = [done(900, task="digits"), done(900, task="count", weights="other")]
-    assert list(make_table(DEMO, pair).ours.cells.index) == ["san§"]
-    pair[1] = done(900, task="count", config={"precision": "bf16"})
-    table = make_table(DEMO, pair)
-    assert list(table.ours.cells.index) == ["san§"]
-    assert table.notes == (
-        "§ runs of this row differ in pre-trained weights, preprocessing, precision or the kind of data source.",
-    )
+    first = done(900, task="digits")
+    others = [
+        done(900, task="count", weights="other"),
+        done(900, task="count", config={"precision": "bf16"}),
+    ]
+    for other in others:
+        table = make_table(DEMO, [first, other])
+        assert labels(table) == ["san§"]
+        assert table.notes == (
+            "§ runs of this row differ in pre-trained weights, preprocessing, precision or the "
+            "kind of data source.",
+        )
+
+
+def test_mixed_data_are_marked() -> None:
+    seeds = [done(900, task="digits"), done(900, task="digits", seed=1)]
+    assert labels(make_table(DEMO, seeds)) == ["san"]
+    for data in (
+        DataSource(train="a", evaluate="other"),
+        DataSource(train="a", evaluate="b", kind="tfds"),
+    ):
+        seeds[1] = msgspec.structs.replace(seeds[1], data=data)
+        assert labels(make_table(DEMO, seeds)) == ["san§"]
+
+
+def test_rows_of_other_preprocessing_are_mixed() -> None:
+    pair = []
+    for task, resize in (("digits", "vtab"), ("count", "bicubic")):
+        config = {"data": {"resize": resize, "normalise": "half"}}
+        pair.append(done(900, task=task, id=task, config=config))
+    assert labels(make_table(DEMO, pair)) == ["san§"]
 
 
 def test_best_on_test_is_marked_in_means_too() -> None:
-    row = make_table(DEMO, records()).ours.cells.loc["san [best_test]‖"]
-    assert row["mean", "all"] == "99.00†"
+    table = make_table(DEMO, demo_records())
+    assert text(table, "san [best_test]‖", ("mean", "all")) == "99.00†"
 
 
 def test_no_mean_over_an_incomplete_row() -> None:
-    row = make_table(DEMO, records()).ours.cells.loc["linear [last_epoch]‖"]
-    assert row["natural", "Digits"] == "50.00"
-    assert row["specialised", "Tissue"] == MISSING
-    assert row["mean of", "natural"] == "50.00"
-    assert row["mean", "all"] == row["mean", "groups"] == row["mean of", "structured"] == MISSING
+    table = make_table(DEMO, demo_records())
+    label = "linear [last_epoch]‖"
+    assert text(table, label, DIGITS) == "50.00"
+    assert text(table, label, ("specialised", "Tissue")) == MISSING
+    assert text(table, label, ("mean of", "natural")) == "50.00"
+    for column in (("mean", "all"), ("mean", "groups"), ("mean of", "structured")):
+        assert text(table, label, column) == MISSING
+    assert table.ours.row(label).summary_texts() == [MISSING, MISSING, "0 to 1"]
 
 
 def test_trouble_is_shown() -> None:
-    table = make_table(DEMO, records())
-    ssf = table.ours.cells.loc["ssf [last_epoch]‖"]
-    assert ssf["natural", "Texture"] == "failed"
-    assert ssf["specialised", "Tissue"] == "OOM"
-    assert ssf["structured", "Count"] == "71.00 (failed)"
-    assert table.ours.cells.loc["san [best_test]‖", ("natural", "Digits")] == "99.00†"
-    assert table.ours.cells.loc["san [last_epoch]‖", ("natural", "Digits")] == "62.00‡"
-    assert table.ours.cells.loc["san [epochs=3, last_epoch]‖", ("natural", "Digits")] == "63.00"
+    table = make_table(DEMO, demo_records())
+    assert text(table, "ssf [last_epoch]‖", ("natural", "Texture")) == "failed"
+    assert text(table, "ssf [last_epoch]‖", ("specialised", "Tissue")) == "OOM"
+    assert text(table, "ssf [last_epoch]‖", ("structured", "Count")) == "71.00 (failed)"
+    assert text(table, "san [best_test]‖", DIGITS) == "99.00†"
+    assert text(table, "san [last_epoch]‖", DIGITS) == "62.00‡"
+    assert text(table, "san [epochs=3, last_epoch]‖", DIGITS) == "63.00"
     assert any("chosen on the test split" in note for note in table.notes)
     assert any("different settings" in note for note in table.notes)
     assert any("1 records" in note for note in table.notes)
 
 
+def test_seeds_that_failed_in_two_ways_are_both_named() -> None:
+    seeds = [failed(task="digits"), failed(Status.OOM, task="digits", seed=1)]
+    assert text(make_table(DEMO, seeds), "san", DIGITS) == "OOM, failed"
+
+
+def test_the_mark_of_a_cell_without_a_number_is_in_the_file_of_cells_alone() -> None:
+    lost = failed(task="digits", selected_on="test", protocol="best_test")
+    table = make_table(DEMO, [lost])
+    assert text(table, "san", DIGITS) == "failed"
+    assert {cell.task: cell.marks for cell in table.cells}["digits"] == "†"
+    assert table.notes == ()
+
+
 def test_order_and_plain_names() -> None:
-    table = make_table(DEMO, [done(1, method=m) for m in ("san", "ssf", "linear", "full", "zebra")])
-    assert list(table.ours.cells.index) == ["full", "linear", "ssf", "san", "zebra"]
+    methods = ("san", "ssf", "linear", "full", "zebra")
+    table = make_table(DEMO, [done(1, method=method) for method in methods])
+    assert labels(table) == ["full", "linear", "ssf", "san", "zebra"]
+    assert table.notes == ()
+
+
+def test_marks_in_the_name_of_a_variant_are_not_explained() -> None:
+    table = make_table(DEMO, [done(1, variant="note='†'")])
+    assert labels(table) == ["san [note='†']"]
     assert table.notes == ()
 
 
 def test_no_records_give_an_empty_table() -> None:
-    assert make_table(DEMO, []).ours.cells.empty
-
-
-def test_runs_are_tidy(tmp_path: Path) -> None:
-    render.write_table(make_table(DEMO, records()), tmp_path, "demo")
-    runs = pd.read_csv(tmp_path / "demo_runs.csv", keep_default_na=False)
-    assert (
-        len(runs) == len([r for r in records() if r.suite == "demo"]) - 1
-    )  # one is a copy of another
-    assert set(runs.status) == {"done", "failed", "oom"}
+    assert make_table(DEMO, []).ours.rows == ()
 
 
 def test_ours_stands_beside_the_published_value() -> None:
-    table = make_table(VTAB, vtab())
-    cifar = ("natural", "CIFAR-100")
-    ours = table.ours.numbers.loc["ssf", cifar]
-    assert ours == pytest.approx(70.6)  # (705 + 706 + 707) / 3 of 1000
-    assert table.cited.cells.loc["SSF†", cifar] == "69.0"
-    assert table.gaps.cells.loc["ssf - SSF†", cifar] == "+1.60"
-    assert list(table.gaps.cells.index) == ["lora‖ - LoRA†◦", "ssf - SSF†"]
-    facts = table.facts.set_index(["kind", "row", "task"])
-    line = facts.loc["re-run", "ssf", "cifar"]
-    assert (line["n"], line["status"], line["published"], line["published_as"]) == (
-        3,
-        "done",
-        69.0,
-        "SSF",
-    )
-    assert "SSF arXiv:2210.08823" in line["source"]
-    assert facts.loc["re-run", "san‖", "svhn"]["status"] == "missing"
-    assert (
-        len(facts.loc["cited"])
-        == len(published.published_numbers("vtab", "vit_b16_augreg_in21k"))
-        == 999
-    )
+    table = make_table(VTAB, vtab_records())
+    assert mean(table, "ssf", CIFAR) == pytest.approx(70.6)  # (705 + 706 + 707) / 3 of 1000
+    assert to_text(table.published.row("SSF†").values[CIFAR]) == "69.0"
+    assert to_text(table.differences.row("ssf - SSF†").values[CIFAR]) == "+1.60"
+    gaps = [(gap.difference.label, gap.published.label) for gap in table.gaps]
+    assert gaps == [("lora‖ - LoRA†◦", "LoRA†◦"), ("ssf - SSF†", "SSF†")]
+
+
+def test_the_file_of_cells_has_ours_and_every_published_number() -> None:
+    table = make_table(VTAB, vtab_records())
+    ours = {(cell.row, cell.task): cell for cell in table.cells if cell.kind == "re-run"}
+    cell = ours["ssf", "cifar"]
+    assert (cell.n, cell.status, cell.published, cell.published_as) == (3, "done", 69.0, "SSF")
+    assert cell.gap == pytest.approx(1.6)
+    assert "SSF arXiv:2210.08823" in cell.source
+    assert ours["san‖", "svhn"].status == "missing"
+    cited = [cell for cell in table.cells if cell.kind == "cited"]
+    assert len(cited) == len(published_numbers("vtab", VTAB.backbone)) == 999
 
 
 def test_a_backbone_has_a_table_of_its_own() -> None:
-    swin = make_table(VTAB, vtab(), "swin_b_in22k")
+    swin = make_table(VTAB, vtab_records(), "swin_b_in22k")
     assert swin.title == "VTAB-1k, swin_b_in22k"
-    assert list(swin.ours.cells.index) == ["san"]
-    assert swin.cited.cells.loc["VPT-Deep", ("mean of", "natural")] == "76.78*"
+    assert labels(swin) == ["san"]
+    published = swin.published.row("VPT-Deep").values[Column("mean of", "natural")]
+    assert to_text(published) == "76.78*"
     assert any("not all values of its tasks are public" in note for note in swin.notes)
 
 
 def test_records_of_one_identity_with_different_results_are_reported() -> None:
-    table = make_table(DEMO, records())
-    assert table.ours.cells.loc["san [epochs=4, last_epoch]‖", ("natural", "Digits")] == "65.00‡"
-    (note,) = (n for n in table.notes if "cccccccccccc" in n)
+    table = make_table(DEMO, demo_records())
+    assert text(table, "san [epochs=4, last_epoch]‖", DIGITS) == "65.00‡"
+    (note,) = (note for note in table.notes if "cccccccccccc" in note)
     assert "2 records of one identity" in note
     assert "650 of 1000, 640 of 1000" in note
 
@@ -266,77 +187,60 @@ def test_the_mean_corruption_error_is_alexnets_at_100() -> None:
     suite = load_suite("robustness")
     errors = {t.name: t.alexnet_error for t in suite.tasks.values() if t.alexnet_error}
     assert len(errors) == 15
-    made = {"suite": "robustness", "backbone": suite.backbone}
-    alexnet = [
-        named(task=t, last=Point(0, round(1e6 * (1 - e)), 10**6), method="linear", **made)
-        for t, e in errors.items()
-    ]
-    perfect = [named(task=t, last=Point(0, 10**6, 10**6), method="san", **made) for t in errors]
+    facts = {"suite": "robustness", "backbone": suite.backbone}
+    alexnet = []
+    perfect = []
+    for task, error in errors.items():
+        score = Score(0, round(1e6 * (1 - error)), 10**6)
+        alexnet.append(run(task=task, last=score, method="linear", **facts))
+        perfect.append(run(task=task, last=Score(0, 10**6, 10**6), method="san", **facts))
     table = make_table(suite, alexnet + perfect[1:])
-    assert table.ours.numbers.loc["linear", ("mean", "mCE")] == pytest.approx(100)
-    assert table.ours.cells.loc["san", ("mean", "mCE")] == MISSING
-    whole = make_table(suite, alexnet + perfect)
-    assert whole.ours.numbers.loc["san", ("mean", "mCE")] == 0
-    row = {line.split(" ")[0]: line for line in render.latex(whole).splitlines() if " & " in line}
-    assert r"\textbf{0.00}" in row["san"]
-    assert r"\underline{100.00}" in row["linear"]
+    assert mean(table, "linear", ("mean", "mCE")) == pytest.approx(100)
+    assert text(table, "san", ("mean", "mCE")) == MISSING
+    assert mean(make_table(suite, alexnet + perfect), "san", ("mean", "mCE")) == 0
 
 
 def test_forced_data_is_marked() -> None:
-    table = make_table(DEMO, records())
-    assert table.ours.cells.loc["bitfit [last_epoch]‖", ("natural", "Digits")] == "71.00¶"
+    table = make_table(DEMO, demo_records())
+    assert text(table, "bitfit [last_epoch]‖", DIGITS) == "71.00¶"
     assert any("forced" in note for note in table.notes)
 
 
-def test_rows_of_other_preprocessing_are_mixed() -> None:
-    data = [
-        {"config": {"data": {"resize": name, "normalise": "half"}}} for name in ("vtab", "bicubic")
-    ]
-    pair = [
-        done(900, task=task, id=task, **more)
-        for task, more in zip(("digits", "count"), data, strict=True)
-    ]
-    assert list(make_table(DEMO, pair).ours.cells.index) == ["san§"]
-
-
 def test_parameters_are_a_mean_over_tasks_and_stand_over_whole_rows_alone() -> None:
-    counts = {"method": 0, "norm": 0, "head": 0, "total": 1000, "percent": 1.0}
-    many = [
-        done(1, task="digits", seed=seed, params={**counts, "trainable": 600}) for seed in (0, 1, 2)
-    ]
-    one = [done(1, task=task, params={**counts, "trainable": 0}) for task in list(DEMO.tasks)[1:]]
-    assert make_table(DEMO, many + one).ours.numbers.loc["san", ("trainable", "with head")] == 100
-    assert make_table(DEMO, many).ours.cells.loc["san", ("trainable", "with head")] == MISSING
+    counts = run().params
+    assert counts is not None
+    many_counts = msgspec.structs.replace(counts, head=0, trainable=600)
+    no_counts = msgspec.structs.replace(counts, head=0, trainable=0)
+    first, *others = DEMO.tasks
+    assert len(others) == 5
+    many = [done(1, task=first, seed=seed, params=many_counts) for seed in (0, 1, 2)]
+    none = [done(1, task=task, params=no_counts) for task in others]
+    assert make_table(DEMO, many + none).ours.row("san").trainable.with_head == 100
+    assert make_table(DEMO, many).ours.row("san").summary_texts()[1] == MISSING
 
 
-def test_a_seed_that_failed_marks_the_means_and_a_conflict_is_never_chosen_silently() -> None:
-    lost = [done(700, task=task) for task in DEMO.tasks] + [
-        named(task="digits", seed=1, status="oom")
-    ]
-    assert make_table(DEMO, lost).ours.cells.loc["san", ("mean", "all")] == "70.00‖"
-    later = [
-        done(640, task="digits"),
-        named(task="digits", status="oom", id="other", created="2026-02-01T00:00:00+00:00"),
-    ]
-    assert make_table(DEMO, later).ours.cells.loc["san", ("natural", "Digits")] == "64.00‡"
+def test_a_seed_that_failed_marks_the_means() -> None:
+    runs = [done(700, task=task) for task in DEMO.tasks]
+    runs.append(failed(Status.OOM, task="digits", seed=1))
+    assert text(make_table(DEMO, runs), "san", ("mean", "all")) == "70.00‖"
+
+
+def test_a_conflict_is_never_resolved_silently() -> None:
+    created = "2026-02-01T00:00:00+00:00"
+    runs = [done(640, task="digits"), failed(Status.OOM, task="digits", id="x", created=created)]
+    assert text(make_table(DEMO, runs), "san", DIGITS) == "64.00‡"
 
 
 def test_gaps_carry_the_marks_of_both_sides() -> None:
-    made = {
-        "suite": "vtab",
-        "backbone": "vit_b16_augreg_in21k",
-        "method": "vpt_deep",
-        "selected_on": "test",
-    }
-    table = make_table(
-        VTAB, [done(800, best=Point(1, 800, 1000), task=task, **made) for task in VTAB.tasks]
-    )
-    assert table.gaps.cells.loc["vpt_deep - VPT-Deep◦", ("natural", "CIFAR-100")] == "+1.20†"
-    swin = {**made, "backbone": "swin_b_in22k"}
-    table = make_table(
-        VTAB,
-        [done(800, best=Point(1, 800, 1000), task=task, **swin) for task in VTAB.tasks],
-        "swin_b_in22k",
-    )
-    assert table.gaps.cells.loc["vpt_deep - VPT-Deep", ("mean of", "natural")] == "+3.22†*"
-    assert set(table.facts[table.facts.kind == "re-run"].marks) == {"†"}
+    facts = {"suite": "vtab", "method": "vpt_deep", "selected_on": "test"}
+    best = Score(1, 800, 1000)
+    for backbone, name, column, expected in (
+        (VTAB.backbone, "vpt_deep - VPT-Deep◦", CIFAR, "+1.20†"),
+        ("swin_b_in22k", "vpt_deep - VPT-Deep", Column("mean of", "natural"), "+3.22†*"),
+    ):
+        runs = [done(800, best=best, task=t, backbone=backbone, **facts) for t in VTAB.tasks]
+        table = make_table(VTAB, runs, backbone)
+        gap = table.differences.row(name).values[column]
+        assert to_text(gap) == expected
+        assert Flag.CHOSEN_ON_TEST in gap.flags
+        assert {cell.marks for cell in table.cells if cell.kind == "re-run"} == {"†"}

@@ -1,0 +1,139 @@
+"""Records of made-up scores, from which tests make tables."""
+
+from typing import Any
+
+import msgspec
+from conftest import a_record
+
+from san import record
+from san.record import DataSource, Record, Status
+from san.report.aggregate import Column, task_column
+from san.report.table import Table
+from san.report.value import to_text
+from san.score import Score
+from san.tasks import load_suite
+
+DEMO = load_suite("demo")
+VTAB = load_suite("vtab")
+DIGITS = task_column(DEMO.tasks["digits"])
+CIFAR = task_column(VTAB.tasks["cifar"])
+_IDENTITY_FIELDS = ("suite", "method", "variant", "protocol", "task", "seed", "evaluated_on")
+
+
+def run(**changes: Any) -> Record:
+    """A record with an id of its own, as records have."""
+    made = a_record(**changes)
+    if "id" in changes:
+        return made
+    facts = tuple(getattr(made, name) for name in _IDENTITY_FIELDS)
+    return msgspec.structs.replace(made, id=record.hash_identity({"facts": facts}))
+
+
+def done(correct: int, **changes: Any) -> Record:
+    """A run that is done, with so many of 1000 right."""
+    return run(last=Score(5, correct, 1000), **changes)
+
+
+def failed(status: Status = Status.FAILED, **changes: Any) -> Record:
+    return run(status=status, **changes)
+
+
+def demo_records() -> list[Record]:
+    """Every kind of row and cell there is."""
+    return [
+        *_complete(),
+        *[done(500, method="linear", task=task) for task in ("digits", "texture")],
+        *_with_failures(),
+        *_chosen_on_test(),
+        *_conflicting(),
+        *_left_out(),
+        done(630, task="digits", variant="epochs=3"),
+        *_copies_of_one_identity(),
+        *[done(700, method="lora", task=task, weights=task) for task in DEMO.tasks],
+        _unverified(),
+    ]
+
+
+def vtab_records() -> list[Record]:
+    """SSF complete with three seeds, LoRA with one, SAN begun: beside what is published."""
+    suite = {"suite": "vtab", "backbone": VTAB.backbone}
+    made = []
+    for i, task in enumerate(VTAB.tasks):
+        for seed in (0, 1, 2):
+            key = f"ssf{i:02}{seed}"
+            correct = 700 + 5 * i + seed
+            made.append(done(correct, method="ssf", task=task, seed=seed, id=key, **suite))
+    for i, task in enumerate(VTAB.tasks):
+        made.append(done(690 + 5 * i, method="lora", task=task, id=f"lora{i:02}", **suite))
+    made.append(done(999, task="cifar", id="san", **suite))
+    made.append(done(999, task="cifar", id="swin", suite="vtab", backbone="swin_b_in22k"))
+    return made
+
+
+def text(table: Table, label: str, column: Column | tuple[str, str]) -> str:
+    """What is printed in a cell of ours."""
+    return to_text(table.ours.row(label).values[Column(*column)])
+
+
+def mean(table: Table, label: str, column: tuple[str, str]) -> float:
+    """The number behind a cell of ours."""
+    return table.ours.row(label).values[Column(*column)].mean
+
+
+def labels(table: Table) -> list[str]:
+    """The rows of ours as they are called in the table."""
+    return [row.label for row in table.ours.rows]
+
+
+def _complete() -> list[Record]:
+    return [
+        done(800 + 10 * i + seed, method="full", task=task, seed=seed)
+        for i, task in enumerate(DEMO.tasks)
+        for seed in (0, 1, 2)
+    ]
+
+
+def _with_failures() -> list[Record]:
+    return [
+        done(700, method="ssf", task="digits"),
+        failed(method="ssf", task="texture"),
+        failed(Status.OOM, method="ssf", task="tissue"),
+        done(710, method="ssf", task="count", seed=0),
+        failed(method="ssf", task="count", seed=1),
+    ]
+
+
+def _chosen_on_test() -> list[Record]:
+    best = {"best": Score(3, 990, 1000), "selected_on": "test", "protocol": "best_test"}
+    return [done(600, task=task, **best) for task in DEMO.tasks]
+
+
+def _conflicting() -> list[Record]:
+    first, second = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
+    return [
+        done(610, task="digits", id="aaaaaaaaaaaa", created=first),
+        done(620, task="digits", id="bbbbbbbbbbbb", created=second),
+    ]
+
+
+def _left_out() -> list[Record]:
+    return [
+        done(999, task="digits", evaluated_on="val", protocol="tune"),
+        done(1, suite="another"),
+    ]
+
+
+def _copies_of_one_identity() -> list[Record]:
+    """Three records of one experiment, two of them with the same result."""
+    made = []
+    for day, correct in ((1, 650), (2, 640), (3, 650)):
+        created = f"2026-01-0{day}T00:00:00+00:00"
+        made.append(
+            done(correct, task="digits", variant="epochs=4", id="cccccccccccc", created=created)
+        )
+    return made
+
+
+def _unverified() -> Record:
+    data = DataSource(train="a", evaluate="b", forced="ten images are missing")
+    return done(710, method="bitfit", task="digits", data=data)

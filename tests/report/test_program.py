@@ -1,0 +1,126 @@
+"""scripts/tables.py, on a machine without torch: what it prints, writes and says to mistakes."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from samples import demo_records, done
+
+from san.errors import SanError
+from san.record import Record, record_path, write_record
+from scripts import tables as program
+
+ROOT = Path(__file__).parents[2]
+# An import of a module that is None raises ModuleNotFoundError.
+WITHOUT_TORCH = "import sys; sys.modules.update(dict.fromkeys(['torch', 'timm', 'torchvision']))\n"
+PROGRAM = "import runpy; runpy.run_path('scripts/tables.py', run_name='__main__')"
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT_TORCH + code, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+    )
+
+
+def tables(results: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_python(PROGRAM, "--results", str(results), *arguments)
+
+
+def write(records: list[Record], results: Path) -> None:
+    for r in records:
+        write_record(r, record_path(results / "records", r.suite, r.method, r.task, r.seed, r.id))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with records of two suites, and of one that benchmarks/ does not have."""
+    results = tmp_path_factory.mktemp("results")
+    swin = done(990, suite="vtab", task="cifar", backbone="swin_b_in22k")
+    write([*demo_records(), swin], results)
+    return results
+
+
+def test_no_module_of_the_report_needs_torch() -> None:
+    names = sorted(path.stem for path in (ROOT / "san" / "report").glob("*.py"))
+    assert len(names) == 11
+    code = "import importlib\n"
+    code += f"for name in {names}: importlib.import_module(f'san.report.{{name}}')\n"
+    code += "print('torch' in sys.modules and sys.modules['torch'])"
+    imported = run_python(code)
+    assert imported.stdout == "None\n", imported.stderr
+
+
+def test_help_needs_no_torch(tmp_path: Path) -> None:
+    shown = tables(tmp_path, "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert "--cell SUITE METHOD TASK" in shown.stdout
+
+
+def test_tables_of_all_suites_with_records(results: Path) -> None:
+    shown = tables(results)
+    assert shown.returncode == 0, shown.stderr
+    assert "**Demo suite**, top-1 accuracy in percent" in shown.stdout
+    assert "**VTAB-1k, swin_b_in22k**" in shown.stdout
+    assert "No tables of another" in shown.stderr
+    files = {path.name for path in (results / "tables").iterdir()}
+    assert len(files) == 10
+    assert {"demo.csv", "demo_cells.csv", "vtab_swin_b_in22k_runs.csv"} <= files
+
+
+def test_the_backbone_of_a_table_can_be_chosen(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--results", str(results), "fgvc", "--backbone", "swin_b_in22k"]
+    monkeypatch.setattr(sys, "argv", ["tables.py", *arguments])
+    program.main()
+    shown = capsys.readouterr().out
+    assert "swin_b_in22k" in shown.splitlines()[0]
+    assert "VTAB" not in shown
+
+
+def test_a_cell_is_explained(results: Path) -> None:
+    shown = tables(results, "--cell", "demo", "ssf", "count")
+    assert shown.returncode == 0, shown.stderr
+    assert "demo/count ssf: 2 records" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cell", "vtab", "sff", "cifar"], "Unknown method 'sff'. Did you mean ssf"),
+        (["--cell", "vtab", "ssf", "cifer"], "Unknown task of vtab 'cifer'. Did you mean cifar"),
+        (["vtub"], "Unknown suite 'vtub'. Did you mean vtab?"),
+        (["--backbone", "no_such"], "No results of a suite below"),
+    ],
+)
+def test_a_mistake_is_answered_in_words(
+    results: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tables.py", "--results", str(results), *arguments])
+    with pytest.raises(SanError, match=re.escape(message)):
+        program.main()
+
+
+def test_a_suite_without_records_and_published_numbers_has_no_table(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tables.py", "--results", str(results), "robustness"])
+    with pytest.raises(SystemExit) as stopped:
+        program.main()
+    assert stopped.value.code == 1
+    expected = "Error: No test results of robustness below"
+    assert expected in capsys.readouterr().err
+
+
+def test_tables_that_cannot_be_written_are_a_message(tmp_path: Path) -> None:
+    write([done(900)], tmp_path)
+    (tmp_path / "tables").write_text("a file where the directory belongs")
+    shown = tables(tmp_path, "demo")
+    assert shown.returncode == 1
+    assert "Error: The tables cannot be written" in shown.stderr
+    assert "Traceback" not in shown.stderr
