@@ -1,22 +1,34 @@
-"""Stand in for TFDS's network: every URL is answered with a local archive, everything else is TFDS's own code."""
+"""Stand in for TFDS's network: every URL is answered with a local archive, the rest is TFDS's."""
 
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 
-def answer(folder, url):
-    """Return what a download of `url`, unpacked, would be: the file of that name, or the folder that it unpacks to."""
+def answer(folder: Path, url: Any) -> Any:
+    """Return what a download of `url` would be once it is unpacked.
+
+    That is the file of that name, or the folder that it unpacks to.
+    """
     from etils import epath
 
-    name = str(getattr(url, "url", url)).partition("?")[0].rpartition("/")[2]
+    address = str(getattr(url, "url", url)).partition("?")[0]
+    name = address.rpartition("/")[2]
     if name == "102flowers.tgz":
         return epath.Path(folder / "images")
-    known = (folder / name, folder / name.removesuffix(".gz"))
-    return epath.Path(next((p for p in known if p.is_file()), folder))
+    for file in (folder / name, folder / name.removesuffix(".gz")):
+        if file.is_file():
+            return epath.Path(file)
+    return epath.Path(folder)
 
 
-def mapped(folder):
-    def fetch(self, urls):
+def fetch_from(folder: Path) -> Callable[[Any, Any], Any]:
+    """Return a method of TFDS's download manager that answers with what `folder` has."""
+
+    def fetch(self: Any, urls: Any) -> Any:
         if isinstance(urls, dict):
             return {key: answer(folder, url) for key, url in urls.items()}
         return answer(folder, urls)
@@ -24,33 +36,33 @@ def mapped(folder):
     return fetch
 
 
-def extract(self, path):
+def extract(self: Any, path: Any) -> Any:
     """Unpack a tar beside itself; TFDS's own would look for its record of the download."""
     from etils import epath
 
-    out = Path(str(path) + ".unpacked")
+    out = Path(f"{path}.unpacked")
     if not out.exists():
         with tarfile.open(path) as tar:
             tar.extractall(out, filter="data")
     return epath.Path(out)
 
 
-def serve(monkeypatch, folder):
+def serve(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let TFDS find `folder` wherever it would go to the network."""
     import tensorflow_datasets as tfds
 
     from san.data.prepare.sources import tfds as ours
 
-    monkeypatch.setattr(ours, "check_network", lambda *_: None)
+    packaged_path = tfds.core.tfds_path
+
+    def path_of(*parts: Any) -> Any:
+        """Return a list of ours in place of one that TFDS has in its package."""
+        own = folder / Path(parts[0]).name if parts else folder
+        return own if own.is_file() else packaged_path(*parts)
+
     manager = tfds.download.DownloadManager
-    monkeypatch.setattr(manager, "download", mapped(folder))
-    monkeypatch.setattr(manager, "download_and_extract", mapped(folder))
+    monkeypatch.setattr(ours, "check_network", lambda *_: None)
+    monkeypatch.setattr(manager, "download", fetch_from(folder))
+    monkeypatch.setattr(manager, "download_and_extract", fetch_from(folder))
     monkeypatch.setattr(manager, "extract", extract)
-    packaged = tfds.core.tfds_path
-    monkeypatch.setattr(
-        tfds.core,
-        "tfds_path",
-        lambda *parts: (
-            own if parts and (own := folder / Path(parts[0]).name).is_file() else packaged(*parts)
-        ),
-    )
+    monkeypatch.setattr(tfds.core, "tfds_path", path_of)

@@ -90,7 +90,7 @@ def test_verify_goes_on_whatever_is_damaged(tmp_path: Path) -> None:
 
 
 def cifar_of_ids(root: Path) -> Task:
-    """VTAB's cifar with four images, of no benchmark's suite, which have the ids that it asks for."""
+    """VTAB's cifar with four images, in a suite of no benchmark; their ids are the right ones."""
     ids = {"train": ["train_16399", "train_01680"], "val": ["train_13431"], "test": ["test_0"]}
     for part, names in ids.items():
         rows = ((name, 0, np.zeros((32, 32, 3), np.uint8)) for name in names)
