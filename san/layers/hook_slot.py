@@ -1,30 +1,39 @@
-"""What one hook of a forward pass leaves for another."""
+"""A place where one hook of a forward pass leaves a tensor for another."""
 
 from typing import Any
 
 from torch import Tensor
 
 
-class HookSlot(list[Tensor]):
-    """Room for one tensor on its way from hook to hook. A copy of the model starts with an empty one."""
+class HookSlot:
+    """Holds at most one tensor. A copy of the model starts with an empty slot."""
+
+    def __init__(self) -> None:
+        self._tensor: Tensor | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to take."""
-        return not self
+        return self._tensor is None
 
     def put(self, tensor: Tensor) -> None:
-        """Leave a tensor, in place of what may be there from a pass that was broken off."""
-        self[:] = [tensor]
+        """Store a tensor, in place of one that an interrupted pass may have left."""
+        self._tensor = tensor
 
     def peek(self) -> Tensor:
         """Return the tensor and keep it."""
-        return self[0]
+        assert self._tensor is not None, "nothing was put into this slot"
+        return self._tensor
 
     def take(self) -> Tensor:
         """Return the tensor and forget it."""
-        return self.pop()
+        tensor = self.peek()
+        self._tensor = None
+        return tensor
+
+    def __bool__(self) -> bool:
+        return not self.is_empty
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "HookSlot":
-        """Return an empty one: the tensor belongs to a pass of the original."""
+        """Return an empty slot: the tensor belongs to a pass of the original."""
         return HookSlot()

@@ -1,85 +1,99 @@
-"""Propagation: the scale of a feature as the weight that reads it next sees it (SAN, Dai et al., ICML 2025).
+"""Propagation: the scale of a feature as the weight that reads it next sees it.
 
-    p = r * view(s)      s: the anterior site's scale; view: its channels in the order of the posterior's inputs;
-                         r: ones at the start, trained where the propagation is recalibrated, else absent
+SAN, Dai et al., ICML 2025:
+
+    p = r * view(s)     s: the anterior site's scale; view: its channels in the order of the
+                        posterior's inputs; r: ones at the start, trained where the propagation is
+                        recalibrated, else absent
 
 Which site is anterior to which (`san.backbones.Site.anterior`, `reads`, `stage_input`):
 
-| posterior                          | anterior                                     | view of its scale              |
-|:-----------------------------------|:---------------------------------------------|:-------------------------------|
-| ViT, Swin: qkv                     | the embedding of the stage (`patch`), or     | as it is                       |
-|                                    | what wrote to the stream last (`preceding`)  |                                |
-| ViT, Swin: proj                    | none; qkv; or `v`, the values in qkv         | interpolated 3C to C; the third |
-| ViT, Swin: fc1                     | proj                                         | as it is                       |
-| all: fc2                           | fc1; in a gated MLP the half that is no gate | as it is                       |
-| Swin: reduction of patch merging   | the last fc2 of the stage before             | four times over                |
-| ConvNeXt: conv_dw                  | as qkv                                       | as it is                       |
-| ConvNeXt: fc1                      | conv_dw                                      | as it is                       |
-| ConvNeXt: convolution of downsample| the last fc2 of the stage before             | as it is                       |
+| posterior                      | anterior                              | view of its scale      |
+|:-------------------------------|:--------------------------------------|:-----------------------|
+| ViT, Swin: qkv                 | `patch`: the embedding of the stage;  | as it is               |
+|                                | `preceding`: the last site that wrote |                        |
+|                                | to the stream                         |                        |
+| ViT, Swin: proj                | none; qkv; or `v`, the values in qkv  | qkv: interpolated from |
+|                                |                                       | 3C to C; v: its third  |
+| ViT, Swin: fc1                 | proj                                  | as it is               |
+| all: fc2                       | fc1; in a gated MLP the half of it    | as it is               |
+|                                | that is not the gate                  |                        |
+| Swin: reduction of downsample  | the last fc2 of the stage before      | four times over        |
+| ConvNeXt: conv of downsample   | the last fc2 of the stage before      | as it is               |
+| ConvNeXt: conv_dw              | as qkv                                | as it is               |
+| ConvNeXt: fc1                  | conv_dw                               | as it is               |
 
-Norms, residual sums, activations, attention, layer scale and pooling in between keep the channels and are ignored. The
-embedding of a stage is the patch embedding or stem in the first and the reduction or convolution of the downsampling in
-the others.
+Norms, residual sums, activations, attention, layer scale and pooling in between keep the channels
+and are ignored. The embedding of a stage is the patch embedding or stem in the first and the
+reduction or convolution of the downsampling in the others.
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.errors import choose
 
-QKV_ANTERIORS = ("patch", "preceding")
-PROJ_ANTERIORS = ("none", "v", "qkv")
+QkvAnterior = Literal["patch", "preceding"]
+ProjAnterior = Literal["none", "v", "qkv"]
 
 
 class PropagatedScale(nn.Module):
-    """Gives p `(inputs,)` from the anterior site's scale `(channels,)`, which may be shared with that site."""
+    """Gives p `(inputs,)` from the anterior site's scale `(channels,)`.
+
+    The scale may be shared with that site. interpolate: view the scale by linear interpolation
+    instead of by the channels that the site reads.
+    """
 
     def __init__(
         self, scale: nn.Parameter, site: Site, recalibrate: bool, interpolate: bool
     ) -> None:
         super().__init__()
-        self.scale, self.inputs, self.interpolate = scale, site.inputs, interpolate
         start, stop = site.reads
-        self.part = None if stop - start == len(scale) else slice(start, stop)
-        self.times = site.inputs // (stop - start)
+        width = stop - start
+        self.scale = scale
+        self.inputs = site.inputs
+        self.interpolate = interpolate
+        self.reads = None if width == len(scale) else slice(start, stop)
+        self.repeats = site.inputs // width
         ones = torch.ones(site.inputs, dtype=scale.dtype, device=scale.device)
         self.recalibration = nn.Parameter(ones) if recalibrate else None
 
     def forward(self) -> Tensor:
         """Return p."""
-        if self.interpolate:
-            view = F.interpolate(
-                self.scale.view(1, 1, -1), self.inputs, mode="linear", align_corners=True
-            ).flatten()
-        else:
-            view = self.scale if self.part is None else self.scale[self.part]
-            view = view if self.times == 1 else view.repeat(self.times)
+        view = self._interpolated() if self.interpolate else self._read_channels()
         return view if self.recalibration is None else self.recalibration * view
 
+    def _interpolated(self) -> Tensor:
+        batch = self.scale.view(1, 1, -1)
+        resized = F.interpolate(batch, self.inputs, mode="linear", align_corners=True)
+        return resized.flatten()
 
-def check_anteriors(qkv_anterior: str, proj_anterior: str) -> None:
-    """Raise LookupError on a choice that does not exist."""
-    choose(qkv_anterior, QKV_ANTERIORS, "qkv_anterior")
-    choose(proj_anterior, PROJ_ANTERIORS, "proj_anterior")
+    def _read_channels(self) -> Tensor:
+        scale: Tensor = self.scale
+        if self.reads is not None:
+            scale = scale[self.reads]
+        return scale if self.repeats == 1 else scale.repeat(self.repeats)
 
 
 def propagate(
     site: Site,
     scales: Mapping[str, nn.Parameter],
-    qkv_anterior: str,
-    proj_anterior: str,
+    qkv_anterior: QkvAnterior,
+    proj_anterior: ProjAnterior,
     recalibrate: bool = False,
 ) -> PropagatedScale | None:
-    """Return what gives p at a site, from the scales of the sites before it by name; None where nothing reaches it."""
+    """Return the module that gives p at a site; None where nothing is propagated to it.
+
+    scales: of the sites before it, by name. qkv_anterior: for every site that opens a block.
+    """
     if site.stage_input is not None and qkv_anterior == "patch":
         return PropagatedScale(scales[site.stage_input], site, recalibrate, interpolate=False)
-    reads_attention = site.name.endswith("attn.proj")
-    if site.anterior is None or (reads_attention and proj_anterior == "none"):
+    is_proj = site.name.endswith("attn.proj")
+    if site.anterior is None or (is_proj and proj_anterior == "none"):
         return None
-    return PropagatedScale(
-        scales[site.anterior], site, recalibrate, reads_attention and proj_anterior == "qkv"
-    )
+    interpolate = is_proj and proj_anterior == "qkv"
+    return PropagatedScale(scales[site.anterior], site, recalibrate, interpolate)

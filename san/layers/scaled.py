@@ -1,16 +1,18 @@
 """Layers with scaled inputs and scaled, shifted outputs: y = s * ((W + U D) (p * x) + b) + t.
 
-They are stock layers with the same parameter names plus `scale`, `shift` and `pre`; the low-rank update U D is that of
-`san.layers.low_rank`. All of it lives in the folded weight W' = diag(s) (W + U D) diag(p), so a forward pass is the
-plain layer's. The gradients come from what the backward pass has anyway, never from a dense weight gradient:
+They are stock layers with the same parameter names plus `scale`, `shift` and `pre`, the module that
+gives p; the low-rank update U D is that of `san.layers.low_rank`. All of it is in the folded weight
+W' = diag(s) (W + U D) diag(p), so a forward pass is the plain layer's. The gradients come from what
+the backward pass has anyway, never from a dense weight gradient:
 
-    dx = W'^T dy     dt = sum_n dy_n     ds = sum_n dy_n * (y_n - t) / s     dp = sum_n dx_n * x_n / p
-    dU = diag(s) sum_n dy_n (D (p * x_n))^T     dD = sum_n (U^T (s * dy_n)) (p * x_n)^T
+    dx = W'^T dy    ds = sum_n dy_n * (y_n - t) / s    dt = sum_n dy_n    dp = sum_n dx_n * x_n / p
+    dD = sum_n (U^T (s * dy_n)) (p * x_n)^T    dU = diag(s) sum_n dy_n (D (p * x_n))^T
 
-where W may be a matrix or, without an update, a convolution. A channel whose scale is exactly zero would lose its
-gradient by that division; it is run at TINY instead, which float64, float32 and bfloat16 carry at full relative
-precision and which is far below the rounding error of its neighbours. That holds for p, and for s without a shift;
-beside a shift t, ds keeps its precision while |y - t| is not tiny against |t|.
+where W may be a matrix or, without an update, a convolution. A channel whose scale is exactly zero
+would lose its gradient by that division; it is run at a tiny scale instead, which float64, float32
+and bfloat16 carry at full relative precision and which is far below the rounding error of its
+neighbours. That holds for p, and for s without a shift; beside a shift t, ds keeps its precision
+while |y - t| is not tiny against |t|.
 """
 
 from typing import Any, cast
@@ -19,11 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from san.errors import InvalidValueError, UnsupportedModelError
 from san.layers.scaled_op import Conv, broadcast_channels, fold_bias, fold_weight, scaled_op
 
 
 class ScaleMixin(nn.Module):
-    """What scaled layers share: perhaps a trained `scale` and `shift`, perhaps `pre`, which gives the input scale."""
+    """The scales of a layer, each of which may be absent.
+
+    scale, shift: of the outputs, trained. pre: the module that gives the scale of the inputs.
+    """
 
     scale: nn.Parameter | None
     shift: nn.Parameter | None
@@ -39,12 +45,13 @@ class ScaleMixin(nn.Module):
         self.pre = input_scale
 
     def new_scale(self) -> nn.Parameter:
-        """Return a new scale of the outputs that this layer itself does not apply: ones `(channels,)`."""
+        """Return ones `(channels,)`, for a scale of the outputs that this layer does not apply."""
         weight = cast(Tensor, self.weight)
-        return nn.Parameter(torch.ones(len(weight), dtype=weight.dtype, device=weight.device))
+        ones = torch.ones(len(weight), dtype=weight.dtype, device=weight.device)
+        return nn.Parameter(ones)
 
     def scale_and_shift(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """Return scale and shift, both `(C,)`, of a layer that has both."""
+        """Return scale and shift, both `(channels,)`, of a layer that has both."""
         assert self.scale is not None
         assert self.shift is not None
         return self.scale, self.shift
@@ -54,15 +61,8 @@ class ScaleMixin(nn.Module):
         return None if self.pre is None else self.pre()
 
 
-def with_parameters(plain: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    """Give a plain layer, made on the meta device, its folded tensors."""
-    plain.weight = nn.Parameter(weight.detach().clone())
-    plain.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
-    return plain
-
-
 class ScaledLinear(nn.Linear, ScaleMixin):
-    """An `nn.Linear` under scales; its own weight and bias are shared with `base` and stay as they are."""
+    """An `nn.Linear` under scales; its weight and bias are shared with `base` and do not change."""
 
     def __init__(
         self,
@@ -71,8 +71,10 @@ class ScaledLinear(nn.Linear, ScaleMixin):
         shift: bool = False,
         input_scale: nn.Module | None = None,
     ) -> None:
-        super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")
-        self.weight, self.bias = base.weight, base.bias
+        bias = base.bias is not None
+        super().__init__(base.in_features, base.out_features, bias, device="meta")
+        self.weight = base.weight
+        self.bias = base.bias
         self.add_scales(base.out_features, base.weight, scale, shift, input_scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,8 +84,9 @@ class ScaledLinear(nn.Linear, ScaleMixin):
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
         weight = fold_weight(self.weight, self.scale, self.input_scale())
+        bias = fold_bias(self.bias, self.scale, self.shift)
         plain = nn.Linear(self.in_features, self.out_features, device="meta")
-        return with_parameters(plain, weight, fold_bias(self.bias, self.scale, self.shift))
+        return with_parameters(plain, weight, bias)
 
 
 class ScaledConv2d(nn.Conv2d, ScaleMixin):
@@ -96,96 +99,104 @@ class ScaledConv2d(nn.Conv2d, ScaleMixin):
         shift: bool = False,
         input_scale: nn.Module | None = None,
     ) -> None:
-        super().__init__(**conv_kwargs(base), bias=base.bias is not None, device="meta")
-        self.weight, self.bias = base.weight, base.bias
+        super().__init__(**_conv_kwargs(base), bias=base.bias is not None, device="meta")
+        self.weight = base.weight
+        self.bias = base.bias
         self.add_scales(base.out_channels, base.weight, scale, shift, input_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, I, H, W)` to `(N, O, H', W')`."""
         conv = Conv(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
-        return scaled_op(
-            x, self.weight, self.bias, self.scale, self.shift, self.input_scale(), conv=conv
-        )
+        p = self.input_scale()
+        return scaled_op(x, self.weight, self.bias, self.scale, self.shift, p, conv=conv)
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
         weight = fold_weight(self.weight, self.scale, self.input_scale(), self.groups)
-        return with_parameters(
-            nn.Conv2d(**conv_kwargs(self), device="meta"),
-            weight,
-            fold_bias(self.bias, self.scale, self.shift),
-        )
+        bias = fold_bias(self.bias, self.scale, self.shift)
+        plain = nn.Conv2d(**_conv_kwargs(self), device="meta")
+        return with_parameters(plain, weight, bias)
 
 
-def conv_kwargs(like: nn.Conv2d) -> dict[str, Any]:
-    """Return the constructor arguments of a convolution."""
-    names = (
-        "in_channels",
-        "out_channels",
-        "kernel_size",
-        "stride",
-        "padding",
-        "dilation",
-        "groups",
-    )
-    return {name: getattr(like, name) for name in names}
+def _conv_kwargs(like: nn.Conv2d) -> dict[str, Any]:
+    """Return the constructor arguments of a convolution without its bias."""
+    return {
+        "in_channels": like.in_channels,
+        "out_channels": like.out_channels,
+        "kernel_size": like.kernel_size,
+        "stride": like.stride,
+        "padding": like.padding,
+        "dilation": like.dilation,
+        "groups": like.groups,
+    }
 
 
 class ScaledNorm(nn.LayerNorm, ScaleMixin):
-    """An `nn.LayerNorm` over the channels under a scale and shift, folded into its own affine: no extra pass."""
+    """An `nn.LayerNorm` over the channels under a scale and shift.
+
+    They are folded into its own affine, so that there is no extra pass.
+    """
 
     def __init__(
         self, base: nn.LayerNorm, axis: int, scale: bool = True, shift: bool = True
     ) -> None:
         super().__init__(base.normalized_shape, base.eps, device="meta")
-        self.stock, self.axis = type(base), axis  # timm has its own subclasses
-        self.weight, self.bias = base.weight, base.bias
-        self.add_scales(base.normalized_shape[-1], base.weight, scale, shift, None)
+        self.base_class = type(base)  # timm has its own subclasses
+        self.axis = axis
+        self.weight = base.weight
+        self.bias = base.bias
+        channels = base.normalized_shape[-1]
+        self.add_scales(channels, base.weight, scale, shift, input_scale=None)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)`, or `(N, C, H, W)` where the axis is 1, to the same."""
-        weight = self.weight if self.scale is None else self.weight * self.scale
-        bias = fold_bias(self.bias, self.scale, self.shift)
-        y = F.layer_norm(x.movedim(self.axis, -1), self.normalized_shape, weight, bias, self.eps)
+        weight, bias = self._folded()
+        channels_last = x.movedim(self.axis, -1)
+        y = F.layer_norm(channels_last, self.normalized_shape, weight, bias, self.eps)
         return y.movedim(-1, self.axis)
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
-        plain = self.stock(self.normalized_shape, eps=self.eps)
+        plain = self.base_class(self.normalized_shape, eps=self.eps)
+        return with_parameters(plain, *self._folded())
+
+    def _folded(self) -> tuple[Tensor, Tensor | None]:
         weight = self.weight if self.scale is None else self.weight * self.scale
-        return with_parameters(plain, weight, fold_bias(self.bias, self.scale, self.shift))
+        return weight, fold_bias(self.bias, self.scale, self.shift)
 
 
 class ScaledStream(nn.Identity, ScaleMixin):
-    """Scale and shift of a residual stream, where no layer is that they could be folded into.
+    """Scale and shift of a residual stream that ends in no layer to fold them into.
 
-    What makes the stream has to take them in when they are merged.
+    On a merge they are folded into the layers that make the stream.
     """
 
     def __init__(self, channels: int, axis: int, like: Tensor) -> None:
         super().__init__()
         self.axis = axis
-        self.add_scales(channels, like, True, True, None)
+        self.add_scales(channels, like, scale=True, shift=True, input_scale=None)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)`, or `(N, C, H, W)` where the axis is 1, to the same."""
-        return x * broadcast_channels(self.scale_and_shift()[0], self.axis) + broadcast_channels(
-            self.scale_and_shift()[1], self.axis
-        )
+        scale, shift = self.scale_and_shift()
+        return x * broadcast_channels(scale, self.axis) + broadcast_channels(shift, self.axis)
 
     def merged(self) -> nn.Module:
-        """Return what is left when the stream has taken in scale and shift; raise ValueError where it cannot."""
-        if not torch.all(self.scale_and_shift()[0]):
-            raise ValueError(
-                "A stream's scale has a zero: what later layers read of that channel would be lost."
+        """Return an identity, for `finish_merge` does the rest.
+
+        Raises InvalidValueError where it could not: later layers would lose a channel of scale 0.
+        """
+        scale, _ = self.scale_and_shift()
+        if not torch.all(scale):
+            raise InvalidValueError(
+                "The scale of a residual stream has a zero, so it cannot be merged: "
+                "the blocks of the last stage would lose that channel. Use the model unmerged."
             )
         return nn.Identity()
 
     def finish_merge(self, model: nn.Module) -> None:
-        """Let the layers that make the stream, plain ones by now, take in scale and shift."""
+        """Fold scale and shift into the layers that make the stream, plain ones by now."""
         fold_into_last_stage(model, *self.scale_and_shift())
-
-    settle = finish_merge
 
 
 Scaled = ScaledLinear | ScaledConv2d | ScaledNorm
@@ -198,46 +209,63 @@ def scale_layer(
     input_scale: nn.Module | None = None,
     axis: int = -1,
 ) -> Scaled:
-    """Return the scaled form of a stock layer whose output channels are on `axis`; `input_scale` gives that of its inputs.
+    """Return the scaled form of a stock layer whose output channels are on `axis`.
 
-    Raises TypeError on a layer that has none.
+    input_scale: the module that gives the scale of its inputs, if any.
+    Raises UnsupportedModelError on a layer that has no scaled form.
     """
     if isinstance(base, nn.Linear):
         return ScaledLinear(base, scale, shift, input_scale)
-    if (
-        type(base) is nn.Conv2d
-        and base.padding_mode == "zeros"
-        and not isinstance(base.padding, str)
-    ):
+    if type(base) is nn.Conv2d and _pads_with_zeros(base):
         return ScaledConv2d(base, scale, shift, input_scale)
     if isinstance(base, nn.LayerNorm):
         return ScaledNorm(base, axis, scale, shift)
-    raise TypeError(
+    raise UnsupportedModelError(
         f"Cannot scale a {type(base).__name__}; allowed: Linear, Conv2d (zero padding), LayerNorm."
     )
 
 
+def _pads_with_zeros(conv: nn.Conv2d) -> bool:
+    """Tell whether a convolution pads with zeros, as many as its padding says in numbers."""
+    return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+
+
+def with_parameters(plain: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """Give a plain layer, made on the meta device, copies of these tensors."""
+    plain.weight = nn.Parameter(weight.detach().clone())
+    copied_bias = None if bias is None else nn.Parameter(bias.detach().clone())
+    plain.register_parameter("bias", copied_bias)
+    return plain
+
+
 @torch.no_grad()
 def fold_into_last_stage(model: nn.Module, scale: Tensor, shift: Tensor) -> None:
-    """Make the last stage of a plain ConvNeXt compute scale * x + shift in place of its output x; both `(C,)`.
+    """Make the last stage of a plain ConvNeXt return scale * x + shift in place of its output x.
 
-    The scale enters with the stage's downsampling and with all that its blocks add, and is taken out again before the
-    depthwise convolutions, so none may be zero; the shift enters with the last block.
+    Both are `(C,)`. The scale enters with the stage's downsampling and with all that its blocks
+    add, and is taken out again before the depthwise convolutions, so none may be zero; the shift
+    enters with the last block.
     """
     stage: Any = cast(Any, model).stages[-1]
-    opening = stage.downsample[1]
-    opening.weight.mul_(scale.view(-1, 1, 1, 1))
-    if opening.bias is not None:
-        opening.bias.mul_(scale)
+    downsampling = stage.downsample[1]
+    _scale_outputs(downsampling, scale)
     for block in stage.blocks:
-        block.conv_dw.weight.div_(scale.view(-1, 1, 1, 1))
-        gain = scale if block.gamma is None else scale * block.gamma
-        block.mlp.fc2.weight.mul_(gain.view(-1, *[1] * (block.mlp.fc2.weight.ndim - 1)))
-        if block.mlp.fc2.bias is not None:
-            block.mlp.fc2.bias.mul_(gain)
-        if block.gamma is not None:
+        depthwise = block.conv_dw.weight
+        depthwise.div_(scale.view(-1, 1, 1, 1))
+        if block.gamma is None:
+            _scale_outputs(block.mlp.fc2, scale)
+        else:
+            # The layer scale moves into fc2 along with ours.
+            _scale_outputs(block.mlp.fc2, scale * block.gamma)
             block.gamma.fill_(1)
     last = stage.blocks[-1].mlp.fc2
-    last.bias = nn.Parameter(
-        shift.clone() if last.bias is None else last.bias + shift, requires_grad=False
-    )
+    bias = shift.clone() if last.bias is None else last.bias + shift
+    last.bias = nn.Parameter(bias, requires_grad=False)
+
+
+def _scale_outputs(layer: nn.Linear | nn.Conv2d, scale: Tensor) -> None:
+    """Multiply the outputs of a plain layer by `scale` `(O,)`, in place."""
+    ones = [1] * (layer.weight.ndim - 1)
+    layer.weight.mul_(scale.view(-1, *ones))
+    if layer.bias is not None:
+        layer.bias.mul_(scale)

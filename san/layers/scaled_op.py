@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
-TINY = {torch.float64: 1e-14, torch.float32: 1e-8}
+# In place of a scale of exactly zero; `san.layers.scaled` says why.
+_TINY = {torch.float64: 1e-14, torch.float32: 1e-8}
+_TINY_OF_HALF = 1e-6
 
 
 class Conv(NamedTuple):
@@ -19,43 +21,25 @@ class Conv(NamedTuple):
     groups: int
 
 
-def nonzero(scale: Tensor) -> Tensor:
-    """Replace exact zeros by a value too small to matter."""
-    return torch.where(scale == 0, torch.full_like(scale, TINY.get(scale.dtype, 1e-6)), scale)
+class _Needed(NamedTuple):
+    """Of which arguments of `ScaledFunction.forward`, in their order, a gradient is needed."""
 
-
-def sum_except_channels(product: Tensor, axis: int) -> Tensor:
-    """Sum over all axes but `axis`, in float32 at least."""
-    axes = [i for i in range(product.ndim) if i != axis % product.ndim]
-    return product.sum(axes, dtype=torch.promote_types(product.dtype, torch.float32))
-
-
-def broadcast_channels(scale: Tensor, axis: int) -> Tensor:
-    """View `(C,)` so that it multiplies channels on axis -1, or on axis 1 of `(N, C, H, W)`."""
-    return scale if axis == -1 else scale.view(-1, 1, 1)
-
-
-def fold_weight(
-    weight: Tensor, scale: Tensor | None, input_scale: Tensor | None, groups: int = 1
-) -> Tensor:
-    """Return diag(scale) W diag(input_scale) for `(O, I / groups, ...)`; each group of outputs reads its own part of `input_scale`."""
-    rest = [1] * (weight.ndim - 2)
-    if scale is not None:
-        weight = weight * scale.view(-1, 1, *rest)
-    if input_scale is None:
-        return weight
-    columns = (
-        input_scale
-        if groups == 1
-        else input_scale.view(groups, -1).repeat_interleave(len(weight) // groups, 0)
-    )
-    return weight * columns.view(-1 if groups > 1 else 1, weight.shape[1], *rest)
+    x: bool
+    weight: bool
+    bias: bool
+    scale: bool
+    shift: bool
+    input_scale: bool
+    down: bool
+    up: bool
+    conv: bool
 
 
 class ScaledFunction(torch.autograd.Function):
-    """y = s * ((W + U D) (p * x) + b) + t, with gradients for x, s, t, p, D, U; W and b are constants.
+    """y = s * ((W + U D) (p * x) + b) + t, with gradients for x, s, t, p, D, U.
 
-    x: `(..., I)`, or `(N, I, H, W)` where `conv` is given. down: D `(R, I)`; up: U `(O, R)`; both or neither.
+    W and b are constants. x: `(..., I)`, or `(N, I, H, W)` where `conv` is given. down: D `(R, I)`;
+    up: U `(O, R)`; both or neither.
     """
 
     @staticmethod
@@ -71,63 +55,61 @@ class ScaledFunction(torch.autograd.Function):
         up: Tensor | None,
         conv: Conv | None,
     ) -> Tensor:
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        s = None if scale is None else nonzero(scale)
-        p = None if input_scale is None else nonzero(input_scale)
-        with torch.autocast(kind, enabled=False):  # the update is added before anything is rounded
-            updated = weight if down is None or up is None else torch.addmm(weight, up, down)
-        folded = fold_weight(updated, s, p, conv.groups if conv else 1).to(dtype)
-        offset = fold_bias(bias, s, shift)
-        x, offset = x.to(dtype), None if offset is None else offset.to(dtype)
-        y = F.conv2d(x, folded, offset, *conv) if conv else F.linear(x, folded, offset)
-        _, _, _, needs_scale, _, needs_pre, needs_update, _, _ = ctx.needs_input_grad
-        kept = x if needs_pre or needs_update else None, y if needs_scale else None
-        ctx.save_for_backward(*kept, folded, s, shift, p, down, up)
-        ctx.conv, ctx.shape = conv, x.shape
+        device = x.device.type
+        dtype = x.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        s = None if scale is None else _nonzero(scale)
+        p = None if input_scale is None else _nonzero(input_scale)
+        if down is not None and up is not None:
+            # The update is added before anything is rounded.
+            with torch.autocast(device, enabled=False):
+                weight = torch.addmm(weight, up, down)
+        groups = 1 if conv is None else conv.groups
+        folded = fold_weight(weight, s, p, groups).to(dtype)
+        folded_bias = fold_bias(bias, s, shift)
+        if folded_bias is not None:
+            folded_bias = folded_bias.to(dtype)
+        x = x.to(dtype)
+        if conv is None:
+            y = F.linear(x, folded, folded_bias)
+        else:
+            y = F.conv2d(x, folded, folded_bias, *conv)
+
+        # An activation is kept only if a gradient that is needed reads it.
+        needed = _Needed(*ctx.needs_input_grad)
+        kept_x = x if needed.input_scale or needed.down else None
+        kept_y = y if needed.scale else None
+        ctx.save_for_backward(kept_x, kept_y, folded, s, shift, p, down, up)
+        ctx.conv = conv
+        ctx.axis = -1 if conv is None else 1
+        ctx.shape = x.shape
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # noqa: D102
-        x, y, folded, s, shift, p, down, up = ctx.saved_tensors
-        conv, axis = ctx.conv, 1 if ctx.conv else -1
-        dy = (
-            dy if conv else dy.contiguous()
-        )  # ConvNeXt's comes permuted, and products of such are slow
-        needs_x, _, _, needs_scale, needs_shift, needs_pre, needs_update, _, _ = (
-            ctx.needs_input_grad
-        )
-        dx = ds = dp = dd = du = None
-        if needs_x or needs_pre:
-            dx = conv2d_input(ctx.shape, folded, dy, *conv) if conv else dy @ folded  # type: ignore[no-untyped-call]
-        dt = sum_except_channels(dy, axis) if needs_shift else None
-        if needs_scale:
-            unshifted = y.to(s.dtype) if shift is None else y - broadcast_channels(shift, axis)
-            ds = sum_except_channels(dy * unshifted, axis) / s
-        if needs_pre and dx is not None:
-            dp = sum_except_channels(dx * x.to(p.dtype), axis) / p
-        if needs_update:
-            dd, du = update_gradients(x.flatten(0, -2), dy.flatten(0, -2), down, up, s, p)
-        return dx if needs_x else None, None, None, ds, dt, dp, dd, du, None
-
-
-def update_gradients(
-    x: Tensor, dy: Tensor, down: Tensor, up: Tensor, s: Tensor | None, p: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return dD `(R, I)` and dU `(O, R)` for x `(N, I)` and dy `(N, O)`."""
-    down = down if p is None else down * p
-    up = up if s is None else up * s[:, None]
-    dd, du = (dy @ up.to(dy.dtype)).T @ x, dy.T @ (x @ down.to(x.dtype).T)
-    return dd if p is None else dd * p, du if s is None else du * s[:, None]
-
-
-def fold_bias(bias: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
-    """Return s * b + t, None where there is neither a bias nor a shift."""
-    if bias is None:
-        return shift
-    scaled_bias = bias if scale is None else scale * bias
-    return scaled_bias if shift is None else scaled_bias + shift
+    def backward(  # type: ignore[override]  # noqa: D102
+        ctx: Any, dy: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        x, y, folded, s, t, p, down, up = ctx.saved_tensors
+        needed = _Needed(*ctx.needs_input_grad)
+        if ctx.conv is None:
+            dy = dy.contiguous()  # ConvNeXt's comes permuted, and products of such are slow
+        dx = ds = dt = dp = None
+        update_gradients: tuple[Tensor | None, Tensor | None] = (None, None)
+        if needed.x or needed.input_scale:
+            dx = _input_gradient(dy, folded, ctx.shape, ctx.conv)
+        if needed.scale:
+            ds = _scale_gradient(dy, y, s, t, ctx.axis)
+        if needed.shift:
+            dt = sum_except_channels(dy, ctx.axis)
+        if needed.input_scale and dx is not None:
+            dp = _input_scale_gradient(dx, x, p, ctx.axis)
+        if needed.down:
+            update_gradients = _update_gradients(x, dy, down, up, s, p)
+        if not needed.x:
+            dx = None  # it was computed for dp alone
+        return dx, None, None, ds, dt, dp, *update_gradients, None
 
 
 def scaled_op(  # noqa: PLR0913, PLR0917
@@ -141,6 +123,100 @@ def scaled_op(  # noqa: PLR0913, PLR0917
     up: Tensor | None = None,
     conv: Conv | None = None,
 ) -> Tensor:
-    """Call `ScaledFunction`, by keywords."""
-    out: Tensor = ScaledFunction.apply(x, weight, bias, scale, shift, input_scale, down, up, conv)
-    return out
+    """Apply `ScaledFunction`, whose arguments can then be left out or given by name."""
+    y: Tensor = ScaledFunction.apply(x, weight, bias, scale, shift, input_scale, down, up, conv)
+    return y
+
+
+def _nonzero(scale: Tensor) -> Tensor:
+    """Replace exact zeros by a value too small to matter."""
+    tiny = torch.full_like(scale, _TINY.get(scale.dtype, _TINY_OF_HALF))
+    return torch.where(scale == 0, tiny, scale)
+
+
+def fold_weight(
+    weight: Tensor, scale: Tensor | None, input_scale: Tensor | None, groups: int = 1
+) -> Tensor:
+    """Return diag(scale) W diag(input_scale) for W `(O, I / groups, ...)`.
+
+    Each group of outputs reads its own part of `input_scale` `(I,)`.
+    """
+    kernel = [1] * (weight.ndim - 2)
+    if scale is not None:
+        weight = weight * scale.view(-1, 1, *kernel)
+    if input_scale is None:
+        return weight
+    if groups == 1:
+        return weight * input_scale.view(1, -1, *kernel)
+    outputs, inputs = weight.shape[:2]
+    by_group = input_scale.view(groups, inputs)
+    by_output = by_group.repeat_interleave(outputs // groups, 0)
+    return weight * by_output.view(outputs, inputs, *kernel)
+
+
+def fold_bias(bias: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
+    """Return s * b + t, None if there is neither a bias nor a shift."""
+    if bias is None:
+        return shift
+    if scale is not None:
+        bias = scale * bias
+    return bias if shift is None else bias + shift
+
+
+def broadcast_channels(scale: Tensor, axis: int) -> Tensor:
+    """View `(C,)` so that it multiplies channels on axis -1, or on axis 1 of `(N, C, H, W)`."""
+    if axis == -1:
+        return scale
+    return scale.view(-1, 1, 1)
+
+
+def sum_except_channels(product: Tensor, axis: int) -> Tensor:
+    """Sum over all axes but `axis`, in float32 at least."""
+    channels = axis % product.ndim
+    others = [i for i in range(product.ndim) if i != channels]
+    dtype = torch.promote_types(product.dtype, torch.float32)
+    return product.sum(others, dtype=dtype)
+
+
+def _input_gradient(dy: Tensor, folded: Tensor, shape: torch.Size, conv: Conv | None) -> Tensor:
+    """Return dx = W'^T dy, of the given shape; folded: W'."""
+    if conv is None:
+        return dy @ folded
+    dx: Tensor = conv2d_input(shape, folded, dy, *conv)  # type: ignore[no-untyped-call]
+    return dx
+
+
+def _scale_gradient(dy: Tensor, y: Tensor, s: Tensor, t: Tensor | None, axis: int) -> Tensor:
+    """Return ds = sum_n dy_n * (y_n - t) / s."""
+    y_without_t = y.to(s.dtype) if t is None else y - broadcast_channels(t, axis)
+    return sum_except_channels(dy * y_without_t, axis) / s
+
+
+def _input_scale_gradient(dx: Tensor, x: Tensor, p: Tensor, axis: int) -> Tensor:
+    """Return dp = sum_n dx_n * x_n / p."""
+    return sum_except_channels(dx * x.to(p.dtype), axis) / p
+
+
+def _update_gradients(
+    x: Tensor,
+    dy: Tensor,
+    down: Tensor,
+    up: Tensor,
+    s: Tensor | None,
+    p: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Return dD `(R, I)` and dU `(O, R)`.
+
+    dD = sum_n (U^T (s * dy_n)) (p * x_n)^T     dU = diag(s) sum_n dy_n (D (p * x_n))^T
+    """
+    x = x.flatten(0, -2)
+    dy = dy.flatten(0, -2)
+    scaled_down = down if p is None else down * p
+    scaled_up = up if s is None else up * s[:, None]
+    dd = (dy @ scaled_up.to(dy.dtype)).T @ x
+    du = dy.T @ (x @ scaled_down.to(x.dtype).T)
+    if p is not None:
+        dd = dd * p
+    if s is not None:
+        du = du * s[:, None]
+    return dd, du
