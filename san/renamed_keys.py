@@ -44,7 +44,9 @@ VALUES: Mapping[str, Mapping[str, str]] = {
     "method.position": {"front": "prepend", "end": "append"},
 }
 _OLD_KEYS = {new: old for old, new in KEYS.items()}
-_OLD_VALUES = {key: {new: old for old, new in values.items()} for key, values in VALUES.items()}
+_OLD_VALUES: dict[str, dict[str, str]] = {}
+for _key, _values in VALUES.items():
+    _OLD_VALUES[_key] = {new: old for old, new in _values.items()}
 _warned: set[str] = set()
 
 
@@ -135,7 +137,8 @@ def _rename_value(value: Any, names: Mapping[str, str]) -> Any:
 
 def _rename_path(path: str, keys: Mapping[str, str]) -> str:
     """Rename a dotted key, or the dictionary it stands in: `backbone.arguments.drop_rate`."""
-    head, rest = path, ""
+    head = path
+    rest = ""
     while head:
         if head in keys:
             return keys[head] + rest

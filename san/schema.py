@@ -6,7 +6,6 @@ nearest known key.
 
 import dataclasses
 import math
-import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -60,18 +59,23 @@ def from_mapping(kind: type[T], row: Mapping[str, Any], where: str) -> T:
     where: what the row is, for messages. Raises UnknownNameError on a key that the dataclass does
     not have (with the nearest), InvalidValueError on a missing key or a value that is not allowed.
     """
-    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
-    for key in row:
-        choose(key, fields, f"key of {where}")
-    for name, field in fields.items():
-        if name not in row and _is_required(field):
-            raise InvalidValueError(f"{where} has no `{name}`; it is required.")
     hints = get_type_hints(kind, include_extras=True)
-    return kind(
-        **{key: check_value(value, hints[key], f"{where}: {key}") for key, value in row.items()}
-    )
+    values: dict[str, Any] = {}
+    for key, value in row.items():
+        choose(key, hints, f"key of {where}")
+        values[key] = check_value(value, hints[key], f"{where}: {key}")
+    for name in _required_fields(kind):
+        if name not in row:
+            raise InvalidValueError(f"{where} has no `{name}`; it is required.")
+    return kind(**values)
 
 
-def _is_required(field: "dataclasses.Field[Any]") -> bool:
-    missing = dataclasses.MISSING
-    return field.default is missing and field.default_factory is missing
+def _required_fields(kind: Any) -> list[str]:
+    """Return the names of a dataclass's fields that have no default."""
+    required = []
+    for field in dataclasses.fields(kind):
+        has_default = field.default is not dataclasses.MISSING
+        has_factory = field.default_factory is not dataclasses.MISSING
+        if not has_default and not has_factory:
+            required.append(field.name)
+    return required
