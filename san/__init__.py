@@ -15,7 +15,7 @@ __all__ = ["Adapter", "__version__", "attach", "restore"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the methods, and torch with them, when first asked for: tables and --help need neither."""
+    """Import methods, and torch with them, when first asked for; tables and --help need neither."""
     if name in __all__:
         from san import adapter  # noqa: PLC0415
 

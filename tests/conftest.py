@@ -32,7 +32,7 @@ def tiny_vit(classes: int = 10, **options: Any) -> VisionTransformer:
 
 
 def tiny_dino(classes: int = 10) -> VisionTransformer:
-    """What DINOv2 adds to a ViT: layer scale, registers without position, a gated MLP; and norms of q and k."""
+    """What DINOv2 adds to a ViT: layer scale, registers, a gated MLP; and norms of q and k."""
     return tiny_vit(
         classes,
         init_values=0.5,
@@ -48,9 +48,15 @@ def tiny_swin(classes: int = 10) -> SwinTransformer:
     """Two stages of two blocks, 16 and 32 wide, shifted windows of 4, on 32 px images."""
     torch.manual_seed(0)
     return SwinTransformer(
-        img_size=32, patch_size=4, embed_dim=16, depths=(2, 2), num_heads=(2, 4), window_size=4, num_classes=classes,
+        img_size=32,
+        patch_size=4,
+        embed_dim=16,
+        depths=(2, 2),
+        num_heads=(2, 4),
+        window_size=4,
+        num_classes=classes,
         drop_path_rate=0.0,
-    )  # fmt: skip
+    )
 
 
 def tiny_convnext(classes: int = 10, **options: Any) -> ConvNeXt:

@@ -1,7 +1,7 @@
-"""Experiments keep their identity: what was run before a change of names is found after it, and not run again.
+"""Experiments keep their identity: a run from before a change of names is found after it.
 
-The golden file was written at commit a10070e. An identity that changes on purpose (the number changes) is a new
-REVISION, which changes them all, and a new file: `python tests/test_identities.py`.
+The golden file was written at commit a10070e. An identity that changes on purpose (as the number
+changes) is a new REVISION, which changes them all, and a new file: run this module as a program.
 """
 
 import json

@@ -93,7 +93,7 @@ def test_the_example_backbone_is_one_that_timm_has() -> None:
 
 
 def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As printed, but for the weights, which cannot be fetched here: the same random ones each time."""
+    """As printed, but for the weights, which cannot be fetched here: random ones by seed."""
     create = timm.create_model
 
     def seeded(name: str, pretrained: bool, **options: int) -> torch.nn.Module:

@@ -28,9 +28,12 @@ def test_identity_is_the_content(data_root: Path) -> None:
         ["label_smoothing=0"],
     ]
     other = [
-        ["lr=0.001"], ["seed=1"], ["epochs=3"], ["batch_size=10"], ["method=ssf"], ["method.train_norms=false"],
-        ["data=demo/count"], ["data.resize=bicubic"], ["data.normalize=none"], ["protocol=tune"], ["protocol=best_test"],
-        ["backbone.weights=random"], ["label_smoothing=0.1"], ["precision=bf16"], ["optimizer=sgd"], ["weight_decay=0"],
+        ["lr=0.001"], ["seed=1"], ["epochs=3"], ["batch_size=10"], ["method=ssf"],
+        ["method.train_norms=false"],
+        ["data=demo/count"], ["data.resize=bicubic"], ["data.normalize=none"],
+        ["protocol=tune"], ["protocol=best_test"],
+        ["backbone.weights=random"], ["label_smoothing=0.1"], ["precision=bf16"],
+        ["optimizer=sgd"], ["weight_decay=0"],
     ]  # fmt: skip
     assert [identity(data_root, *o) for o in same] == [base] * len(same)
     keys = [identity(data_root, *o) for o in other]

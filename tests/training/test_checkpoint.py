@@ -74,7 +74,7 @@ class StopAfter:
 def trained(
     path: Path, method: str, optimizer: str, augment: Augment, stop_after: int | None
 ) -> tuple[torch.Tensor, list[float], list[Score]]:
-    """Train a model that also draws random numbers (drop path), to the end or until told to stop."""
+    """Train a model with drop path, to the end or until it is asked to stop."""
     model = tiny_vit(3, drop_path_rate=0.3)
     torch.manual_seed(1)
     adapter = san.attach(model, method)
@@ -91,8 +91,13 @@ def trained(
 )  # within an epoch, at its last batch, at the beginning of the next
 @pytest.mark.parametrize(
     ("method", "optimizer", "augment"),
-    [("san", "adamw", NO_AUGMENTATION), ("full", "sgd", AUGMENT), ("vpt_deep", "adamw", AUGMENT), ("linear", "adamw", Augment(mixup=0.8))],
-)  # fmt: skip
+    [
+        ("san", "adamw", NO_AUGMENTATION),
+        ("full", "sgd", AUGMENT),
+        ("vpt_deep", "adamw", AUGMENT),
+        ("linear", "adamw", Augment(mixup=0.8)),
+    ],
+)
 def test_resumed_equals_uninterrupted(
     method: str, optimizer: str, augment: Augment, stop_after: int, tmp_path: Path
 ) -> None:
