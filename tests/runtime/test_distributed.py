@@ -75,7 +75,8 @@ def test_two_processes_equal_one(tmp_path: Path, data_root: Path) -> None:
             )
     records_of_one, _ = read_records(tmp_path / "1" / "records")
     records_of_two, _ = read_records(tmp_path / "2" / "records")
-    assert [r.last for r in records_of_two] == [r.last for r in records_of_one]
+    scores_of_one = [r.last for r in records_of_one]
+    assert [r.last for r in records_of_two] == scores_of_one
     assert [r.device.count for r in records_of_one] == [1] * 4
     assert [r.device.count for r in records_of_two] == [2] * 4
 
