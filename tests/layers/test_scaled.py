@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import nn
 
-from san.layers.scaled import ScaledConv2d, ScaledLinear, scale_layer
+from san.errors import InvalidValueError, UnsupportedModelError
+from san.layers.mergeable import FinishesMerge, Mergeable
+from san.layers.scaled import ScaledConv2d, ScaledLinear, ScaledStream, scale_layer
 from san.layers.scaled_op import Conv, ScaledFunction, scaled_op
 
 DOUBLE = torch.float64
@@ -25,15 +27,21 @@ class Given(nn.Module):
         return self.scale
 
 
-def plain(x, weight, bias, scale, shift, pre):
-    y = F.linear(x if pre is None else x * pre, weight, bias)
-    y = y if scale is None else y * scale
+def plain(x, weight, bias, scale, shift, input_scale):
+    if input_scale is not None:
+        x = x * input_scale
+    y = F.linear(x, weight, bias)
+    if scale is not None:
+        y = y * scale
     return y if shift is None else y + shift
 
 
-def plain_conv(x, weight, bias, scale, shift, pre, conv):
-    y = F.conv2d(x if pre is None else x * pre[:, None, None], weight, bias, *conv)
-    y = y if scale is None else y * scale[:, None, None]
+def plain_conv(x, weight, bias, scale, shift, input_scale, conv):
+    if input_scale is not None:
+        x = x * input_scale[:, None, None]
+    y = F.conv2d(x, weight, bias, *conv)
+    if scale is not None:
+        y = y * scale[:, None, None]
     return y if shift is None else y + shift[:, None, None]
 
 
@@ -41,54 +49,58 @@ def draw(*shape: int, grad: bool = True) -> torch.Tensor:
     return torch.randn(*shape, dtype=DOUBLE).requires_grad_(grad)
 
 
+def draw_if(wanted: bool, *shape: int) -> torch.Tensor | None:
+    return draw(*shape) if wanted else None
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("scale", [True, False])
 @pytest.mark.parametrize("shift", [True, False])
-@pytest.mark.parametrize("pre", [True, False])
-def test_gradients_equal_autograd(bias: bool, scale: bool, shift: bool, pre: bool) -> None:
+@pytest.mark.parametrize("input_scale", [True, False])
+def test_gradients_equal_autograd(bias: bool, scale: bool, shift: bool, input_scale: bool) -> None:
     torch.manual_seed(0)
-    x, weight = draw(2, 5, 4), draw(3, 4, grad=False)
+    x = draw(2, 5, 4)
+    weight = draw(3, 4, grad=False)
     arguments = (
-        draw(3, grad=False) if bias else None, draw(3) if scale else None, draw(3) if shift else None,
-        draw(4) if pre else None,
-    )  # fmt: skip
-    assert torch.autograd.gradcheck(ScaledFunction.apply, (x, weight, *arguments, None, None, None))
-    assert torch.allclose(
-        scaled_op(x, weight, *arguments), plain(x, weight, *arguments), atol=1e-14
+        draw(3, grad=False) if bias else None,
+        draw_if(scale, 3),
+        draw_if(shift, 3),
+        draw_if(input_scale, 4),
     )
+    assert torch.autograd.gradcheck(ScaledFunction.apply, (x, weight, *arguments, None, None, None))
+    ours = scaled_op(x, weight, *arguments)
+    assert torch.allclose(ours, plain(x, weight, *arguments), atol=1e-14)
 
 
 @pytest.mark.parametrize("scale", [True, False])
-@pytest.mark.parametrize("pre", [True, False])
-def test_gradients_of_updates_equal_autograd(scale: bool, pre: bool) -> None:
+@pytest.mark.parametrize("input_scale", [True, False])
+def test_gradients_of_updates_equal_autograd(scale: bool, input_scale: bool) -> None:
     torch.manual_seed(0)
-    x, weight, bias, down, up = (
-        draw(2, 5, 4),
-        draw(3, 4, grad=False),
-        draw(3, grad=False),
-        draw(2, 4),
-        draw(3, 2),
-    )
-    arguments = (draw(3) if scale else None, draw(3), draw(4) if pre else None)
-    assert torch.autograd.gradcheck(
-        ScaledFunction.apply, (x, weight, bias, *arguments, down, up, None)
-    )
-    ours = scaled_op(x, weight, bias, *arguments, down, up)
-    assert torch.allclose(ours, plain(x, weight + up @ down, bias, *arguments), atol=1e-14)
+    x = draw(2, 5, 4)
+    weight = draw(3, 4, grad=False)
+    bias = draw(3, grad=False)
+    down, up = draw(2, 4), draw(3, 2)
+    arguments = (bias, draw_if(scale, 3), draw(3), draw_if(input_scale, 4))
+    assert torch.autograd.gradcheck(ScaledFunction.apply, (x, weight, *arguments, down, up, None))
+    ours = scaled_op(x, weight, *arguments, down, up)
+    assert torch.allclose(ours, plain(x, weight + up @ down, *arguments), atol=1e-14)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("pre", [True, False])
-def test_gradients_of_convolutions_equal_autograd(groups: int, stride: int, pre: bool) -> None:
+@pytest.mark.parametrize("input_scale", [True, False])
+def test_gradients_of_convolutions_equal_autograd(
+    groups: int, stride: int, input_scale: bool
+) -> None:
     torch.manual_seed(0)
     conv = Conv((stride, stride), (1, 1), (1, 1), groups)
 
     def function(*tensors):
         return ScaledFunction.apply(*tensors, None, None, conv)
 
-    x, weight = draw(2, 4, 5, 6), draw(8, 4 // groups, 3, 3, grad=False)
-    arguments = (draw(8, grad=False), draw(8), draw(8), draw(4) if pre else None)
+    x = draw(2, 4, 5, 6)
+    weight = draw(8, 4 // groups, 3, 3, grad=False)
+    arguments = (draw(8, grad=False), draw(8), draw(8), draw_if(input_scale, 4))
     assert torch.autograd.gradcheck(function, (x, weight, *arguments))
     ours = function(x, weight, *arguments)
     assert torch.allclose(ours, plain_conv(x, weight, *arguments, conv), atol=1e-13)
@@ -96,18 +108,16 @@ def test_gradients_of_convolutions_equal_autograd(groups: int, stride: int, pre:
 
 def test_a_scale_of_zero_still_learns() -> None:
     torch.manual_seed(0)
-    layer = ScaledLinear(
-        nn.Linear(4, 3).double(), shift=True, input_scale=Given(torch.ones(4, dtype=DOUBLE))
-    )
+    base = nn.Linear(4, 3).double()
+    layer = ScaledLinear(base, shift=True, input_scale=Given(torch.ones(4, dtype=DOUBLE)))
     with torch.no_grad():
         layer.scale[1] = 0
         layer.pre.scale[2] = 0
     x = torch.randn(6, 4, dtype=DOUBLE)
     arguments = (layer.weight, layer.bias, layer.scale, layer.shift, layer.pre.scale)
-    ours = torch.autograd.grad(layer(x).square().sum(), [layer.scale, layer.pre.scale])
-    theirs = torch.autograd.grad(
-        plain(x, *arguments).square().sum(), [layer.scale, layer.pre.scale]
-    )
+    scales = [layer.scale, layer.pre.scale]
+    ours = torch.autograd.grad(layer(x).square().sum(), scales)
+    theirs = torch.autograd.grad(plain(x, *arguments).square().sum(), scales)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
 
@@ -129,13 +139,11 @@ def test_a_second_derivative_is_refused() -> None:
         first.sum().backward()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gradients_beside_a_shift_in_lower_precision(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_gradients_beside_a_shift_in_lower_precision(dtype: torch.dtype, tolerance: float) -> None:
     torch.manual_seed(0)
-    layer, x = (
-        ScaledLinear(nn.Linear(64, 48), shift=True, input_scale=Given(torch.rand(64) + 0.5)),
-        torch.randn(200, 64),
-    )
+    layer = ScaledLinear(nn.Linear(64, 48), shift=True, input_scale=Given(torch.rand(64) + 0.5))
+    x = torch.randn(200, 64)
     with torch.no_grad():
         layer.shift.normal_()
     wanted = torch.randn(200, 48)
@@ -147,14 +155,13 @@ def test_gradients_beside_a_shift_in_lower_precision(dtype: torch.dtype) -> None
         y = layer(x)
     ours = torch.autograd.grad((y.float() * wanted).sum(), parameters)
     for a, b in zip(ours, theirs, strict=True):
-        assert (a - b).abs().max() < {torch.float32: 1e-5, torch.bfloat16: 2e-2}[
-            dtype
-        ] * b.abs().max()
+        assert (a - b).abs().max() < tolerance * b.abs().max()
 
 
 def test_mixed_precision_is_close_and_keeps_float32_gradients() -> None:
     torch.manual_seed(0)
-    layer, x = ScaledLinear(nn.Linear(64, 64)), torch.randn(32, 64)
+    layer = ScaledLinear(nn.Linear(64, 64))
+    x = torch.randn(32, 64)
     full = layer(x)
     with torch.autocast("cpu", torch.bfloat16):
         half = layer(x)
@@ -177,15 +184,17 @@ def test_mixed_precision_is_close_and_keeps_float32_gradients() -> None:
 )
 def test_merged_layers_compute_the_same(base: nn.Module, shape: tuple[int, ...], axis: int) -> None:
     torch.manual_seed(0)
-    pre = None if isinstance(base, nn.LayerNorm) else Given(torch.ones(4, dtype=DOUBLE))
+    is_norm = isinstance(base, nn.LayerNorm)
+    input_scale = None if is_norm else Given(torch.ones(4, dtype=DOUBLE))
     x = torch.randn(shape, dtype=DOUBLE)
     before = base.double()(x)
-    layer = scale_layer(base, shift=True, input_scale=pre, axis=axis)
+    layer = scale_layer(base, shift=True, input_scale=input_scale, axis=axis)
     assert torch.allclose(layer(x), before, atol=1e-14)
-    with torch.no_grad():
-        for name, p in layer.named_parameters():
-            if name in ("scale", "shift", "pre.scale"):
-                p.copy_(torch.randn(p.shape))
+    scales = {"scale", "shift"} if is_norm else {"scale", "shift", "pre.scale"}
+    parameters = dict(layer.named_parameters())
+    assert parameters.keys() == dict(base.named_parameters()).keys() | scales
+    for name in scales:
+        nn.init.normal_(parameters[name])
     merged = layer.merged()
     assert type(merged) is type(base)
     assert torch.allclose(merged(x), layer(x), atol=1e-12)
@@ -206,7 +215,25 @@ def test_a_copy_keeps_what_is_shared() -> None:
     [nn.GELU(), nn.Conv2d(1, 1, 3, padding="same"), nn.Conv2d(1, 1, 3, padding_mode="reflect")],
 )
 def test_other_layers_are_refused(base: nn.Module) -> None:
-    with pytest.raises(
-        TypeError, match=r"Cannot scale a \w+; allowed: Linear, Conv2d \(zero padding\), LayerNorm"
-    ):
+    allowed = r"Cannot scale a \w+; allowed: Linear, Conv2d \(zero padding\), LayerNorm"
+    with pytest.raises(UnsupportedModelError, match=allowed):
         scale_layer(base)
+
+
+def test_only_a_stream_needs_other_layers_to_merge() -> None:
+    layer = scale_layer(nn.Linear(4, 3))
+    stream = ScaledStream(4, 1, torch.ones(1))
+    assert isinstance(layer, Mergeable)
+    assert isinstance(stream, Mergeable)
+    assert isinstance(stream, FinishesMerge)
+    assert not isinstance(layer, FinishesMerge)
+    assert not isinstance(nn.Linear(4, 3), Mergeable)
+
+
+def test_a_stream_with_a_scale_of_zero_cannot_be_merged() -> None:
+    stream = ScaledStream(4, 1, torch.ones(1))
+    assert type(stream.merged()) is nn.Identity
+    with torch.no_grad():
+        stream.scale[2] = 0
+    with pytest.raises(InvalidValueError, match="has a zero, so it cannot be merged"):
+        stream.merged()
