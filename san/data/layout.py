@@ -20,6 +20,7 @@ def storage_format(task: Task, resize: str, image_size: int) -> str:
     """
     choose(resize, RESIZE, "resize")
     if task.native_size:
+        # Small images take less space than what they are resized to.
         return "native"
     if task.storage == "encoded":
         return "encoded"
@@ -44,6 +45,7 @@ def packed_bytes(task: Task, image_size: int) -> int | None:
 
 def expected_count(task: Task, source: Mapping[str, Any], part: str) -> int:
     """Return how many images a stored split must have in the layout of its source."""
+    # VPT's json splits and the official ones of a fine-grained set differ in size.
     sizes = task.splits
     if source.get("layout"):
         sizes = task.official_splits or {}
@@ -68,6 +70,7 @@ def class_name_mismatch(task: Task, names: Sequence[str]) -> str:
     title = f"{task.suite}/{task.name}"
     if len(expected) != len(found):
         return f"The source names {len(found)} classes, {title} has {len(expected)}"
+    # Sources such as TFDS number the classes of some tasks; numbers say nothing about names.
     if _are_numbers(expected) or _are_numbers(found):
         return ""
     pairs = zip(expected, found, strict=True)

@@ -95,6 +95,7 @@ def pixels_digest(folder: Path) -> str:
     for start in range(0, len(images), step):
         chunk = np.ascontiguousarray(images[start : start + step])
         digest.update(chunk.data)
+    # Where each file begins matters as much as its bytes.
     if (folder / "offsets.npy").exists():
         offsets = np.load(folder / "offsets.npy", allow_pickle=False)
         digest.update(offsets.astype("<i8").data)
@@ -165,6 +166,7 @@ def hardlink_images(folder: Path, other: Path) -> bool:
     if _image_facts(manifest) != _image_facts(other_manifest):
         return False
     link = other / f".images-{os.getpid()}.npy"
+    # A link cannot replace a file, so it is made beside it and renamed.
     with contextlib.suppress(OSError):
         os.link(folder / "images.npy", link)
         link.replace(other / "images.npy")
@@ -264,6 +266,7 @@ def _write_images(folder: Path, examples: Iterable[Example]) -> tuple[_Rows, tup
     """Write `images.npy`; return ids, labels and offsets, and the shape that all images have."""
     rows = _Rows()
     with (folder / "images.npy").open("wb") as file:
+        # The number of images is known only at the end, when the header is written again.
         _write_npy_header(file, (0,))
         for example in examples:
             _append_example(file, rows, example)

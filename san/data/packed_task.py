@@ -104,8 +104,10 @@ class PackedTask:
         origins = {}
         for part, manifest in self.manifests.items():
             if manifest is not None:
+                source = manifest["source"]
+                # Not all of it: seeds, counts and digests may differ from split to split.
                 keys = ("made_by", "builder", "layout")
-                origins[part] = tuple(manifest["source"].get(key) for key in keys)
+                origins[part] = tuple(source.get(key) for key in keys)
         if len(set(origins.values())) <= 1:
             return
         described = [f"{part} from {_join_words(origin)}" for part, origin in origins.items()]
@@ -122,7 +124,8 @@ class PackedTask:
         wanted = self.task.ids_digest
         if wanted is None:
             return Finding(None, "membership cannot be verified: no digest of its ids is known")
-        if any(self.source(part).get("ids") != "upstream" for part in ("train", "val")):
+        kinds = [self.source(part).get("ids") for part in ("train", "val")]
+        if kinds != ["upstream", "upstream"]:
             why = "this source keeps no ids of the benchmark's"
             return Finding(None, f"membership cannot be verified: {why}")
         ids = [*self.load_part("train").ids, *self.load_part("val").ids]

@@ -38,7 +38,7 @@ class Images:
 
     def __getitem__(self, i: int) -> Pixels:
         if self.offsets is None:
-            return np.array(self.data[i])
+            return np.array(self.data[i])  # a copy
         start = self.offsets[i]
         end = self.offsets[i + 1]
         return decode_image(self.data[start:end].tobytes())
@@ -50,6 +50,7 @@ def decode_image(data: bytes) -> Pixels:
     Raises OSError if it cannot be decoded, or has more than 8 bits a channel.
     """
     with Image.open(io.BytesIO(data)) as image:
+        # PIL would clip deeper pixels to 8 bits in silence.
         if image.mode.startswith("I") or image.mode == "F":
             raise OSError(f"its pixels are of mode {image.mode}; 8 bits a channel are allowed")
         return np.array(image.convert("RGB"))
@@ -118,6 +119,7 @@ def open_split(
         raise DataError(
             f"{folder} holds no packed split of version {pack.VERSION}. {_PREPARE_AGAIN}"
         )
+    # What is cheap to check comes before the pixels, which take a while at the first time.
     images, labels, ids = _load_arrays(folder, manifest)
     _check_counts(folder, manifest, images, labels, ids)
     _check_range(folder, labels, classes)
@@ -175,7 +177,7 @@ def _load_arrays(folder: Path, manifest: Manifest) -> tuple[Images, Labels, Sequ
         ids = json.loads((folder / "ids.json").read_text())
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{folder} cannot be read ({error}). {_PREPARE_AGAIN}") from error
-    shape = data.shape[:1]
+    shape = data.shape[:1]  # of image files end to end: bytes, whatever the images' sizes
     if offsets is None:
         shape = (manifest["count"], *manifest["shape"])
     is_images = data.dtype == np.uint8 and data.shape[1:] == shape[1:]

@@ -23,31 +23,39 @@ def verify(task: Task, folder: Path) -> list[Finding]:
         findings.append(Finding(False, str(error)))
     for part in packed.parts("+".join(task.splits)):
         try:
-            splits[part] = packed.load_part(part, full=True)
+            split = packed.load_part(part, full=True)
         except Exception as error:  # however it is damaged, the other splits are checked
             findings.append(Finding(False, str(error)))
             continue
-        findings += [Finding(False, problem) for problem in splits[part].problems]
-        findings.append(Finding(True, _describe_split(task, part, splits[part])))
-    if {"train", "val"} <= splits.keys():
+        splits[part] = split
+        findings += [Finding(False, problem) for problem in split.problems]
+        findings.append(Finding(True, _describe_split(task, part, split)))
+    # Membership is a matter of both; a damaged one is a finding already.
+    if "train" in splits and "val" in splits:
         findings.append(packed.membership())
-    return findings + _find_overlaps(splits)
+    findings += _find_overlaps(splits)
+    return findings
 
 
 def _describe_split(task: Task, part: str, split: Split) -> str:
     counts = class_counts(task, split)
-    return (
-        f"{part}: {len(split)} images, {np.count_nonzero(counts)} of {len(counts)} classes, "
-        f"{counts.min()} to {counts.max()} images a class, from {split.source}, "
-        f"digest {split.fingerprint}"
-    )
+    present = np.count_nonzero(counts)
+    facts = [
+        f"{len(split)} images",
+        f"{present} of {len(counts)} classes",
+        f"{counts.min()} to {counts.max()} images a class",
+        f"from {split.source}",
+        f"digest {split.fingerprint}",
+    ]
+    return f"{part}: {', '.join(facts)}"
 
 
 def _find_overlaps(splits: Mapping[str, Split]) -> list[Finding]:
     """Report ids that are in two splits."""
     findings = []
     for first, second in combinations(sorted(splits), 2):
-        shared = len(set(splits[first].ids) & set(splits[second].ids))
+        shared = set(splits[first].ids) & set(splits[second].ids)
         if shared:
-            findings.append(Finding(False, f"{first} and {second} share {shared} images"))
+            text = f"{first} and {second} share {len(shared)} images"
+            findings.append(Finding(False, text))
     return findings
