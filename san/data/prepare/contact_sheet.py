@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from san.data.resize import resize
 from san.data.split import Split
+from san.runtime.files import atomic_write
 from san.tasks import Task
 
 COLUMNS = 8
@@ -51,8 +52,8 @@ def draw_sheet(task: Task, names: Sequence[str], split: Split, path: Path) -> No
             font,
         )
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    with atomic_write(path) as unfinished:
+        sheet.save(unfinished, "PNG")
 
 
 def _choose_images(labels: NDArray[np.int64], count: int) -> list[int]:

@@ -35,7 +35,7 @@ def digits(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
     return images, labels, ids
 
 
-def make_images(task: Task, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
+def _make_images(task: Task, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
     """Return all images, labels and ids of a demo task, in the order of its splits."""
     if task.name == "digits":
         return digits(seed)
@@ -54,7 +54,7 @@ def pack_demo(suite: Suite, task: Task, folder: Path) -> None:
     missing = [part for part in sources if not _is_packed(folder / part, sources[part])]
     if not missing:
         return
-    images, labels, ids = make_images(task, suite.seed)
+    images, labels, ids = _make_images(task, suite.seed)
     for part, source in sources.items():
         start = source["start"]
         rows = slice(start, start + source["size"])
