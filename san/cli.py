@@ -38,7 +38,7 @@ def main(program: Callable[[], object], when_interrupted: str = "Interrupted.") 
     except Exception as error:
         if not _is_config_error(error):
             raise
-        sys.exit(print_error(explain_config_error(error), USER_ERROR))
+        sys.exit(print_error(_explain_config_error(error), USER_ERROR))
 
 
 def print_error(message: str, code: int) -> int:
@@ -57,7 +57,7 @@ def _is_config_error(error: Exception) -> bool:
     return isinstance(error, HydraException | OmegaConfBaseException)
 
 
-def explain_config_error(error: Exception) -> str:
+def _explain_config_error(error: Exception) -> str:
     """Return Hydra's message, with the nearest names where a choice or a key is unknown."""
     from hydra.errors import MissingConfigException  # noqa: PLC0415
 
@@ -84,12 +84,12 @@ def _default_keys() -> Iterator[str]:
     from san.compose import compose_config  # noqa: PLC0415
 
     config: Any = OmegaConf.to_container(compose_config(), resolve=False)
-    yield from dotted_keys(config)
+    yield from _dotted_keys(config)
 
 
-def dotted_keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _dotted_keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield the dotted names of all keys of nested dictionaries."""
     for key, value in config.items():
         yield prefix + key
         if isinstance(value, Mapping):
-            yield from dotted_keys(value, f"{prefix}{key}.")
+            yield from _dotted_keys(value, f"{prefix}{key}.")

@@ -149,7 +149,7 @@ def write_record(record: Record, path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise FileAccessError unless a record can be written to `path`; to be called before training."""
+    """Raise FileAccessError unless a record can be written to `path`; call it before training."""
     if path.is_dir():
         raise FileAccessError(
             f"{path} is a directory; a record belongs there. "

@@ -14,16 +14,19 @@ from san.schema import PositiveInt, from_mapping
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 Storage = Literal["array", "encoded"]
+_SHARED = ("splits", "storage", "covers_all_classes")  # a suite may say them for its tasks
 
 
 @dataclass(frozen=True)
 class TfdsSource:
     """How a task is read from TensorFlow Datasets.
 
-    splits: ours as slices in TFDS's notation. major_versions: those that can be read. label_rule: a
-    feature, or a rule of `san.data.prepare.labels`. id_template: how an image's id is made of
-    features. pixel_scale: what stored pixels are multiplied with. layout: `official` where the
-    slices are not those of the papers.
+    splits: ours, as slices in TFDS's notation.
+    major_versions: those that can be read.
+    label_rule: a feature, or a rule of `san.data.prepare.labels`.
+    id_template: how an image's id is made of features.
+    pixel_scale: the factor of stored pixels.
+    layout: `official` where the slices are not those of the papers.
     """
 
     builder: str
@@ -41,18 +44,24 @@ class TfdsSource:
 class Task:
     """One column of a table.
 
-    splits: images in each (`train`, `val`, `test`); other split names are sums (`train+val`), of
-    which the parts that a task does not have are left out. classes: their names in label order
-    (their numbers, where nobody has named them); the head's size is their number. storage: `array`
-    packs decoded images of one size, `encoded` the files as they are, for random crops.
-    native_size: all images are squares of so many pixels, and are stored so. ids_digest: 16 digits
-    of the sha256 of the ids of train, then val, where the benchmark's membership is known.
-    official_splits: sizes of the official layout, where it differs from the papers'. image_folders,
-    test_folders: where a source may have its images; aliases: other names of its folder. size_gb:
-    of the files, where it is not what is downloaded. manual_files, how_to_get: what a person has to
-    bring. recipe: where it is not the suite's. trained_on: the task whose adapters are tested on
-    this one. test_classes: predictions are among the classes that have test images, so many.
-    alexnet_error: of 1, for the mCE. root: the directory of a user's own images.
+    splits: images in each (`train`, `val`, `test`). Other split names are sums (`train+val`), of
+        which the parts that a task does not have are left out.
+    classes: names in label order (numbers, where nobody has named them); their number is the size
+        of the head.
+    storage: `array` packs decoded images of one size, `encoded` the files, for random crops.
+    native_size: all images are squares of so many pixels, and are stored so.
+    ids_digest: 16 digits of the sha256 of the ids of train, then val; None where it is not known.
+    official_splits: sizes of the official layout, where it differs from the papers'.
+    image_folders, test_folders: where a source may have its images.
+    aliases: other names of the task's folder.
+    size_gb: of the files, where it is not what is downloaded.
+    manual_files, how_to_get: what a person has to bring.
+    recipe: where it is not the suite's.
+    trained_on: the task whose adapters are tested on this one.
+    test_classes: how many classes have test images; predictions are among these.
+    alexnet_error: of 1, for the mean corruption error.
+    covers_all_classes: whether its images should show every class.
+    root: the directory of a user's own images.
     """
 
     suite: str
@@ -79,6 +88,7 @@ class Task:
     trained_on: str | None = None
     test_classes: PositiveInt | None = None
     alexnet_error: Annotated[float, Meta(gt=0, le=1)] | None = None
+    covers_all_classes: bool = True
     root: str | None = None
 
     def parts(self, split: str) -> list[str]:
@@ -101,8 +111,7 @@ class Task:
 class Suite:
     """A benchmark: its tasks and methods in table order, and its default settings.
 
-    source: `drawn` where the images are made on the spot. covers_all_classes: every split should
-    have images of every class.
+    source: `drawn` where the images are made on the spot.
     """
 
     name: str
@@ -116,7 +125,6 @@ class Suite:
     means: tuple[str, ...]
     tasks: Mapping[str, Task] = field(default_factory=dict)
     source: Literal["files", "drawn", "folder"] = "files"
-    covers_all_classes: bool = True
 
     @property
     def groups(self) -> list[str]:
@@ -163,13 +171,13 @@ def load_suite(name: str) -> Suite:
 def read_suite(name: str, rows: Mapping[str, Any]) -> Suite:
     """Turn the rows of a file into a Suite.
 
-    `splits` and `storage` of the suite are those of each task that does not say otherwise. Raises
+    `splits`, `storage` and `covers_all_classes` are each task's that does not say otherwise. Raises
     UnknownNameError on an unknown key (with the nearest), InvalidValueError on a missing key or a
     value of another type.
     """
     facts = dict(rows)
     task_rows = facts.pop("tasks")
-    shared = {"splits": facts.pop("splits", {}), "storage": facts.pop("storage", "array")}
+    shared = {key: facts.pop(key) for key in _SHARED if key in facts}
     tasks = {key: _read_task(name, key, row, shared) for key, row in task_rows.items()}
     return from_mapping(Suite, {**facts, "name": name, "tasks": tasks}, f"suite {name}")
 
@@ -178,7 +186,7 @@ def _read_task(suite: str, name: str, row: Mapping[str, Any], shared: Mapping[st
     """Turn a row into a Task; what it does not say is the suite's."""
     where = f"task {suite}/{name}"
     facts = {**shared, **row, "suite": suite, "name": name}
-    facts["splits"] = {**shared["splits"], **row.get("splits", {})}
+    facts["splits"] = {**shared.get("splits", {}), **row.get("splits", {})}
     facts["classes"] = _class_names(row["classes"])
     if "tfds" in row:
         facts["tfds"] = from_mapping(TfdsSource, row["tfds"], f"{where}, tfds")

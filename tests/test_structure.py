@@ -50,7 +50,6 @@ ALONE = {
     "sklearn": ("san.data.prepare.demo",),
     "pandas": ("san.report",),
     "matplotlib": ("san.report.figure",),
-    "msgspec": ("san.schema", "san.tasks", "san.score", "san.counts", "san.record"),
 }
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 

@@ -62,6 +62,15 @@ def test_a_mistake_in_the_tfds_part_or_the_suite_is_refused() -> None:
         read_suite("vtab", changed)
 
 
+def test_a_suite_says_once_what_holds_for_its_tasks() -> None:
+    robustness = load_suite("robustness").tasks.values()
+    assert not any(task.covers_all_classes for task in robustness)
+    assert {task.storage for task in robustness} == {"encoded"}
+    vtab = load_suite("vtab").tasks.values()
+    assert all(task.covers_all_classes for task in vtab)
+    assert {task.splits["train"] for task in vtab} == {800}
+
+
 def test_tasks_are_selected_by_name() -> None:
     pairs = select_tasks(["gic", "vtab/cifar"])
     assert [task.name for _, task in pairs] == ["cifar100", "imagenet", "cifar"]

@@ -16,7 +16,7 @@ from san.data.layout import class_name_mismatch, expected_count
 from san.data.pack import Manifest
 from san.data.split import Split, join_splits, open_split
 from san.errors import DataError, UnknownNameError
-from san.tasks import Task, load_suite, suite_names
+from san.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -174,18 +174,13 @@ def _missing_classes(task: Task, part: str, split: Split) -> str | None:
     Test images show every class and training images at least half of them. Nothing is asked of
     val: 200 images cannot show all classes of Sun397.
     """
-    if part == "val" or not _covers_all_classes(task):
+    if part == "val" or not task.covers_all_classes:
         return None
     absent = int((class_counts(task, split) == 0).sum())
     most = 0 if part == "test" else len(task.classes) // 2
     if absent <= most:
         return None
     return f"has no images of {absent} of {len(task.classes)} classes; at most {most} may be absent"
-
-
-def _covers_all_classes(task: Task) -> bool:
-    """Return whether the images of a task must show all its classes; a user's own need not."""
-    return task.suite in suite_names() and load_suite(task.suite).covers_all_classes
 
 
 def _join_words(words: tuple[str | None, ...]) -> str:

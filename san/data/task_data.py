@@ -86,6 +86,7 @@ def folder_suite(root: str) -> Suite:
         classes=tuple(source.names or ()),
         splits={part: source.count(part) for part in source.parts},
         storage="encoded",
+        covers_all_classes=False,
         root=root,
     )
     return Suite(
@@ -100,7 +101,6 @@ def folder_suite(root: str) -> Suite:
         means=(),
         tasks={name: task},
         source="folder",
-        covers_all_classes=False,
     )
 
 

@@ -171,12 +171,12 @@ def test_what_is_not_the_benchmark_is_a_problem(
     assert all(problem in found for found in problems)
 
 
-def test_not_every_suite_needs_images_of_all_classes(tmp_path: Path) -> None:
+def test_not_every_task_needs_images_of_all_classes(tmp_path: Path) -> None:
     write_part(tmp_path, "test", [0, 1, 1], list("abc"), UPSTREAM)
-    for suite in ("robustness", "folder"):
-        task = small_task(suite=suite)
-        assert PackedTask.open(task, tmp_path).load_part("test").problems == ()
-    task = small_task(suite="robustness", test_classes=1)
+    task = small_task(covers_all_classes=False)
+    assert PackedTask.open(task, tmp_path).load_part("test").problems == ()
+    assert PackedTask.open(small_task(), tmp_path).load_part("test").problems != ()
+    task = small_task(covers_all_classes=False, test_classes=1)
     problems = PackedTask.open(task, tmp_path).load_part("test").problems
     assert len(problems) == 1
     assert "has images of 2 classes; 1 are expected" in problems[0]
