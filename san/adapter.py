@@ -219,7 +219,7 @@ def _load_tensors(adapter: Adapter, tensors: Mapping[str, Tensor], path: Path) -
     parameters = named_parameters(adapter.model)
     wanted = {name: shape_and_dtype(parameters[name]) for name in adapter.trainable}
     found = {name: shape_and_dtype(value) for name, value in tensors.items()}
-    for name in sorted(wanted.keys() | found.keys()):
+    for name in wanted | found:
         if wanted.get(name) != found.get(name):
             raise AdapterFileError(
                 f"{path} does not fit this model: {name} is {found.get(name, 'nothing')} there "

@@ -1,8 +1,10 @@
-"""Saved adapters: what they hold, and what is refused."""
+"""Saved adapters: their content, and the files and models that are refused."""
 
 import copy
 import json
+import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -10,13 +12,16 @@ import torch
 from conftest import tiny_convnext, tiny_swin, tiny_vit
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import san
 from san.adapter_file import content_hash
-from san.errors import AdapterFileError
+from san.errors import AdapterFileError, InvalidValueError
+
+OLD_FILE = Path(__file__).parent / "golden/adapter_old_options.safetensors"
 
 
-def saved(path: Path, method: str = "san", noise: float = 1.0, **options) -> san.Adapter:
+def saved(path: Path, method: str = "san", noise: float = 1.0, **options: Any) -> san.Adapter:
     adapter = san.attach(tiny_vit(), method, **options)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -27,29 +32,81 @@ def saved(path: Path, method: str = "san", noise: float = 1.0, **options) -> san
     return adapter
 
 
+def metadata_of(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata()
+
+
+def vit_of_round_numbers() -> nn.Module:
+    """A tiny ViT with the same weights on every machine and in every version of torch."""
+    model = tiny_vit()
+    with torch.no_grad():
+        for i, p in enumerate(model.parameters()):
+            values = torch.arange(p.numel()) * (i + 3) % 13 - 6
+            p.copy_(values.view_as(p) / 64)
+    return model
+
+
 def test_a_file_is_small_and_says_what_it_is(tmp_path: Path) -> None:
-    adapter = saved(tmp_path / "deep" / "a.safetensors", "san", shift=True)
-    with safe_open(tmp_path / "deep" / "a.safetensors", "pt") as file:
-        metadata = file.metadata()
-    assert metadata["method"] == "san"
-    assert json.loads(metadata["options"]) == adapter.options
-    assert adapter.options["shift"] is True
+    path = tmp_path / "deep" / "a.safetensors"
+    adapter = saved(path, "adapter_plus", bottleneck_dim=2)
+    metadata = metadata_of(path)
+    assert metadata["format"] == "san-adapter-1"
+    assert metadata["method"] == "adapter_plus"
+    options = {"width": 2, "std": 0.01, "bias": True, "dropout": 0.0, "drop_path": 0.1}
+    assert json.loads(metadata["options"]) == options  # the words of this format
     assert metadata["backbone"] == "VisionTransformer"
     assert metadata["san"] == san.__version__
-    size = (tmp_path / "deep" / "a.safetensors").stat().st_size
-    assert size < 4 * adapter.counts.trainable + 8000
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["a.safetensors"]
-    assert (tmp_path / "deep" / "a.safetensors").stat().st_mode & 0o777 == 0o644
+    assert path.stat().st_size < 4 * adapter.counts.trainable + 8000
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [p.name for p in path.parent.iterdir()] == ["a.safetensors"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.safetensors"
+    saved(path)
+    before = path.read_bytes()
+
+    def interrupted(tensors: object, file: Path, metadata: object) -> None:
+        file.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("san.adapter_file.save_file", interrupted)
+    with pytest.raises(OSError, match="No space left"):
+        saved(path, "ssf")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+    assert path.read_bytes() == before
 
 
 def test_options_come_back(tmp_path: Path) -> None:
     saved(tmp_path / "a.safetensors", "lora", targets=["fc1"], rank=2, alpha=3)
-    adapter = san.restore(tiny_vit(), tmp_path / "a.safetensors")
-    assert (adapter.options["targets"], adapter.options["rank"], adapter.options["alpha"]) == (
-        ("fc1",),
-        2,
-        3,
-    )
+    options = san.restore(tiny_vit(), tmp_path / "a.safetensors").options
+    assert options["targets"] == ("fc1",)
+    assert options["rank"] == 2
+    assert options["alpha"] == 3.0
+
+
+def test_a_file_with_old_names_of_options_is_restored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file was written at commit a10070e, before options were renamed."""
+    written = metadata_of(OLD_FILE)
+    old_options = {"length": 3, "deep": True, "place": "end", "dropout": 0.1}
+    assert json.loads(written["options"]) == old_options
+    with caplog.at_level(logging.WARNING):
+        adapter = san.restore(vit_of_round_numbers(), OLD_FILE)
+    assert not caplog.records  # nobody typed the old words
+    current = {"num_prompts": 3, "deep": True, "position": "append", "dropout": 0.1}
+    assert adapter.options == current
+    ramp = torch.linspace(-1, 1, 3 * 16 * 16).view(1, 3, 16, 16)
+    logits = adapter.model.eval()(ramp).flatten()
+    assert torch.allclose(logits, torch.tensor(json.loads(written["answer"])), atol=1e-5)
+    adapter.save(tmp_path / "again.safetensors")
+    again = metadata_of(tmp_path / "again.safetensors")
+    again["answer"] = written["answer"]  # which is rounded in another way elsewhere
+    assert again == written
 
 
 def test_restored_into_what_it_was_saved_from_and_merged(tmp_path: Path) -> None:
@@ -60,7 +117,7 @@ def test_restored_into_what_it_was_saved_from_and_merged(tmp_path: Path) -> None
     again.merge()
     assert torch.allclose(again.model(images), adapter.model(images), atol=1e-4)
     with pytest.raises(
-        ValueError, match="'ssf' has been merged into this model; save before you merge"
+        InvalidValueError, match="'ssf' has been merged into this model; save before you merge"
     ):
         again.save(tmp_path / "b.safetensors")
     assert not (tmp_path / "b.safetensors").exists()
@@ -75,9 +132,8 @@ def another_start():
 
 def seven_classes():
     model = tiny_vit(classes=7)
-    model.load_state_dict(
-        {n: v for n, v in tiny_vit().state_dict().items() if "head" not in n}, strict=False
-    )
+    backbone = {n: v for n, v in tiny_vit().state_dict().items() if "head" not in n}
+    model.load_state_dict(backbone, strict=False)
     return model
 
 
@@ -87,9 +143,9 @@ def seven_classes():
         (another_start, "belongs to a VisionTransformer with other weights or precision"),
         (
             lambda: tiny_vit(act_layer=torch.nn.ReLU),
-            "answers otherwise here: this VisionTransformer is built in another",
+            "gives other logits here: this VisionTransformer is built in another way",
         ),
-        (lambda: tiny_vit(global_pool="avg", fc_norm=False), "answers otherwise here"),
+        (lambda: tiny_vit(global_pool="avg", fc_norm=False), "gives other logits here"),
         (lambda: tiny_vit().double(), "with other weights or precision"),
         (tiny_swin, "belongs to a VisionTransformer; this is a SwinTransformer"),
         (
@@ -109,45 +165,51 @@ def test_another_model_is_refused_and_left_alone(make, message: str, tmp_path: P
     assert not hasattr(model, "adapted_by")
 
 
-def rewritten(path: Path, tensors: dict[str, torch.Tensor] | None = None, **metadata: str) -> Path:
+def rewritten(path: Path, tensors: dict[str, torch.Tensor] | None = None, **changes: str) -> Path:
     """Write the file again with other tensors, and the hash that fits them, or other metadata."""
-    with safe_open(path, "pt") as file:
-        old = file.metadata()
+    metadata = metadata_of(path)
     tensors = load_file(path) if tensors is None else tensors
-    save_file(tensors, path, old | {"tensors": content_hash(tensors)} | metadata)
+    metadata["tensors"] = content_hash(tensors)
+    save_file(tensors, path, metadata | changes)
     return path
 
 
-def test_another_tensor_set_is_refused(tmp_path: Path) -> None:
+SCALE = "blocks.0.mlp.fc1.scale"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "blocks.9.extra",
+            torch.ones(2),
+            r"blocks.9.extra is \(2,\) float32 there and nothing here",
+        ),
+        (SCALE, None, rf"{SCALE} is nothing there and \(128,\) float32 here"),
+        (SCALE, torch.ones(5), rf"{SCALE} is \(5,\) float32 there and \(128,\) float32 here"),
+        (
+            SCALE,
+            torch.ones(128).double(),
+            rf"{SCALE} is \(128,\) float64 there and \(128,\) float32 here",
+        ),
+    ],
+)
+def test_another_tensor_set_is_refused(
+    name: str, value: torch.Tensor | None, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "a.safetensors"
     saved(path)
     tensors = load_file(path)
-    name = "blocks.0.mlp.fc1.scale"
-    for changed, message in [
-        (
-            {**tensors, "blocks.9.extra": torch.ones(2)},
-            r"blocks.9.extra is \(2,\) float32 there and nothing here",
-        ),
-        (
-            {n: v for n, v in tensors.items() if n != name},
-            rf"{name} is nothing there and \(128,\) float32 here",
-        ),
-        (
-            {**tensors, name: torch.ones(5)},
-            rf"{name} is \(5,\) float32 there and \(128,\) float32 here",
-        ),
-        (
-            {**tensors, name: tensors[name].double()},
-            rf"{name} is \(128,\) float64 there and \(128,\) float32 here",
-        ),
-    ]:
-        with pytest.raises(AdapterFileError, match=message):
-            san.restore(tiny_vit(), rewritten(path, changed))
+    tensors.pop(name, None)
+    if value is not None:
+        tensors[name] = value
+    with pytest.raises(AdapterFileError, match=message):
+        san.restore(tiny_vit(), rewritten(path, tensors))
 
 
 def test_full_fine_tuning_is_tied_to_its_backbone_too(tmp_path: Path) -> None:
     saved(tmp_path / "a.safetensors", "full", noise=0.02)
-    with pytest.raises(AdapterFileError, match="answers otherwise here"):
+    with pytest.raises(AdapterFileError, match="gives other logits here"):
         san.restore(tiny_vit(act_layer=torch.nn.ReLU), tmp_path / "a.safetensors")
     with pytest.raises(AdapterFileError, match="float32 there and .* float64 here"):
         san.restore(tiny_vit().double(), tmp_path / "a.safetensors")
@@ -155,7 +217,7 @@ def test_full_fine_tuning_is_tied_to_its_backbone_too(tmp_path: Path) -> None:
 
 def test_a_model_with_a_method_is_refused(tmp_path: Path) -> None:
     adapter = saved(tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="has 'san' attached already"):
+    with pytest.raises(InvalidValueError, match="has 'san' attached already"):
         san.restore(adapter.model, tmp_path / "a.safetensors")
 
 
@@ -207,12 +269,12 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ({"method": "sam"}, r"version 0.1.0, cannot be attached: Unknown method 'sam'"),
         ({"options": '{"wings": 2}'}, "cannot be attached: Unknown option of san 'wings'"),
         ({"options": '{"model": 1}'}, "cannot be attached: Unknown option of san 'model'"),
-        ({"options": '{"norms": null}'}, "cannot be attached: method.norms came as None"),
+        ({"options": '{"norms": null}'}, "cannot be attached: method.train_norms came as None"),
         ({"options": "[1"}, "no readable options"),
         ({"options": "null"}, "no readable options"),
         ({"answer": "3"}, "no readable answer"),
-        ({"answer": "[]"}, "answers otherwise here"),
-        ({"answer": '["a"]'}, "answers otherwise here"),
+        ({"answer": "[]"}, "gives other logits here"),
+        ({"answer": '["a"]'}, "gives other logits here"),
     ],
 )
 def test_other_metadata_are_refused(metadata: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -226,9 +288,11 @@ def test_an_old_handle_touches_nothing(tmp_path: Path) -> None:
     old = san.attach(model, "linear")
     old.merge()
     new = san.attach(model, "san")
-    with pytest.raises(ValueError, match="'linear' was merged before; 'san' is attached now"):
+    with pytest.raises(
+        InvalidValueError, match="'linear' was merged before; 'san' is attached now"
+    ):
         old.merge()
-    with pytest.raises(ValueError, match="'linear' has been merged into this model"):
+    with pytest.raises(InvalidValueError, match="'linear' has been merged into this model"):
         old.save(tmp_path / "a.safetensors")
     new.save(tmp_path / "b.safetensors")
     assert san.restore(tiny_vit(), tmp_path / "b.safetensors").method == "san"
@@ -255,6 +319,6 @@ def test_a_stream_with_a_zero_is_not_merged() -> None:
     with torch.no_grad():
         adapter.model.norm_pre.scale[3] = 0
     names = [name for name, _ in adapter.model.named_modules()]
-    with pytest.raises(ValueError, match="A stream's scale has a zero"):
+    with pytest.raises(InvalidValueError, match="has a zero, so it cannot be merged"):
         adapter.merge()
     assert [name for name, _ in adapter.model.named_modules()] == names

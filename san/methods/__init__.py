@@ -30,7 +30,7 @@ A file `san/methods/<name>.py` is all the registration there is.
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -89,12 +89,8 @@ def check_options(method: str, options: Mapping[str, Any], warn: bool = True) ->
     """
     defaults = default_options(method)
     annotations = get_type_hints(method_module(method).attach, include_extras=True)
-    # A word that the method itself uses is not an old one, whatever it was elsewhere.
-    old = {name: value for name, value in options.items() if name not in defaults}
-    given = {name: value for name, value in options.items() if name in defaults}
-    given |= current_options(old, warn)
     checked = {}
-    for name, value in given.items():
+    for name, value in _current_names(options, defaults, warn).items():
         choose(name, defaults, f"option of {method}")
         checked[name] = check_value(value, annotations[name], f"method.{name}")
     return defaults | checked
@@ -122,3 +118,15 @@ def norm_parameters(model: nn.Module, sites: tuple[Site, ...]) -> list[str]:
 def _find_method(method: str) -> Method:
     methods = discover_methods()
     return methods[choose(method, methods, "method")]
+
+
+def _current_names(
+    options: Mapping[str, Any], known: Collection[str], warn: bool
+) -> dict[str, Any]:
+    """Return options in current words. A word that the method itself uses is not an old one."""
+    current = {name: value for name, value in options.items() if name in known}
+    others = {name: value for name, value in options.items() if name not in known}
+    renamed = current_options(others, warn)
+    for name in renamed.keys() & current.keys():
+        raise InvalidValueError(f"method.{name} came by its old name, too; give one of them.")
+    return current | renamed

@@ -96,7 +96,7 @@ def attach(
     train_norms: as in `san`.
     """
     update = LowRankConfig(rank, scaling(rank, scale, alpha), dropout, dropout_at)
-    updated_slices = find_targets(sites, targets)
+    updated_rows = find_targets(sites, targets)
     layers: dict[str, Scaled | ScaledLowRankLinear] = {}
     scales: dict[str, nn.Parameter] = {}
     for site in sites:
@@ -105,8 +105,8 @@ def attach(
         base = model.get_submodule(site.name)
         pre = propagate(site, scales, qkv_anterior, proj_anterior)
         layer: Scaled | ScaledLowRankLinear
-        if site.name in updated_slices:
-            starts, size = updated_slices[site.name]
+        if site.name in updated_rows:
+            starts, size = updated_rows[site.name]
             linear = cast(nn.Linear, base)
             layer = ScaledLowRankLinear(linear, starts, size, update, directional, pre)
         else:

@@ -1,48 +1,72 @@
-"""The contract of all methods on all families of backbones, cell by cell."""
+"""The contract of all methods on all families of backbones, cell by cell.
+
+A method is found by itself. What is expected of it is what it states: its options, the reason that
+its `incompatibility` gives, and two sentences of its docstring.
+"""
 
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import tiny_convnext, tiny_dino, tiny_swin, tiny_vit
 from safetensors import safe_open
+from statements import NOT_MERGED, STARTS_ELSEWHERE, states
 from torch import Tensor, nn
 
 import san
 from san import methods
-from san.backbones import branches
+from san.backbones import branches, family
+from san.errors import InvalidValueError, UnknownNameError
 
+ROOT = Path(__file__).parents[2]
 BACKBONES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "vit": (tiny_vit, 16),
     "dino": (tiny_dino, 16),
     "swin": (tiny_swin, 32),
     "convnext": (tiny_convnext, 32),
 }
-REFUSED = {("vpt_shallow", "convnext"), ("vpt_deep", "convnext")}
-CELLS = [(m, b) for m in methods.method_names() for b in BACKBONES if (m, b) not in REFUSED]
-# The options with which a method starts at the pre-trained function; the others never do.
-IDENTICAL_AT_START: dict[str, dict] = {
-    name: {"std": 0.0} if name in ("ssf", "adapter", "adapter_plus") else {}
-    for name in methods.method_names()
-    if not name.startswith("vpt")
-}
-NOT_MERGED = {"adapter", "adapter_plus", "adaptformer", "vpt_deep", "vpt_shallow"}
+
+
+def stock(backbone: str) -> nn.Module:
+    make, _ = BACKBONES[backbone]
+    return make()
+
+
+def needed_options(method: str, backbone: str) -> dict[str, Any]:
+    """The options without which a low-rank method has nothing to update in a ConvNeXt."""
+    low_rank = "targets" in methods.default_options(method)
+    return {"targets": ["fc1", "fc2"]} if low_rank and backbone == "convnext" else {}
+
+
+def reason(method: str, backbone: str) -> str | None:
+    """The reason why the method itself does not want to be used on the backbone."""
+    incompatibility = getattr(methods.method_module(method), "incompatibility", None)
+    if incompatibility is None:
+        return None
+    options = methods.check_options(method, needed_options(method, backbone))
+    return incompatibility(family(stock(backbone)), options)
+
+
+ALL_CELLS = [(m, b) for m in methods.method_names() for b in BACKBONES]
+REFUSED = [cell for cell in ALL_CELLS if reason(*cell) is not None]
+CELLS = [cell for cell in ALL_CELLS if cell not in REFUSED]
 cells = pytest.mark.parametrize(("method", "backbone"), CELLS)
 
 
 def attached(
-    method: str, backbone: str, dtype: torch.dtype = torch.float32, **options
+    method: str, backbone: str, dtype: torch.dtype = torch.float32, **options: Any
 ) -> tuple[san.Adapter, Tensor]:
     """A tiny model with the method attached, and a batch of images for it."""
-    make, side = BACKBONES[backbone]
-    if backbone == "convnext" and "targets" in methods.default_options(method):
-        options |= {"targets": ["fc1", "fc2"]}
-    model = make().to(dtype)
+    _, side = BACKBONES[backbone]
+    model = stock(backbone).to(dtype)
+    options |= needed_options(method, backbone)
     torch.manual_seed(1)
-    return san.attach(model, method, **options), torch.randn(8, 3, side, side, dtype=dtype)
+    adapter = san.attach(model, method, **options)
+    return adapter, torch.randn(8, 3, side, side, dtype=dtype)
 
 
 def disturb(model: nn.Module) -> None:
@@ -54,7 +78,9 @@ def disturb(model: nn.Module) -> None:
 
 
 def steps(model: nn.Module, images: Tensor, count: int = 3) -> list[float]:
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    """The losses of a few steps of SGD."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trainable, lr=0.05)
     losses = []
     for _ in range(count):
         optimizer.zero_grad()
@@ -65,49 +91,83 @@ def steps(model: nn.Module, images: Tensor, count: int = 3) -> list[float]:
     return losses
 
 
-def test_the_matrix_is_whole() -> None:
-    assert len(methods.method_names()) == 18
-    assert len(CELLS) == 18 * 4 - 2
+def module_types(model: nn.Module) -> list[tuple[str, type]]:
+    return [(name, type(module)) for name, module in model.named_modules()]
 
 
-@pytest.mark.parametrize(("method", "backbone"), sorted(REFUSED))
-def test_pairs_without_sense_are_refused(method: str, backbone: str) -> None:
-    with pytest.raises(
-        ValueError, match=f"'{method}' cannot be used on a ConvNeXt: it has no attention"
-    ):
-        san.attach(BACKBONES[backbone][0](), method)
+def gradients(model: nn.Module) -> list[Tensor]:
+    return [p.grad.clone() for p in model.parameters() if p.requires_grad]
+
+
+def test_every_method_is_tried_on_every_family() -> None:
+    configurations = {path.stem for path in (ROOT / "configs/method").glob("*.yaml")}
+    assert {method for method, _ in CELLS} == configurations
+    assert len(CELLS) + len(REFUSED) == len(configurations) * len(BACKBONES)
+    files = {path.stem for path in (ROOT / "san/methods").glob("*.py")} - {"__init__"}
+    modules = {methods.method_module(method).__name__ for method, _ in CELLS}
+    assert modules == {f"san.methods.{file}" for file in files}
+    assert {family(stock(backbone)) for backbone in BACKBONES} == {"ViT", "Swin", "ConvNeXt"}
+
+
+@pytest.mark.parametrize(("method", "backbone"), REFUSED)
+def test_incompatible_pairs_are_refused(method: str, backbone: str) -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        san.attach(stock(backbone), method)
+    where = f"'{method}' cannot be used on a {family(stock(backbone))}"
+    assert str(caught.value) == f"{where}: {reason(method, backbone)}."
+
+
+@pytest.mark.parametrize("method", methods.method_names())
+def test_every_option_is_checked(method: str) -> None:
+    for option in methods.default_options(method):
+        with pytest.raises(InvalidValueError, match=rf"^method\.{option} came as <object"):
+            methods.check_options(method, {option: object()})
+    with pytest.raises(UnknownNameError, match=f"Unknown option of {method} 'model'"):
+        methods.check_options(method, {"model": 1})
 
 
 @cells
 def test_starts_at_the_pretrained_function(method: str, backbone: str) -> None:
-    adapter, images = attached(
-        method, backbone, torch.float64, **IDENTICAL_AT_START.get(method, {})
-    )
-    same = torch.allclose(
-        adapter.model.eval()(images), BACKBONES[backbone][0]().double().eval()(images), atol=1e-12
-    )
-    assert same == (method in IDENTICAL_AT_START)
+    still = {"init_std": 0.0} if "init_std" in methods.default_options(method) else {}
+    adapter, images = attached(method, backbone, torch.float64, **still)
+    expected = stock(backbone).double().eval()(images)
+    same = torch.allclose(adapter.model.eval()(images), expected, atol=1e-12)
+    assert same != states(method, STARTS_ELSEWHERE)
 
 
 @cells
 def test_trains_exactly_what_it_names(method: str, backbone: str) -> None:
     adapter, images = attached(method, backbone)
-    model, stock = adapter.model, dict(BACKBONES[backbone][0]().named_parameters())
+    model = adapter.model
+    stock_parameters = dict(stock(backbone).named_parameters())
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     losses = steps(model, images)
     assert losses[-1] < losses[0]
-    assert {name for name, p in model.named_parameters() if p.grad is not None} == set(
-        adapter.trainable
-    )
-    frozen = start.keys() - set(adapter.trainable)
     after = dict(model.named_parameters())
-    assert all(torch.equal(after[name], start[name]) for name in frozen)
-    assert all(torch.equal(after[name], stock[name]) for name in frozen)
-    moved = {name for name in adapter.trainable if not torch.equal(after[name], start[name])}
-    # What shifts all keys shifts all scores of a softmax, and moves by rounding at most.
-    assert {
-        n for n in set(adapter.trainable) - moved if not n.endswith(("k_norm.bias", "k_norm.shift"))
-    } == set()
+    trainable = set(adapter.trainable)
+    assert {name for name, p in after.items() if p.grad is not None} == trainable
+    for name in start.keys() - trainable:
+        assert torch.equal(after[name], start[name])
+        assert torch.equal(after[name], stock_parameters[name])
+    still = {name for name in trainable if torch.equal(after[name], start[name])}
+    # A shift of all keys shifts all scores of a softmax: it moves by rounding at most.
+    assert {n for n in still if not n.endswith(("k_norm.bias", "k_norm.shift"))} == set()
+
+
+@cells
+def test_counts_are_those_of_its_parameters(method: str, backbone: str) -> None:
+    adapter, _ = attached(method, backbone)
+    counts = adapter.counts
+    sizes = {n: p.numel() for n, p in adapter.model.named_parameters() if p.requires_grad}
+    assert counts.trainable == sum(sizes.values())
+    assert counts.head == sum(size for n, size in sizes.items() if n.startswith("head."))
+    assert counts.method + counts.norm == counts.trainable - counts.head
+    added = sum(sizes[name] for name in adapter.added)
+    assert counts.method >= added
+    stock_size = sum(p.numel() for p in stock(backbone).parameters())
+    assert counts.total == stock_size + added
+    share = (counts.method + counts.norm) / (stock_size - counts.head)
+    assert counts.percent == pytest.approx(100 * share)
 
 
 @cells
@@ -117,20 +177,17 @@ def test_merges_to_the_stock_model(method: str, backbone: str, dtype: torch.dtyp
     model = adapter.model.eval()
     disturb(model)
     before = model(images)
-    if method in NOT_MERGED:
-        with pytest.raises(ValueError, match=f"'{method}' cannot be merged"):
+    if states(method, NOT_MERGED):
+        with pytest.raises(InvalidValueError, match=f"'{method}' cannot be merged"):
             adapter.merge()
         assert torch.equal(model(images), before)
         return
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-3
     for _ in range(2):
-        adapter.merge()
-        assert [(n, type(m)) for n, m in model.named_modules()] == [
-            (n, type(m)) for n, m in BACKBONES[backbone][0]().named_modules()
-        ]
-        assert torch.allclose(
-            model(images), before, **{"atol": 1e-10} if dtype == torch.float64 else {"atol": 1e-3}
-        )
-    assert model.state_dict().keys() == BACKBONES[backbone][0]().state_dict().keys()
+        assert adapter.merge() is model
+        assert module_types(model) == module_types(stock(backbone))
+        assert torch.allclose(model(images), before, atol=tolerance)
+    assert model.state_dict().keys() == stock(backbone).state_dict().keys()
     assert not any(p.requires_grad for p in model.parameters())
     san.attach(model, "linear")
 
@@ -140,18 +197,18 @@ def test_saved_and_restored(method: str, backbone: str, tmp_path: Path) -> None:
     adapter, images = attached(method, backbone)
     steps(adapter.model, images, 1)
     expected = adapter.model.eval()(images)
-    adapter.save(tmp_path / "a.safetensors")
-    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+    path = tmp_path / "a.safetensors"
+    adapter.save(path)
+    with safe_open(path, "pt") as file:
         assert set(file.keys()) == set(adapter.trainable)
     torch.manual_seed(3)
-    fresh = BACKBONES[backbone][0]()
-    again = san.restore(fresh, tmp_path / "a.safetensors")
+    fresh = stock(backbone)
+    again = san.restore(fresh, path)
     assert torch.equal(fresh.eval()(images), expected)
-    assert (again.method, again.options, again.trainable) == (
-        adapter.method,
-        adapter.options,
-        adapter.trainable,
-    )
+    assert again.method == adapter.method
+    assert again.options == adapter.options
+    assert again.trainable == adapter.trainable
+    assert again.counts == adapter.counts
 
 
 @cells
@@ -161,9 +218,10 @@ def test_a_copy_is_another_model(method: str, backbone: str) -> None:
     before = model(images)
     twin = copy.deepcopy(model)
     assert torch.equal(twin(images), before)
-    assert {n: p.requires_grad for n, p in twin.named_parameters()} == {
-        n: p.requires_grad for n, p in model.named_parameters()
-    }
+    for (name, p), (twin_name, twin_p) in zip(
+        model.named_parameters(), twin.named_parameters(), strict=True
+    ):
+        assert (name, p.requires_grad) == (twin_name, twin_p.requires_grad)
     steps(twin, images, 1)
     assert torch.equal(model(images), before)
     assert not torch.equal(twin(images), before)
@@ -172,21 +230,23 @@ def test_a_copy_is_another_model(method: str, backbone: str) -> None:
 @cells
 def test_half_precision(method: str, backbone: str) -> None:
     adapter, images = attached(method, backbone)
-    disturb(adapter.model)
-    full = adapter.model.eval()(images)
-    size = full.abs().max()
+    model = adapter.model
+    disturb(model)
+    full = model.eval()(images)
+    tolerance = 0.05 * full.abs().max()
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = adapter.model(images)
+        mixed = model(images)
         mixed.float().square().sum().backward()
-    assert (mixed.float() - full).abs().max() < 0.05 * size
-    trained = [p for p in adapter.model.parameters() if p.requires_grad]
-    assert all(p.grad.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in trained)
+    assert (mixed.float() - full).abs().max() < tolerance
+    for gradient in gradients(model):
+        assert gradient.dtype == torch.float32
+        assert torch.isfinite(gradient).all()
     for dtype in (torch.bfloat16, torch.float16):
-        adapter.model.float().zero_grad()
-        half = adapter.model.to(dtype)(images.to(dtype))
+        model.float().zero_grad()
+        half = model.to(dtype)(images.to(dtype))
         half.float().square().sum().backward()
-        assert (half.float() - full).abs().max() < 0.05 * size
-        assert all(torch.isfinite(p.grad).all() for p in trained)
+        assert (half.float() - full).abs().max() < tolerance
+        assert all(torch.isfinite(gradient).all() for gradient in gradients(model))
 
 
 @cells
@@ -194,15 +254,16 @@ def test_half_precision(method: str, backbone: str) -> None:
 def test_blocks_compile_without_graph_breaks(method: str, backbone: str) -> None:
     adapter, images = attached(method, backbone)
     model = adapter.model.eval()
-    losses = []
+    results = []
     torch._dynamo.reset()
     for compiled in (False, True):
         if compiled:
-            for name in {branches(model)[0].block, branches(model)[-1].block}:
+            blocks = branches(model)
+            for name in {blocks[0].block, blocks[-1].block}:
                 model.get_submodule(name).compile(backend="eager", fullgraph=True)
         model.zero_grad()
         loss = model(images).square().sum()
         loss.backward()
-        losses.append([loss, *(p.grad.clone() for p in model.parameters() if p.requires_grad)])
-    for a, b in zip(*losses, strict=True):
-        assert torch.allclose(a, b, rtol=1e-3, atol=1e-4)
+        results.append([loss, *gradients(model)])
+    for eager, compiled_one in zip(*results, strict=True):
+        assert torch.allclose(eager, compiled_one, rtol=1e-3, atol=1e-4)

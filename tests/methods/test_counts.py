@@ -1,7 +1,7 @@
-"""Counts at full size, and the names of all official implementations, those without oracle files here included.
+"""Counts and names at full size, of all official implementations, also those without oracle files.
 
-tests/oracles/counts_base.json: what trains in each of them at ViT-B/16, Swin-B or ConvNeXt-B with 100 classes, as
-{name pattern: [tensors, numbers]}.
+tests/oracles/counts_base.json: the trained parameters of each of them at ViT-B/16, Swin-B or
+ConvNeXt-B with 100 classes, as {name pattern: [tensors, numbers]}.
 """
 
 import copy
@@ -20,6 +20,7 @@ import san
 
 BASE = json.loads((FOLDER / "counts_base.json").read_text())
 OURS = yaml.safe_load((FOLDER / "ours.yaml").read_text())
+BLOCK = re.compile(r"(?:\w+\.(\d+)\.)?blocks\.(\d+)\.")
 ARCHITECTURES = {"ssf_swin": "swin_base_patch4_window7_224", "ssf_convnext": "convnext_base"}
 
 
@@ -40,14 +41,13 @@ def entry(name: str) -> dict:
 
 def spelled_out(pattern: str, model: nn.Module) -> list[str]:
     """The names that a pattern stands for, with the model's blocks in the place of stars."""
-    blocks = {
-        m.groups()
-        for n, _ in model.named_parameters()
-        if (m := re.match(r"(?:\w+\.(\d+)\.)?blocks\.(\d+)\.", n))
-    }
+    found = [BLOCK.match(name) for name, _ in model.named_parameters()]
+    blocks = {match.groups() for match in found if match is not None}
     if pattern.count("*") == 2:
         return [pattern.replace("*", stage, 1).replace("*", block, 1) for stage, block in blocks]
-    return [pattern.replace("*", block) for _, block in blocks] if "*" in pattern else [pattern]
+    if "*" in pattern:
+        return [pattern.replace("*", block) for _, block in blocks]
+    return [pattern]
 
 
 def test_all_are_known() -> None:
@@ -58,26 +58,25 @@ def test_all_are_known() -> None:
 
 @pytest.mark.parametrize("name", BASE)
 def test_counts_and_names_at_full_size(name: str) -> None:
-    official, ours = BASE[name], entry(name)
+    official = BASE[name]
+    ours = entry(name)
     model = fresh(ARCHITECTURES.get(name, "vit_base_patch16_224"))
     adapter = san.attach(model, ours["method"], **ours["options"])
-    dead = {
-        p: numbers
-        for p, (_, numbers) in official["names"].items()
-        if re.search(ours.get("dead", r"\Z."), p)
-    }
-    assert adapter.counts.trainable - adapter.counts.head == official[
-        "trainable_without_head"
-    ] - sum(dead.values())
+    dead_pattern = ours.get("dead", r"\Z.")
+    dead = {pattern for pattern in official["names"] if re.search(dead_pattern, pattern)}
+    dead_numbers = sum(official["names"][pattern][1] for pattern in dead)
+    trained = adapter.counts.trainable - adapter.counts.head
+    assert trained == official["trainable_without_head"] - dead_numbers
     assert adapter.counts.head == official["head"]
-    mapped = set()
-    for pattern, rule in product(official["names"].keys() - dead.keys(), ours.get("names", [])):
+    mapped: set[str] = set()
+    for pattern, rule in product(official["names"].keys() - dead, ours.get("names", [])):
         for theirs in spelled_out(pattern, model):
             mine, changes = re.subn(*rule, theirs)
             if changes:
-                mapped |= {mine.partition("[")[0].replace("*", str(i)) for i in range(12)}
-    assert mapped - set(dict(adapter.model.named_parameters())) == set()
-    assert set(adapter.added) <= mapped
+                name_of_ours = mine.partition("[")[0]
+                mapped |= {name_of_ours.replace("*", str(i)) for i in range(12)}
+    assert mapped - dict(adapter.model.named_parameters()).keys() == set()
+    assert adapter.added <= mapped
 
 
 # Without an official count: the closed formulas of the docstrings.

@@ -1,7 +1,8 @@
-"""Our methods compute what the official implementations compute: logits, gradients, three SGD steps, neutral, counts.
+"""Our methods compute what the official implementations do: logits, gradients, SGD steps, counts.
 
-tests/oracles/NAME.{json,npz} hold what the official code gave in float64 on weights filled by a formula; ours.yaml says
-how to reach it with our methods. Dropping one more pair of files into the folder is all a new oracle of those takes.
+tests/oracles/NAME.{json,npz} hold the results of the official code in float64 on weights filled by
+a formula; ours.yaml says how to reach them with our methods. One more pair of files in the folder
+is all that a new oracle of those takes.
 """
 
 import json
@@ -16,10 +17,12 @@ import torch
 import torch.nn.functional as F
 import yaml
 from oracles.fill import fill
+from statements import NOT_MERGED, STARTS_ELSEWHERE, states
 from timm.models import ConvNeXt, SwinTransformer, VisionTransformer
 from torch import Tensor, nn
 
 import san
+from san.errors import InvalidValueError
 
 FOLDER = Path(__file__).parents[1] / "oracles"
 OURS = yaml.safe_load((FOLDER / "ours.yaml").read_text())
@@ -44,16 +47,21 @@ def backbone(shape: dict[str, Any]) -> nn.Module:
         )
         return SwinTransformer(**{name: shape[name] for name in names})
     return VisionTransformer(
-        img_size=shape["img"], patch_size=shape["patch"], embed_dim=shape["dim"], depth=shape["depth"],
-        num_heads=shape["heads"], num_classes=shape["classes"],
-    )  # fmt: skip
+        img_size=shape["img"],
+        patch_size=shape["patch"],
+        embed_dim=shape["dim"],
+        depth=shape["depth"],
+        num_heads=shape["heads"],
+        num_classes=shape["classes"],
+    )
 
 
 class Oracle:
     """One mode of one file, and our model filled like the official one."""
 
     def __init__(self, name: str, mode: str | None, options: dict[str, Any] | None = None) -> None:
-        self.name, self.mode = name, mode
+        self.name = name
+        self.mode = mode
         self.ours = OURS[name] | (OURS[name]["modes"][mode] if mode else {})
         self.meta: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
         self.arrays = np.load(FOLDER / f"{name}.npz")
@@ -61,45 +69,49 @@ class Oracle:
         stock = {name for name, _ in self.model.named_parameters()}
         options = self.ours.get("options", {}) if options is None else options
         self.adapter = san.attach(self.model, self.ours["method"], **options)
-        assert stock <= {name for name, _ in self.model.named_parameters()}
+        self.parameters = dict(self.model.named_parameters())
+        assert stock <= self.parameters.keys()
         self.records = [r for r in self.meta["parameters"] if not self.dead(r)]
-        with torch.no_grad():
-            parameters = dict(self.model.named_parameters())
-            assert parameters.keys() == {name for r in self.records for name, _ in self.places(r)}
-            for r in self.records:
-                value, places = self.value(r), self.places(r)
-                for i, (place, index) in enumerate(places):
-                    ours = parameters[place][index]
-                    parameters[place][index] = (value if len(places) == 1 else value[i]).reshape(
-                        ours.shape
-                    )
+        mapped = {name for record in self.records for name, _ in self.places(record)}
+        assert self.parameters.keys() == mapped
+        for record in self.records:
+            self.load(record)
+
+    @torch.no_grad()
+    def load(self, record: dict[str, Any]) -> None:
+        """Give our parameters the values of an official one."""
+        value = self.value(record)
+        places = self.places(record)
+        rows = [value] if len(places) == 1 else list(value)
+        for (name, index), row in zip(places, rows, strict=True):
+            ours = self.parameters[name][index]
+            self.parameters[name][index] = row.reshape(ours.shape)
 
     def value(self, record: dict[str, Any]) -> Tensor:
-        """The tensor of an official parameter; separate q, k and v are thirds of the fused key's tensor."""
-        part, shape = record.get("qkv_part"), list(record["shape"])
-        full = fill(
-            record["key"],
-            shape if part is None else [3 * shape[0], *shape[1:]],
-            record["offset"],
-            record["amp"],
-        )
+        """The tensor of an official parameter; separate q, k, v are thirds of the fused key's."""
+        shape = list(record["shape"])
+        part = record.get("qkv_part")
+        filled_shape = shape if part is None else [3 * shape[0], *shape[1:]]
+        full = fill(record["key"], filled_shape, record["offset"], record["amp"])
         return torch.from_numpy(full if part is None else np.split(full, 3)[part])
 
     def places(self, record: dict[str, Any]) -> list[tuple[str, Any]]:
-        """Our parameters, and where in them, that an official one is: one place, or one for each of its rows."""
+        """Our parameters that an official one is, and where in them: one, or one for each row."""
         name = self.our_name(record)
         if "qkv_part" in record:
             rows = record["shape"][0]
-            return [(name, slice(record["qkv_part"] * rows, (record["qkv_part"] + 1) * rows))]
+            start = record["qkv_part"] * rows
+            return [(name, slice(start, start + rows))]
         if "*" in name:  # rows for the blocks from the second on
             return [(name.replace("*", str(i + 1)), 0) for i in range(record["shape"][0])]
         name, _, index = name.partition("[")
         return [(name, int(index.rstrip("]")) if index else slice(None))]
 
     def read(self, record: dict[str, Any], ours: dict[str, Tensor]) -> Tensor:
-        """Put together from our tensors what stands for an official parameter."""
+        """Put together from our tensors the one that stands for an official parameter."""
         found = [ours[name][index] for name, index in self.places(record)]
-        return (found[0] if len(found) == 1 else torch.stack(found)).reshape(record["shape"])
+        joined = found[0] if len(found) == 1 else torch.stack(found)
+        return joined.reshape(record["shape"])
 
     def dead(self, record: dict[str, Any]) -> bool:
         return "dead" in self.ours and re.search(self.ours["dead"], record["name"]) is not None
@@ -113,18 +125,18 @@ class Oracle:
 
     def array(self, name: str) -> Tensor:
         """An array of this mode, e.g. `gsum_nt/...`; logits_neutral is every mode's."""
-        candidates = (
-            [name]
-            if self.mode is None
-            else [f"{name}_{self.mode}", name.replace("/", f"_{self.mode}/", 1)]
-        )
+        candidates = [name]
+        if self.mode is not None:
+            candidates = [f"{name}_{self.mode}", name.replace("/", f"_{self.mode}/", 1)]
         return torch.from_numpy(self.arrays[next(c for c in candidates if c in self.arrays.files)])
 
     @property
-    def batch(self) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(self.arrays["input"]).double(), torch.from_numpy(
-            self.arrays["targets"]
-        ).long()
+    def images(self) -> Tensor:
+        return torch.from_numpy(self.arrays["input"]).double()
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.from_numpy(self.arrays["targets"]).long()
 
 
 def cases(files: list[str]) -> Iterator[tuple[str, str | None]]:
@@ -136,7 +148,8 @@ def cases(files: list[str]) -> Iterator[tuple[str, str | None]]:
                 yield name, mode
 
 
-EQUAL = [case for case in cases([f for f in FILES if f in OURS]) if "unequal" not in OURS[case[0]]]
+ALL = list(cases([name for name in FILES if name in OURS]))
+EQUAL = [case for case in ALL if "unequal" not in OURS[case[0]]]
 
 
 def close(ours: Tensor, theirs: Tensor) -> None:
@@ -164,96 +177,86 @@ def test_every_array_is_compared(name: str) -> None:
     known |= OURS[name].get("extras", {}).keys() | OURS[name].get("not_ours", {}).keys()
     for mode in OURS[name].get("modes", {}):
         known |= {f"logits_{mode}", f"logits_sgd3_{mode}"}
-    assert {array for array in np.load(FOLDER / f"{name}.npz").files if "/" not in array} <= known
+    arrays = np.load(FOLDER / f"{name}.npz").files
+    assert {array for array in arrays if "/" not in array} <= known
 
 
 def test_logits(oracle: Oracle) -> None:
-    close(oracle.model(oracle.batch[0]).detach(), oracle.array("logits"))
+    close(oracle.model(oracle.images).detach(), oracle.array("logits"))
 
 
-@pytest.mark.parametrize(
-    ("name", "array"),
-    [(name, array) for name in FILES for array in OURS.get(name, {}).get("extras", {})],
-)
+EXTRAS = [(name, array) for name in FILES for array in OURS.get(name, {}).get("extras", {})]
+
+
+@pytest.mark.parametrize(("name", "array"), EXTRAS)
 def test_logits_with_other_options(name: str, array: str) -> None:
     oracle = Oracle(name, None, OURS[name]["extras"][array])
-    close(oracle.model(oracle.batch[0]).detach(), torch.from_numpy(oracle.arrays[array]))
+    close(oracle.model(oracle.images).detach(), torch.from_numpy(oracle.arrays[array]))
 
 
 @pytest.mark.parametrize("kind", ["gsum", "gce"])
 def test_gradients(oracle: Oracle, kind: str) -> None:
-    images, targets = oracle.batch
-    logits = oracle.model(images)
-    (logits.sum() if kind == "gsum" else F.cross_entropy(logits, targets)).backward()
-    have, compared = (
-        {n: p.grad for n, p in oracle.model.named_parameters() if p.grad is not None},
-        0,
-    )
-    assert have.keys() == {n for r in oracle.records if r["trainable"] for n, _ in oracle.places(r)}
-    for record in oracle.records:
-        if record["trainable"]:
-            close(oracle.read(record, have), oracle.array(f"{kind}/{record['name']}"))
-            compared += 1
-    assert compared == sum(record["trainable"] for record in oracle.records)
+    logits = oracle.model(oracle.images)
+    loss = logits.sum() if kind == "gsum" else F.cross_entropy(logits, oracle.labels)
+    loss.backward()
+    gradients = {name: p.grad for name, p in oracle.parameters.items() if p.grad is not None}
+    trained = [record for record in oracle.records if record["trainable"]]
+    assert trained
+    assert gradients.keys() == {name for r in trained for name, _ in oracle.places(r)}
+    for record in trained:
+        close(oracle.read(record, gradients), oracle.array(f"{kind}/{record['name']}"))
 
 
 def test_three_steps_of_sgd(oracle: Oracle) -> None:
-    images, targets = oracle.batch
     trained = [p for p in oracle.model.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(trained, lr=oracle.meta["sgd"]["lr"])
+    optimizer = torch.optim.SGD(trained, lr=oracle.meta["sgd"]["lr"])
     for _ in range(oracle.meta["sgd"]["steps"]):
-        optimiser.zero_grad()
-        F.cross_entropy(oracle.model(images), targets).backward()
-        optimiser.step()
-    close(oracle.model(images).detach(), oracle.array("logits_sgd3"))
+        optimizer.zero_grad()
+        F.cross_entropy(oracle.model(oracle.images), oracle.labels).backward()
+        optimizer.step()
+    close(oracle.model(oracle.images).detach(), oracle.array("logits_sgd3"))
 
 
 def test_neutral(oracle: Oracle) -> None:
-    """Switched off (scales at one; shifts and what leads back into the network at zero) a method is the plain backbone."""
-    arrays = [
-        name for name in ("logits_neutral", "logits_head_only") if name in oracle.arrays.files
-    ]
-    if not arrays:
-        assert (
-            oracle.ours["method"].startswith("vpt") or not oracle.adapter.added
-        )  # tokens cannot be switched off
+    """Switched off, a method is the plain backbone.
+
+    That is: scales at one; shifts, and the last layer on a way back into the network, at zero.
+    """
+    neutral = {"logits_neutral", "logits_head_only"} & set(oracle.arrays.files)
+    if not neutral:
+        can_be_switched_off = not states(oracle.ours["method"], STARTS_ELSEWHERE)
+        assert not (can_be_switched_off and oracle.adapter.added)
         return
     with torch.no_grad():
-        for name, parameter in oracle.model.named_parameters():
-            if name in oracle.adapter.added:
-                last = name.rsplit(".", 1)[-1]
-                if last in ("scale", "recalibration"):
-                    parameter.fill_(1)
-                if last in ("shift", "lora_b") or ".up." in name:
-                    parameter.fill_(0)
-    for array in arrays:
-        close(oracle.model(oracle.batch[0]).detach(), torch.from_numpy(oracle.arrays[array]))
+        for name in oracle.adapter.added:
+            last = name.rsplit(".", 1)[-1]
+            if last in ("scale", "recalibration"):
+                oracle.parameters[name].fill_(1)
+            if last in ("shift", "lora_b") or ".up." in name:
+                oracle.parameters[name].fill_(0)
+    for array in neutral:
+        close(oracle.model(oracle.images).detach(), torch.from_numpy(oracle.arrays[array]))
 
 
-@pytest.mark.parametrize(("name", "mode"), list(cases([f for f in FILES if f in OURS])))
+@pytest.mark.parametrize(("name", "mode"), ALL)
 def test_counts(name: str, mode: str | None) -> None:
     oracle = Oracle(name, mode)
-    dead = sum(
-        int(np.prod(r["shape"]))
-        for r in oracle.meta["parameters"]
-        if oracle.dead(r) and r["trainable"]
-    )
+    dead = [r for r in oracle.meta["parameters"] if oracle.dead(r) and r["trainable"]]
+    dead_numbers = sum(int(np.prod(record["shape"])) for record in dead)
     official = oracle.meta["counts_small"]
-    assert oracle.adapter.counts.trainable == official["trainable"] - dead
+    assert oracle.adapter.counts.trainable == official["trainable"] - dead_numbers
     assert oracle.adapter.counts.head == official["head"]
 
 
 def test_merged(oracle: Oracle) -> None:
-    images, _ = oracle.batch
-    before = oracle.model(images)
-    if oracle.ours["method"].startswith(("vpt", "adapt")):
-        with pytest.raises(ValueError, match="cannot be merged"):
+    before = oracle.model(oracle.images)
+    if states(oracle.ours["method"], NOT_MERGED):
+        with pytest.raises(InvalidValueError, match="cannot be merged"):
             oracle.adapter.merge()
-        assert torch.equal(oracle.model(images), before)
+        assert torch.equal(oracle.model(oracle.images), before)
         return
     model = oracle.adapter.merge()
-    assert [type(m) for m in model.modules()] == [
-        type(m) for m in backbone(oracle.meta["model"]).modules()
-    ]
-    close(model(images), before)
-    close(oracle.adapter.merge()(images), before)
+    plain = backbone(oracle.meta["model"])
+    assert [type(m) for m in model.modules()] == [type(m) for m in plain.modules()]
+    close(model(oracle.images), before)
+    close(oracle.adapter.merge()(oracle.images), before)

@@ -1,4 +1,4 @@
-"""`lora` and `dora` against Hugging Face's peft on a timm ViT: the same function, the same gradients, the same merge."""
+"""`lora` and `dora` against Hugging Face's peft on a timm ViT: same function, gradients, merge."""
 
 import peft
 import pytest
@@ -12,10 +12,14 @@ import san
 
 def theirs(targets: list[str], dora: bool) -> nn.Module:
     """peft's model with everything it adds moved away from its start."""
+    layers = "|".join(targets)
     config = peft.LoraConfig(
-        r=4, lora_alpha=6, target_modules=rf"blocks\.\d+\.(attn|mlp)\.({'|'.join(targets)})", use_dora=dora,
+        r=4,
+        lora_alpha=6,
+        target_modules=rf"blocks\.\d+\.(attn|mlp)\.({layers})",
+        use_dora=dora,
         modules_to_save=["head"],
-    )  # fmt: skip
+    )
     model = peft.get_peft_model(tiny_vit().double(), config)
     torch.manual_seed(4)
     with torch.no_grad():
@@ -28,21 +32,20 @@ def theirs(targets: list[str], dora: bool) -> nn.Module:
 def our_name(theirs: str) -> str:
     """Our name of a parameter of peft's."""
     stock = theirs.removeprefix("base_model.model.").replace("modules_to_save.default.", "")
-    magnitude = stock.replace("lora_magnitude_vector.default.weight", "magnitude")
-    return magnitude.replace("lora_A.default.weight", "lora_a").replace(
-        "lora_B.default.weight", "lora_b"
-    )
+    for old, new in (
+        ("lora_magnitude_vector.default.weight", "magnitude"),
+        ("lora_A.default.weight", "lora_a"),
+        ("lora_B.default.weight", "lora_b"),
+    ):
+        stock = stock.replace(old, new)
+    return stock
 
 
 def ours(targets: list[str], dora: bool, model: nn.Module) -> tuple[san.Adapter, dict[str, Tensor]]:
     """Our model with peft's values, and peft's trained tensors by our names."""
-    adapter = san.attach(
-        tiny_vit().double(), "dora" if dora else "lora", rank=4, alpha=6, targets=targets
-    )
-    found = {}
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            found[our_name(name)] = p
+    method = "dora" if dora else "lora"
+    adapter = san.attach(tiny_vit().double(), method, rank=4, alpha=6, targets=targets)
+    found = {our_name(name): p for name, p in model.named_parameters() if p.requires_grad}
     parameters = dict(adapter.model.named_parameters())
     assert found.keys() == set(adapter.trainable)
     with torch.no_grad():
@@ -58,8 +61,10 @@ def test_equal_to_peft(targets: list[str], dora: bool) -> None:
     model = theirs(targets, dora)
     adapter, found = ours(targets, dora, model)
     torch.manual_seed(5)
-    images, labels = torch.randn(4, 3, 16, 16, dtype=torch.float64), torch.arange(4)
-    a, b = adapter.model(images), model(images)
+    images = torch.randn(4, 3, 16, 16, dtype=torch.float64)
+    labels = torch.arange(4)
+    a = adapter.model(images)
+    b = model(images)
     assert (a - b).abs().max() < 1e-12
     assert (a - tiny_vit().double().eval()(images)).abs().max() > 1e-3
     F.cross_entropy(a, labels).backward()

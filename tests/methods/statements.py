@@ -1,0 +1,12 @@
+"""Facts that a method states about itself in its docstring, see `san.methods`."""
+
+from san import methods
+
+STARTS_ELSEWHERE = "does not start at the pre-trained function"
+NOT_MERGED = "cannot be merged"
+
+
+def states(method: str, sentence: str) -> bool:
+    """Whether the docstring of the method's module has the sentence."""
+    text = methods.method_module(method).__doc__ or ""
+    return sentence in " ".join(text.split())
