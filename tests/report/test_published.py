@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from samples import done
 
 from san.errors import InvalidValueError, UnknownNameError
 from san.report import published
 from san.report.published import PublishedNumber, published_index, published_numbers, published_rows
+from san.report.table import make_table
 from san.tasks import load_suite
 
 VTAB = load_suite("vtab")
@@ -217,4 +219,24 @@ def test_a_mistake_in_the_index_is_named(
             published_rows(VTAB, VIT)
     finally:
         published_index.cache_clear()
+        published_numbers.cache_clear()
+
+
+def test_of_several_quotations_the_first_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = "backbone,method,task,accuracy,params_m,source,note"
+    lines = [header, "ViT-B/16,Full,cub,80.1,85.8,first,", "ViT-B/16,Full,cub,81.2,85.8,second,"]
+    (tmp_path / "fgvc.csv").write_text("\n".join(lines))
+    monkeypatch.setattr(published, "FOLDER", tmp_path)
+    published_numbers.cache_clear()
+    try:
+        suite = load_suite("fgvc")
+        (full, _) = published_rows(suite, VIT)[0]
+        assert full.accuracies == {"cub": 80.1}
+        run = done(900, suite="fgvc", task="cub", method="full", backbone=VIT)
+        cells = make_table(suite, [run], VIT).cells
+        (beside,) = (cell for cell in cells if (cell.kind, cell.task) == ("re-run", "cub"))
+        assert (beside.published, beside.source) == (80.1, "first")
+    finally:
         published_numbers.cache_clear()

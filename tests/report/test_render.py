@@ -11,7 +11,7 @@ from samples import DEMO, VTAB, demo_records, done, vtab_records
 
 from san.errors import FileAccessError
 from san.record import Record
-from san.report.render import write_table
+from san.report.render import markdown, write_table
 from san.report.table import make_table
 from san.tasks import Suite
 
@@ -42,6 +42,11 @@ def test_golden_files(
 def without_cited(text: str) -> str:
     """A file of cells without the lines that repeat benchmarks/published/vtab.csv."""
     return "".join(line for line in text.splitlines(True) if not line.startswith("cited,"))
+
+
+def test_a_bar_in_the_name_of_a_row_ends_no_cell_of_markdown() -> None:
+    text = markdown(make_table(DEMO, [done(900, variant="a='|'")]))
+    assert r"san [a='\|']" in text
 
 
 def test_runs_are_tidy(tmp_path: Path) -> None:
