@@ -40,6 +40,7 @@ def prepare_all(
             done = _pack(step, paths, image_size, force, progress)
         except Exception as error:  # whatever is wrong with one source, the other tasks go on
             text = describe_error(error)
+            # Most errors name the image, and with it the task.
             errors.append(text if step.name in text else f"{step.name}: {text}")
             continue
         say(f"{step.name}: {'; '.join(done)}")

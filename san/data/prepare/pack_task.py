@@ -66,6 +66,7 @@ def pack_splits(
         if old is not None and _is_current(task, folder / part, old, about):
             done.append(f"{part}: already packed")
             continue
+        # Not compared above: another Pillow is no reason to pack again.
         about |= {
             "decoder": f"Pillow {PIL.__version__}",
             "names": source.names,
@@ -152,7 +153,7 @@ class _StoredForm:
         image = _decode(name, file, self.task)
         if self.name == "encoded":
             return name, label, file
-        scaled = image * np.uint8(self.pixel_scale)
+        scaled = image * np.uint8(self.pixel_scale)  # stays uint8
         if self.name == "native":
             return name, label, scaled
         resized = resize_images([scaled], self.resize, self.image_size)

@@ -185,7 +185,7 @@ def is_complete(task: Task, folder: Path) -> bool:
 
 def disk_need(steps: Sequence[Step], image_size: int) -> DiskNeed:
     """Return what steps that are not done take. Tasks of one data set share its download."""
-    datasets = {}
+    datasets = {}  # one task of each
     packed = 0
     unknown = []
     for step in steps:

@@ -55,7 +55,7 @@ def packed_folders(task: Task, root: Path) -> list[Path]:
     """Return the packed forms of a task below `root`, sorted."""
     found = []
     for folder in (root / task.suite / task.name).glob("*"):
-        if folder.is_dir() and not folder.name.startswith("."):
+        if folder.is_dir() and not folder.name.startswith("."):  # hidden: being written
             found.append(folder)
     return sorted(found)
 

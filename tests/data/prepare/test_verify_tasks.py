@@ -58,7 +58,7 @@ def test_splits_of_two_sources_do_not_go_together(tmp_path: Path) -> None:
 
 def test_a_benchmark_cannot_lack_classes_nor_have_images_twice(tmp_path: Path) -> None:
     task = replace(VTAB.task("kitti"), splits={"train": 8, "val": 4, "test": 6})
-    kitti = SmallTask(VTAB, task)  # of a suite that needs all classes
+    kitti = SmallTask(VTAB, task)  # whose images have to show all classes
     folder = pictures.vtab_lists(tmp_path / "kitti", LISTS, 4)
     packed = kitti.pack(folder, tmp_path / "data")
     assert [packed.load_part(part).problems for part in task.splits] == [(), (), ()]
@@ -90,7 +90,7 @@ def test_verify_goes_on_whatever_is_damaged(tmp_path: Path) -> None:
 
 
 def cifar_of_ids(root: Path) -> Task:
-    """VTAB's cifar with four images, in a suite of no benchmark; their ids are the right ones."""
+    """VTAB's cifar with four images, whose ids are those that it asks for."""
     ids = {"train": ["train_16399", "train_01680"], "val": ["train_13431"], "test": ["test_0"]}
     for part, names in ids.items():
         rows = ((name, 0, np.zeros((32, 32, 3), np.uint8)) for name in names)
@@ -99,6 +99,7 @@ def cifar_of_ids(root: Path) -> Task:
     return replace(
         VTAB.task("cifar"),
         suite="small",
+        covers_all_classes=False,
         splits={part: len(names) for part, names in ids.items()},
         ids_digest=ids_digest([*ids["train"], *ids["val"]]),
     )

@@ -121,6 +121,7 @@ def join(root: Root, *names: str) -> Root:
 
 def inside(root: Root, name: str) -> Root:
     """Return `root / name`; raise DataError where that is outside of `root`."""
+    # Lists made on Windows; `..` must not hide behind its separators.
     path = PurePosixPath(name.replace("\\", "/"))
     has_drive = re.match(r"[A-Za-z]:/", str(path)) is not None
     if path.is_absolute() or has_drive or ".." in path.parts:
@@ -149,6 +150,7 @@ def read_bytes(root: Root, name: str) -> bytes:
 def read_text(root: Root, name: str) -> str:
     """Return the text of a list below `root`; raise DataError, which names it, if that fails."""
     try:
+        # Some editors write a byte order mark, which would become part of the first path.
         return read_bytes(root, name).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{name} of {root} is not a text file ({error.reason}).") from error

@@ -180,7 +180,7 @@ def _split_folders(root: Path) -> dict[str, str]:
             "only val and test may be there."
         )
     if "val" in found and "test" not in found:
-        found["test"] = found.pop("val")
+        found["test"] = found.pop("val")  # as ImageNet's val is used
     return found
 
 
@@ -194,6 +194,7 @@ def _split_called(name: str) -> str | None:
 
 def _drawn_split(path: str, given: Collection[str]) -> str:
     """Return the split of a training image by a hash of its path, unless the split is given."""
+    # Unlike a random draw, an image stays in its split when others are added.
     digest = hashlib.md5(path.encode(), usedforsecurity=False).hexdigest()
     fraction = int(digest[:8], 16) / 2**32
     if fraction < TEST_SHARE:

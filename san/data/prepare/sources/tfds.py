@@ -92,7 +92,7 @@ class TfdsCopy:
         """Yield id, label and the stored bytes of the image, in the stored order."""
         split, _, rows = self.stored_rows(part)
         stored = _read_rows(self.builder, split, rows)
-        names = self.names
+        names = self.names  # looked up once, not for each example
         for row, example in zip(rows, stored, strict=True):
             label = label_of(example, self._source.label_rule)
             class_name = names[label] if names else str(label)
@@ -218,6 +218,7 @@ def copies(task: Task, root: Root) -> list[Path]:
     if source is None or not isinstance(root, Path):
         return []
     home = root / source.builder / source.config
+    # `root` is TFDS's data folder, or the folder of a version itself.
     found: dict[tuple[int, ...], Path] = {}
     for path in [*home.glob("*/dataset_info.json"), *root.glob("dataset_info.json")]:
         folder = path.parent
@@ -295,7 +296,7 @@ def check_network(builder: Builder, root: Path, manual: Path) -> None:
     urls = [url for url in builder.url_infos if url.startswith("http")]
     names = [info.filename for info in builder.url_infos.values()]
     is_by_hand = all(name and (manual / name).exists() for name in names)
-    has_downloads = (root / "downloads").is_dir()
+    has_downloads = (root / "downloads").is_dir()  # TFDS knows which of them it can use
     if not urls or has_downloads or is_by_hand:
         return
     try:
