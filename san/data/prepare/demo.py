@@ -51,7 +51,7 @@ def pack_demo(suite: Suite, task: Task, folder: Path) -> None:
     Nothing is written if all are there, made with the same seed and version of the drawings.
     """
     sources = _split_sources(suite, task)
-    # A split depends on all of these: one of another seed may share images with the others.
+    # If one is missing all are written, so that none is of another seed or version.
     missing = [part for part in sources if not _is_packed(folder / part, sources[part])]
     if not missing:
         return
