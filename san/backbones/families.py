@@ -40,7 +40,7 @@ def family_of_name(name: str) -> str:
 
     Raises UnknownNameError if timm does not have it, UnsupportedModelError as `family` does.
     """
-    architecture = name.partition(".")[0]
+    architecture = name.partition(".")[0]  # what follows is the tag of the weights
     if not timm.is_model(architecture):
         hint = suggest(architecture, timm.list_models())
         raise UnknownNameError(f"timm has no model called '{architecture}'.{hint}")
@@ -100,6 +100,7 @@ def input_size_of_name(name: str, kwargs: Mapping[str, Any]) -> int:
     """Return the same from a timm name and the arguments of timm.create_model."""
     size = kwargs.get("img_size")
     if size is not None:
+        # timm takes one side, or height and width.
         return int(size if isinstance(size, int) else size[0])
     config = pretrained_config(name)
     return int(config.input_size[-1]) if config is not None else _DEFAULT_IMAGE_SIZE

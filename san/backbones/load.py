@@ -135,6 +135,7 @@ def _create_model(timm_name: str, options: Mapping[str, Any]) -> nn.Module:
 
 def find_weights(weights: str) -> Path:
     """Return the path of a weights file: as given, or shipped with the package."""
+    # A user's file may bear the name of a packaged one; then it is meant.
     candidates = [Path(weights).expanduser(), _PACKAGED / weights]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
@@ -228,6 +229,7 @@ def _load_safetensors(model: nn.Module, path: Path) -> None:
         stored = load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is corrupt or truncated ({error}). Fetch it again.") from error
+    # The classifier of the file may have other classes than ours.
     classifier = classifier_name(model) + "."
     expected = _without(model.state_dict(), classifier)
     stored = _without(stored, classifier)
@@ -253,6 +255,7 @@ def _without(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file in hex; a process reads an unchanged file once."""
     stat = path.stat()
+    # The path alone would miss a file that was replaced.
     return _read_sha256(path, stat.st_size, stat.st_mtime_ns)
 
 
@@ -270,6 +273,7 @@ def weights_hash(model: nn.Module) -> str:
     """
     backbone = _without(model.state_dict(), classifier_name(model) + ".")
     sha = hashlib.sha256()
+    # Sorted, so that the order in which a version of timm builds its layers does not matter.
     for name, tensor in sorted(backbone.items()):
         sha.update(name.encode())
         sha.update(as_bytes(tensor))
@@ -279,4 +283,5 @@ def weights_hash(model: nn.Module) -> str:
 def as_bytes(tensor: Tensor) -> bytes:
     """Return a tensor's values as bytes."""
     flat = tensor.detach().cpu().contiguous().flatten()
+    # Viewed as bytes first: numpy has no bfloat16.
     return flat.view(torch.uint8).numpy().tobytes()

@@ -82,6 +82,7 @@ def branches(model: nn.Module) -> tuple[Branch, ...]:
     found: list[Branch] = []
     for name, module in model.named_modules():
         block: Any = module
+        # Exactly these classes: a subclass may compute something else.
         if type(module) in (Block, SwinTransformerBlock):
             found += _transformer_branches(name, block.attn.proj.out_features)
         elif type(module) is ConvNeXtBlock:
@@ -123,6 +124,7 @@ def _swin_sites(model: SwinTransformer) -> Iterator[Site]:
     for i, stage in enumerate(stages):
         merging = f"layers.{i}.downsample"
         if _has_weight(model, f"{merging}.reduction"):
+            # Its inputs are these channels, at four neighbouring places.
             reads = (0, stage.downsample.dim)
             stage_input = f"{merging}.reduction"
             yield _site(model, f"{merging}.norm", "downsampling", stream, reads)
@@ -225,6 +227,7 @@ def _mlp_sites(model: nn.Module, block_name: str, anterior: str) -> Iterator[Sit
     yield fc1
     reads = (0, fc1.channels)
     if isinstance(mlp, GluMlp):
+        # fc1 writes the gate and the gated values side by side.
         half = fc1.channels // 2
         reads = (0, half) if mlp.gate_last else (half, fc1.channels)
     if _has_weight(model, f"{name}.norm"):

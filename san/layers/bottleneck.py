@@ -58,6 +58,7 @@ class Bottleneck(nn.Module):
             if std > 0:
                 nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
             else:
+                # trunc_normal_ would divide by zero.
                 nn.init.zeros_(linear.weight)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)

@@ -82,6 +82,7 @@ class LowRankLinear(nn.Linear):
         slices = len(self.starts)
         self.lora_a = nn.Parameter(base.weight.new_empty(slices, update.rank, base.in_features))
         self.lora_b = nn.Parameter(base.weight.new_zeros(slices, size, update.rank))
+        # Slice by slice: in three dimensions the initializer would take another fan-in.
         for a in self.lora_a:
             nn.init.kaiming_uniform_(a, a=math.sqrt(5))
         self.dropout = nn.Dropout(update.dropout)
@@ -103,6 +104,7 @@ class LowRankLinear(nn.Linear):
         if not self.training or self.dropout.p == 0:
             down = self.stacked_a()
             return scaled_op(x, self.weight, bias, scale, shift, input_scale, down, up)
+        # The dropout is between A and B or before A, so the update cannot join the frozen weight.
         if scale is not None:
             up = scale[:, None] * up
         frozen = scaled_op(x, self.weight, bias, scale, shift, input_scale)

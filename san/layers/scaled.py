@@ -72,6 +72,7 @@ class ScaledLinear(nn.Linear, ScaleMixin):
         input_scale: nn.Module | None = None,
     ) -> None:
         bias = base.bias is not None
+        # On the meta device, because the parameters of `base` take the place of new ones.
         super().__init__(base.in_features, base.out_features, bias, device="meta")
         self.weight = base.weight
         self.bias = base.bias
@@ -216,6 +217,7 @@ def scale_layer(
     """
     if isinstance(base, nn.Linear):
         return ScaledLinear(base, scale, shift, input_scale)
+    # Exactly Conv2d: a subclass may standardize its weight, or pad in another way.
     if type(base) is nn.Conv2d and _pads_with_zeros(base):
         return ScaledConv2d(base, scale, shift, input_scale)
     if isinstance(base, nn.LayerNorm):
