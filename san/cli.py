@@ -5,6 +5,7 @@
 |         0 | done                                                       |
 |         1 | a mistake of the user's, in words; or a bug, with its trace |
 |       130 | interrupted by Ctrl-C                                      |
+|       141 | the reader of the output has gone, as with `head`           |
 |       143 | stopped by SIGTERM; a checkpoint was saved                 |
 """
 
@@ -18,6 +19,7 @@ from san.errors import Preempted, SanError, suggest
 
 USER_ERROR = 1
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 STOPPED = 143
 
 
@@ -35,6 +37,9 @@ def main(program: Callable[[], object], when_interrupted: str = "Interrupted.") 
         sys.exit(print_error(f"{stopped} Run the same command to resume.", STOPPED))
     except SanError as error:
         sys.exit(print_error(str(error), USER_ERROR))
+    except BrokenPipeError:  # `... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
     except Exception as error:
         if not _is_config_error(error):
             raise

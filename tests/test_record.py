@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from conftest import a_record, composed
 
@@ -155,3 +156,10 @@ def test_records_are_plain_json(tmp_path: Path) -> None:
     raw = json.loads((tmp_path / "r.json").read_text())
     assert raw["schema"] == record.SCHEMA
     assert raw["last"] == {"epoch": 5, "correct": 900, "total": 1000}
+
+
+def test_the_published_schema_is_the_one_of_the_program() -> None:
+    assert record.SCHEMA_FILE.read_text() == record.json_schema()
+    fields = json.loads(record.json_schema())["$defs"]["Record"]
+    assert set(fields["properties"]) == set(msgspec.to_builtins(a_record()))
+    assert fields["additionalProperties"] is False

@@ -60,7 +60,7 @@ class Manifest(Contents):
     digest: str
 
 
-def sha256_16(data: bytes | memoryview) -> str:
+def _sha256_16(data: bytes | memoryview) -> str:
     """Return 16 hex digits of a sha256."""
     return hashlib.sha256(data).hexdigest()[:16]
 
@@ -73,17 +73,17 @@ def fingerprint(contents: Contents) -> str:
         contents["labels"],
         contents["ids"],
     ]
-    return sha256_16(json.dumps(facts).encode())
+    return _sha256_16(json.dumps(facts).encode())
 
 
 def labels_digest(labels: Labels) -> str:
     """Return the digest of labels in their order."""
-    return sha256_16(np.ascontiguousarray(labels).astype("<i8").data)
+    return _sha256_16(np.ascontiguousarray(labels).astype("<i8").data)
 
 
 def ids_digest(ids: Sequence[str]) -> str:
     """Return the digest of ids in their order, joined by newlines."""
-    return sha256_16("\n".join(ids).encode())
+    return _sha256_16("\n".join(ids).encode())
 
 
 def pixels_digest(folder: Path) -> str:

@@ -43,7 +43,7 @@ def task_column(task: Task) -> Column:
     return Column(task.group, task.label)
 
 
-def mean_columns(suite: Suite) -> list[Column]:
+def _mean_columns(suite: Suite) -> list[Column]:
     """Return the columns of means: of each group, where there are several, and of all."""
     columns = []
     if len(suite.groups) > 1:
@@ -57,7 +57,7 @@ def accuracy_columns(suite: Suite) -> list[Column]:
     columns = [task_column(task) for task in suite.tasks.values()]
     # A stable sort: within a group tasks keep the order of the suite.
     columns.sort(key=lambda column: suite.groups.index(column.group))
-    return columns + mean_columns(suite)
+    return columns + _mean_columns(suite)
 
 
 def aggregate_runs(runs: Sequence[Record]) -> Value:
@@ -108,7 +108,7 @@ def table_means(
     means[MEAN_OF_TASKS] = mean(list(everything.values()))
     means[MEAN_OF_GROUPS] = mean(list(by_group.values()))
     means[MEAN_CORRUPTION_ERROR] = _mean_corruption_error(suite, accuracies)
-    return {column: means[column] for column in mean_columns(suite)}
+    return {column: means[column] for column in _mean_columns(suite)}
 
 
 def _newest_of_each_seed(runs: Sequence[Record]) -> list[Record]:

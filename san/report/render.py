@@ -43,7 +43,7 @@ def markdown(table: Table) -> str:
     return "\n".join([*parts, "", *table.notes]).rstrip() + "\n"
 
 
-def wide_csv(table: Table) -> str:
+def _wide_csv(table: Table) -> str:
     """Return every row of the table as printed."""
     sections = {"re-run": table.ours, "cited": table.published, "gap": table.differences}
     lines = []
@@ -74,16 +74,16 @@ def write_table(table: Table, directory: Path, name: str) -> list[Path]:
     Raises FileAccessError where one of them cannot be written; then none is replaced.
     """
     texts = {
-        f"{name}.csv": wide_csv(table),
+        f"{name}.csv": _wide_csv(table),
         f"{name}_cells.csv": _to_csv(cells_frame(table)),
         f"{name}_runs.csv": _to_csv(runs_frame(table)),
         f"{name}.md": markdown(table),
         f"{name}.tex": latex(table),
     }
-    return write_texts({directory / file: text for file, text in texts.items()})
+    return _write_texts({directory / file: text for file, text in texts.items()})
 
 
-def write_texts(texts: Mapping[Path, str]) -> list[Path]:
+def _write_texts(texts: Mapping[Path, str]) -> list[Path]:
     """Write files so that a reader sees the old ones or the new ones.
 
     Raises FileAccessError where one cannot be written; then none is replaced.

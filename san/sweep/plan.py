@@ -107,10 +107,10 @@ def plan_runs(configs: Sequence[tuple[dict[str, Any], Sequence[str]]]) -> list[P
     an error of a single run becomes its `obstacle`.
     """
     load = _SplitCache().load
-    return [plan_run(config, overrides, load) for config, overrides in configs]
+    return [_plan_run(config, overrides, load) for config, overrides in configs]
 
 
-def plan_run(
+def _plan_run(
     config: dict[str, Any],
     overrides: Sequence[str],
     load: LoadSplit = task_data.load_split,
