@@ -37,9 +37,11 @@ class Status(StrEnum):
 class Seconds(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What a run's parts took; None where it is not known.
 
-    fit: in training steps. evaluate: all evaluations. step: mean of the training steps. build:
-    backbone, weights, method. Of an interrupted run: all of `fit`, and the last process's share of
-    the others.
+    fit: in training steps.
+    evaluate: all evaluations.
+    step: the mean of a training step.
+    build: backbone, weights, method.
+    Of an interrupted run: all of `fit`, and the last process's share of the others.
     """
 
     fit: float | None = None
@@ -51,9 +53,9 @@ class Seconds(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
 class DataSource(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The data a run read; None where an old record does not say.
 
-    train, evaluate: fingerprints of the splits. source: where the images come from, in words; kind:
-    which kind of source that is. forced: what was wrong with the data, where the user trained on it
-    nevertheless.
+    train, evaluate: fingerprints of the splits.
+    source: where the images come from, in words; kind: which kind of source that is.
+    forced: what was wrong with the data, where the user trained on it nevertheless.
     """
 
     train: str | None = None
@@ -64,13 +66,14 @@ class DataSource(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
 
 
 class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One run. `id` hashes everything that may change the number.
+    """One run.
 
-    Equal ids mean the same experiment. variant: the settings that depart from the recipe, in words;
-    runs of one row of a table share it. selected_on: where the epoch was chosen (`last` or a
-    split); evaluated_on: the split behind `last` and `best`. config: the resolved configuration, in
-    the words of schema 1 (`san.renamed_keys`). peak_bytes: of the process, or on the GPU; it and
-    joules are None where unknown.
+    id: a hash of everything that may change the number; equal ids mean the same experiment.
+    variant: the settings that depart from the recipe, in words; a row of a table shares them.
+    selected_on: where the epoch was chosen (`last` or a split).
+    evaluated_on: the split behind `last` and `best`.
+    config: the resolved configuration, in the words of schema 1 (`san.renamed_keys`).
+    peak_bytes: of the process, or on the GPU. It and joules are None where unknown.
     """
 
     id: str
