@@ -1,20 +1,15 @@
-"""Each method's own: options, wiring, refusals. The contract of all is in test_contract.py."""
+"""Each method's own: options and wiring. The contract of all is in test_contract.py."""
 
 import copy
-import logging
-from typing import Any
 
 import pytest
-import timm
 import torch
 from conftest import tiny_convnext, tiny_swin, tiny_vit
 from torch import nn
 
 import san
-from san import methods, renamed_keys
 from san.backbones import branches
-from san.errors import InvalidValueError, UnknownNameError, UnsupportedModelError
-from san.layers.prompted_windows import PromptedWindowAttention
+from san.errors import InvalidValueError
 from san.layers.scaled import ScaledConv2d, ScaledLinear
 
 
@@ -33,27 +28,6 @@ def test_lora_targets() -> None:
     several = san.attach(tiny_vit(), "lora", targets=["k", "proj", "fc1", "fc2"], rank=2)
     assert several.counts.method == 2 * 2 * (64 + 64 + 160 + 160)
     assert several.model.blocks[0].attn.qkv.starts == (32,)
-
-
-@pytest.mark.parametrize(
-    ("make", "targets", "message"),
-    [
-        (tiny_vit, ["q", "qkv"], "not qkv with slices of it"),
-        (tiny_vit, ["fc3"], r"Unknown target 'fc3'\. Did you mean fc\d"),
-        (tiny_vit, [1], r"method\.targets came as \[1\]"),
-        (tiny_vit, "q", r"method\.targets came as 'q'; allowed: `array`"),
-        (
-            tiny_convnext,
-            ["q", "v"],
-            "'lora' cannot be used on a ConvNeXt: it has no q, v; "
-            r".*targets=\[fc1,fc2\] is allowed",
-        ),
-        (lambda: tiny_convnext(conv_mlp=True), ["fc1"], "targets that it has: none"),
-    ],
-)
-def test_other_targets_are_refused(make, targets: Any, message: str) -> None:
-    with pytest.raises((InvalidValueError, UnknownNameError), match=message):
-        san.attach(make(), "lora", targets=targets)
 
 
 def test_the_scale_of_lora_is_plain_or_by_alpha() -> None:
@@ -77,81 +51,6 @@ def test_dropout_of_lora(place: str) -> None:
     without_dropout = layer.eval().down_project(x, None)[0]
     assert torch.allclose(low.mean(0), without_dropout, atol=0.1)
     assert low.std(0).min() > 0
-
-
-@pytest.mark.parametrize(
-    ("method", "option", "value", "allowed"),
-    [
-        ("vpt_deep", "num_prompts", 0, "`int` >= 1"),
-        ("partial", "blocks", 0, "`int` >= 1"),
-        ("partial", "blocks", 3, "1 to 2 on this backbone"),
-        ("adaptformer", "bottleneck_dim", 0, "`int` >= 1"),
-        ("adaptformer", "bottleneck_dim", 8.0, "`int`"),
-        ("adapter", "dropout", 1.0, "`float` < 1"),
-        ("adapter", "init_std", -1.0, "`float` >= 0"),
-        ("adapter_plus", "drop_path", 1.0, "`float` < 1"),
-        ("ssf", "init_std", -1.0, "`float` >= 0"),
-        ("lora", "rank", 0, "`int` >= 1"),
-        ("lora", "rank", True, "`int`"),
-        ("lora", "dropout", -0.1, "`float` >= 0"),
-        ("lora", "scale", float("nan"), "a finite number"),
-        ("lora", "alpha", float("inf"), "a finite number"),
-        ("san", "train_norms", 1, "`bool`"),
-    ],
-)
-def test_values_out_of_range_are_refused(
-    method: str, option: str, value: float, allowed: str
-) -> None:
-    model = tiny_vit()
-    before = dict(model.named_parameters()).keys()
-    with pytest.raises(InvalidValueError) as caught:
-        san.attach(model, method, **{option: value})
-    assert f"method.{option} came as {value}; allowed: {allowed}" in str(caught.value)
-    assert before == dict(model.named_parameters()).keys()  # nothing is half attached
-
-
-def test_values_are_converted_to_their_types() -> None:
-    options = methods.check_options("lora", {"scale": 3, "alpha": 16, "targets": ["fc1"]})
-    assert type(options["scale"]) is type(options["alpha"]) is float
-    assert options["targets"] == ("fc1",)
-    assert methods.check_options("lora", {"alpha": None})["alpha"] is None
-
-
-@pytest.mark.parametrize(
-    ("method", "old", "current"),
-    [
-        ("adapter", {"width": 4, "std": 0.0}, {"bottleneck_dim": 4, "init_std": 0.0}),
-        ("adapter_plus", {"width": 4, "std": 0.0}, {"bottleneck_dim": 4, "init_std": 0.0}),
-        ("adaptformer", {"width": 4}, {"bottleneck_dim": 4}),
-        ("ssf", {"std": 0.1}, {"init_std": 0.1}),
-        ("vpt_deep", {"length": 3, "place": "end"}, {"num_prompts": 3, "position": "append"}),
-        ("vpt_shallow", {"place": "front"}, {"position": "prepend"}),
-        (
-            "san",
-            {"norms": False, "neurons": False},
-            {"train_norms": False, "train_output_scale": False},
-        ),
-        ("san_lora", {"norms": True}, {"train_norms": True}),
-    ],
-)
-def test_old_names_of_options_still_work(
-    method: str,
-    old: dict[str, Any],
-    current: dict[str, Any],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(renamed_keys, "_warned", set())
-    expected = methods.check_options(method, current)
-    assert not caplog.records
-    with caplog.at_level(logging.WARNING):
-        assert methods.check_options(method, old, warn=False) == expected
-        assert not caplog.records
-        assert methods.check_options(method, old) == expected
-    said = " ".join(caplog.messages)
-    assert all(f"method.{name}" in said for name in (old.keys() | current.keys()))
-    with pytest.raises(InvalidValueError, match="came by its old name, too; give one of them"):
-        methods.check_options(method, old | current)
 
 
 def test_partial_crosses_stages() -> None:
@@ -180,30 +79,40 @@ def test_adapter_plus_drops_whole_images_while_training() -> None:
     assert torch.allclose(added[kept.all(1)], 2 * without_drop_path[:1])
 
 
-def test_san_arms() -> None:
-    tied = tiny_vit()
-    san.attach(tied, "san")
-    assert tied.blocks[1].attn.qkv.pre.scale is tied.patch_embed.proj.scale
-    assert tied.blocks[1].attn.proj.pre is None
-    assert tied.blocks[1].mlp.fc1.pre.scale is tied.blocks[1].attn.proj.scale
-    assert tied.blocks[1].mlp.fc2.pre.scale is tied.blocks[1].mlp.fc1.scale
-    preceding = tiny_vit()
-    san.attach(preceding, "san", qkv_anterior="preceding")
-    assert preceding.blocks[0].attn.qkv.pre.scale is preceding.patch_embed.proj.scale
-    assert preceding.blocks[1].attn.qkv.pre.scale is preceding.blocks[0].mlp.fc2.scale
-    neurons = tiny_vit()
-    adapter = san.attach(neurons, "san_neurons", train_norms=False)
-    scaled = [m for m in neurons.modules() if isinstance(m, ScaledLinear | ScaledConv2d)]
+def test_san_ties_an_input_scale_to_the_anterior_site() -> None:
+    model = san.attach(tiny_vit(), "san").model
+    block = model.blocks[1]
+    assert block.attn.qkv.pre.scale is model.patch_embed.proj.scale
+    assert block.attn.proj.pre is None
+    assert block.mlp.fc1.pre.scale is block.attn.proj.scale
+    assert block.mlp.fc2.pre.scale is block.mlp.fc1.scale
+
+
+def test_san_reads_the_preceding_site_where_asked() -> None:
+    model = san.attach(tiny_vit(), "san", qkv_anterior="preceding").model
+    first, second = model.blocks
+    assert first.attn.qkv.pre.scale is model.patch_embed.proj.scale
+    assert second.attn.qkv.pre.scale is first.mlp.fc2.scale
+
+
+def test_san_neurons_has_no_input_scale() -> None:
+    adapter = san.attach(tiny_vit(), "san_neurons", train_norms=False)
+    scaled = [m for m in adapter.model.modules() if isinstance(m, ScaledLinear | ScaledConv2d)]
     assert len(scaled) == 1 + 2 * 4
     assert all(layer.pre is None for layer in scaled)
     assert adapter.counts.norm == 0
-    values = tiny_vit()
-    san.attach(values, "san", proj_anterior="v")
-    randomise(values, {"scale"})
-    attention = values.blocks[0].attn
+
+
+def test_san_feeds_proj_from_its_own_channels_of_qkv_where_asked() -> None:
+    model = san.attach(tiny_vit(), "san", proj_anterior="v").model
+    randomise(model, {"scale"})
+    attention = model.blocks[0].attn
     assert torch.equal(attention.proj.pre(), attention.qkv.scale[64:])
-    shifted = san.attach(tiny_vit(), "san", shift=True)
-    assert shifted.counts.method == 2 * san.attach(tiny_vit(), "san").counts.method
+
+
+def test_san_shifts_every_output_where_asked() -> None:
+    plain = san.attach(tiny_vit(), "san").counts
+    assert san.attach(tiny_vit(), "san", shift=True).counts.method == 2 * plain.method
 
 
 def scaled_by_hand(
@@ -296,24 +205,6 @@ def test_san_on_low_rank_updates_is_its_formula(method: str) -> None:
     assert torch.allclose(layer(x), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("deep", [False, True])
-def test_prompts_of_a_swin_stay_with_their_image(deep: bool) -> None:
-    model = tiny_swin().double().eval()
-    san.attach(model, "vpt_deep", deep=deep)
-    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
-    alone = torch.cat([model(image.unsqueeze(0)) for image in images])
-    assert torch.allclose(model(images), alone, atol=1e-12)
-    assert not torch.allclose(model(images), tiny_swin().double().eval()(images), atol=1e-3)
-
-
-def test_shallow_prompts_of_a_swin_refuse_gradient_checkpointing() -> None:
-    model = san.attach(tiny_swin(), "vpt_shallow").model
-    model.set_grad_checkpointing(True)
-    logits = model(torch.randn(2, 3, 32, 32))
-    with pytest.raises(InvalidValueError, match="Shallow prompts cannot be recomputed in a Swin"):
-        logits.sum().backward()
-
-
 @pytest.mark.parametrize(("make", "side"), [(tiny_vit, 16), (tiny_swin, 32)])
 @pytest.mark.parametrize("method", ["adaptformer", "adapter_plus", "vpt_deep", "san", "dora"])
 def test_checkpointing_gives_the_same_gradients(method: str, make, side: int) -> None:
@@ -367,80 +258,3 @@ def test_low_rank_updates_with_dropout_are_the_same_function(method: str, place:
         results.append([out, *(p.grad for p in model.parameters() if p.requires_grad)])
     for a, b in zip(*results, strict=True):
         assert torch.allclose(a, b, rtol=1e-8, atol=1e-8)
-
-
-def test_attention_of_windows_without_prompts_is_the_stock_one() -> None:
-    windows = torch.randn(8, 16, 16, dtype=torch.float64)
-    no_prompts = torch.empty(2, 0, 16, dtype=torch.float64)
-    blocks = tiny_swin().double().eval().layers[0].blocks
-    assert [block.attn_mask is not None for block in blocks] == [False, True]
-    for block in blocks:
-        ours = PromptedWindowAttention(block.attn, keep=True).eval()
-        mask = block.attn_mask if block.attn_mask is None else block.attn_mask.double()
-        ours.normed.put(no_prompts)
-        assert torch.allclose(ours(windows, mask), block.attn(windows, mask), atol=1e-12)
-
-
-def test_each_image_drops_its_own_prompts() -> None:
-    prompts = san.attach(tiny_vit(), "vpt_shallow", dropout=0.5).model.blocks[0].prompts.train()
-    torch.manual_seed(0)
-    one, two = prompts(2)
-    assert not torch.equal(one, two)
-    assert torch.equal(prompts.eval()(2)[1], prompts.tokens[0])
-
-
-def test_prompts_are_appended_where_asked() -> None:
-    x = torch.randn(1, 5, 32)
-    placed = []
-    for position in ("prepend", "append"):
-        model = san.attach(tiny_vit().eval(), "vpt_shallow", position=position).model
-        placed += model.blocks[0].prompts.pre_block(model.blocks[0], (x,))
-    prepended, appended = placed
-    assert torch.equal(prepended[:, :1], x[:, :1])
-    assert torch.equal(prepended[:, 6:], x[:, 1:])
-    assert torch.equal(appended[:, :5], x)
-    assert prepended.shape == appended.shape == (1, 10, 32)
-
-
-def test_prompts_need_attention() -> None:
-    for method in ("vpt_shallow", "vpt_deep"):
-        with pytest.raises(
-            InvalidValueError, match=f"'{method}' cannot be used on a ConvNeXt: it has no attention"
-        ):
-            san.attach(tiny_convnext(), method)
-
-
-@pytest.mark.parametrize(
-    ("method", "options", "message"),
-    [
-        ("sann", {}, r"Unknown method 'sann'\. Did you mean san"),
-        (None, {}, "Unknown method 'None'"),
-        (
-            "san",
-            {"propagaton": "off"},
-            r"Unknown option of san 'propagaton'\. Did you mean propagation",
-        ),
-        ("full", {"model": 1}, "Unknown option of full 'model'.* Allowed: none"),
-        (
-            "san",
-            {"qkv_anterior": "next"},
-            "Unknown method.qkv_anterior 'next'. Allowed: patch, preceding",
-        ),
-    ],
-)
-def test_unknown_names_say_what_is_near(method: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UnknownNameError, match=message):
-        san.attach(tiny_vit(), method, **options)
-
-
-def test_impossible_calls_say_what_to_do() -> None:
-    with pytest.raises(InvalidValueError, match="train_output_scale=false trains the propagated"):
-        san.attach(tiny_vit(), "san", train_output_scale=False, propagation="off")
-    model = tiny_vit()
-    san.attach(model, "ssf")
-    with pytest.raises(
-        InvalidValueError, match="has 'ssf' attached already; build a fresh one for 'san'"
-    ):
-        san.attach(model, "san")
-    with pytest.raises(UnsupportedModelError, match="No sites are known for a ResNet"):
-        san.attach(timm.create_model("resnet10t"), "san")
