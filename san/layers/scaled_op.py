@@ -102,7 +102,7 @@ class ScaledFunction(torch.autograd.Function):
         if needed.scale:
             ds = _scale_gradient(dy, y, s, t, ctx.axis)
         if needed.shift:
-            dt = __sum_except_channels(dy, ctx.axis)
+            dt = _sum_except_channels(dy, ctx.axis)
         if needed.input_scale and dx is not None:
             dp = _input_scale_gradient(dx, x, p, ctx.axis)
         if needed.down:
@@ -170,7 +170,7 @@ def broadcast_channels(scale: Tensor, axis: int) -> Tensor:
     return scale.view(-1, 1, 1)
 
 
-def __sum_except_channels(product: Tensor, axis: int) -> Tensor:
+def _sum_except_channels(product: Tensor, axis: int) -> Tensor:
     """Sum over all axes but `axis`, in float32 at least."""
     channels = axis % product.ndim
     others = [i for i in range(product.ndim) if i != channels]
@@ -189,12 +189,12 @@ def _input_gradient(dy: Tensor, folded: Tensor, shape: torch.Size, conv: Conv | 
 def _scale_gradient(dy: Tensor, y: Tensor, s: Tensor, t: Tensor | None, axis: int) -> Tensor:
     """Return ds = sum_n dy_n * (y_n - t) / s."""
     y_without_t = y.to(s.dtype) if t is None else y - broadcast_channels(t, axis)
-    return __sum_except_channels(dy * y_without_t, axis) / s
+    return _sum_except_channels(dy * y_without_t, axis) / s
 
 
 def _input_scale_gradient(dx: Tensor, x: Tensor, p: Tensor, axis: int) -> Tensor:
     """Return dp = sum_n dx_n * x_n / p."""
-    return __sum_except_channels(dx * x.to(p.dtype), axis) / p
+    return _sum_except_channels(dx * x.to(p.dtype), axis) / p
 
 
 def _update_gradients(
