@@ -144,21 +144,21 @@ def test_failed_runs_run_again_if_asked_for_and_recorded_before(runs: list[Plann
     assert plan.pending_runs(runs[1:], both, handed_out + 1) == runs[1:]
 
 
-def test_a_split_is_loaded_once_and_a_bug_keeps_its_trace(
+def test_a_task_is_opened_once_and_a_bug_keeps_its_trace(
     jobs: list[compose.Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loads = 0
+    opened = 0
 
     def broken(*_: Any) -> None:
-        nonlocal loads
-        loads += 1
+        nonlocal opened
+        opened += 1
         raise error
 
-    monkeypatch.setattr(task_data, "load_split", broken)
+    monkeypatch.setattr(task_data, "open_task", broken)
     error: Exception = InvalidValueError("the data is broken")
     planned = plan.plan_runs(jobs)
     assert [run.obstacle for run in planned] == ["the data is broken"] * 3
-    assert loads == 1
+    assert opened == 1
     error = KeyError("a bug of ours")
     with pytest.raises(KeyError, match="a bug of ours"):
         plan.plan_runs(jobs)
