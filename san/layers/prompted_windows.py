@@ -67,8 +67,15 @@ class PromptedWindowAttention(nn.Module):
         images, num_prompts, _ = prompts.shape
         windows = len(x) // images
         in_windows = prompts.repeat_interleave(windows, dim=0)
-        x = torch.cat([in_windows, x], dim=1)
+        y = self._attend(torch.cat([in_windows, x], dim=1), mask, num_prompts)
+        own, patches = y.tensor_split([num_prompts], dim=1)
+        if self.keep:
+            by_image = own.reshape(images, windows, *own.shape[1:])
+            self.attended.put(by_image.mean(1))
+        return patches
 
+    def _attend(self, x: Tensor, mask: Tensor | None, num_prompts: int) -> Tensor:
+        """Attention among prompts and patches, `(B * windows, P + T, C)` to the same."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         bias = self.bias(mask, num_prompts)
@@ -76,15 +83,8 @@ class PromptedWindowAttention(nn.Module):
         bias = bias.repeat(repeats, 1, 1, 1).to(q.dtype)
         rate = self.attn_drop.p if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=rate)
-        y = y.transpose(1, 2).flatten(2)
-        y = self.proj_drop(self.proj(y))
-
-        patches: Tensor
-        own, patches = y.tensor_split([num_prompts], dim=1)
-        if self.keep:
-            by_image = own.unflatten(0, (images, windows))
-            self.attended.put(by_image.mean(1))
-        return patches
+        projected: Tensor = self.proj_drop(self.proj(y.transpose(1, 2).flatten(2)))
+        return projected
 
 
 class SwinPromptState(nn.Module):
@@ -125,7 +125,7 @@ class SwinPromptState(nn.Module):
 
         x: `(B, H, W, C)`; what is returned has as its mean that over all patches and prompts.
         """
-        prompts = F.layer_norm(self.prompts.take(), *layer_norm_args(norm))
+        prompts = F.layer_norm(self.prompts.take(), *_layer_norm_args(norm))
         _, height, width, _ = x.shape
         places = height * width
         _, num_prompts, _ = prompts.shape
@@ -134,7 +134,7 @@ class SwinPromptState(nn.Module):
         return total / (places + num_prompts)
 
 
-def layer_norm_args(norm: Any) -> Inputs:
+def _layer_norm_args(norm: Any) -> Inputs:
     """Return the arguments of `F.layer_norm` that a norm layer holds."""
     return norm.normalized_shape, norm.weight, norm.bias, norm.eps
 
