@@ -15,6 +15,7 @@ from san.backbones import Backbone, file_sha256
 from san.data import task_data
 from san.data.augment import Augment
 from san.data.batches import NORMALIZE, Preprocess
+from san.data.packed_task import PackedTask
 from san.data.split import Split
 from san.errors import InvalidValueError, MissingFileError, choose
 from san.methods import check_compatible, check_options
@@ -27,7 +28,7 @@ from san.tasks import Suite, Task, load_suite
 from san.training.loop import REVISION
 from san.training.recipe import Recipe
 
-Load = Callable[..., Split]
+OpenTask = Callable[[Suite, Task, Path, str, int], PackedTask]
 Logger = Literal["wandb", "none"]
 
 
@@ -193,12 +194,12 @@ class Experiment:
 
 
 def from_config(
-    config: dict[str, Any], overrides: Sequence[str], load: Load = task_data.load_split
+    config: dict[str, Any], overrides: Sequence[str], open_task: OpenTask = task_data.open_task
 ) -> Experiment:
     """Check a resolved configuration (plain dictionaries) and open the data that it names.
 
     overrides: the user's `key=value` that may make this a variant of its method.
-    load: task_data.load_split, or a function that remembers what it has loaded.
+    open_task: task_data.open_task, or a function that remembers which tasks it has opened.
     Raises a SanError that says what came and what is allowed.
     """
     seed = check_value(config["seed"], NonNegativeInt, "seed")
@@ -210,20 +211,22 @@ def from_config(
     recipe = _recipe_of(config, device)
     protocol = EvalProtocol(**config["protocol"])
     suite, task = _task_of(config["data"])
-    normalize = _resolve_normalization(config["data"]["normalize"], backbone)
-    preprocess = Preprocess(config["data"]["resize"], normalize)
+    preprocess = _preprocess_of(config["data"], backbone)
     adapter_path = _resolve_adapter_path(config["adapter_checkpoint"], task)
 
-    def load_part(split: str) -> Split:
-        root = Path(config["data_root"])
-        force = config["allow_unverified_data"]
-        return load(suite, task, split, root, preprocess.resize, backbone.image_size, force)
-
+    wanted = [protocol.evaluate] if adapter_path else [protocol.train, protocol.evaluate]
+    for split in wanted:
+        task.parts(split)  # an unknown split is named before missing data
+    packed = open_task(
+        suite, task, Path(config["data_root"]), preprocess.resize, backbone.image_size
+    )
+    force = check_value(config["allow_unverified_data"], bool, "allow_unverified_data")
+    splits = [task_data.usable_split(packed, split, force) for split in wanted]
     return Experiment(
         suite=suite,
         task=task,
-        train=load_part(protocol.train) if adapter_path is None else None,
-        evaluate=load_part(protocol.evaluate),
+        train=None if adapter_path else splits[0],
+        evaluate=splits[-1],
         backbone=backbone,
         preprocess=preprocess,
         image_size=backbone.image_size,
@@ -266,6 +269,10 @@ def _task_of(data: Mapping[str, Any]) -> tuple[Suite, Task]:
     else:
         suite = load_suite(data["suite"])
     return suite, suite.task(data["task"] or next(iter(suite.tasks)))
+
+
+def _preprocess_of(data: Mapping[str, Any], backbone: Backbone) -> Preprocess:
+    return Preprocess(data["resize"], _resolve_normalization(data["normalize"], backbone))
 
 
 def _resolve_normalization(normalize: str, backbone: Backbone) -> str:

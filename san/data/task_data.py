@@ -36,7 +36,12 @@ def load_split(
     should be.
     """
     task.parts(split)
-    found = open_task(suite, task, root, resize, image_size).split(split)
+    return usable_split(open_task(suite, task, root, resize, image_size), split, force)
+
+
+def usable_split(packed: PackedTask, split: str, force: bool = False) -> Split:
+    """Return a split of an open task; see `load_split`."""
+    found = packed.split(split)
     if found.problems and not force:
         raise DataError(
             f"{'; '.join(found.problems)}. Prepare it again from the right source; "

@@ -5,7 +5,7 @@ does the run.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,15 +14,13 @@ from typing import Any
 from san import record
 from san.backbones import Backbone
 from san.data import task_data
-from san.data.split import Split
+from san.data.packed_task import PackedTask
 from san.errors import NotPreparedError, RecordError, SanError
-from san.experiment import RunOptions, from_config
+from san.experiment import OpenTask, RunOptions, from_config
 from san.record import Record, Status
 from san.runtime import lease
 from san.runtime.lease import Lease
 from san.tasks import Suite, Task, load_suite
-
-LoadSplit = Callable[..., Split]
 
 
 class RunState(StrEnum):
@@ -103,22 +101,22 @@ class RunStatus:
 def plan_runs(configs: Sequence[tuple[dict[str, Any], Sequence[str]]]) -> list[PlannedRun]:
     """Return the runs of resolved configurations and their overrides.
 
-    Each split of a task is loaded once. Raises SanError if a setting of the whole sweep is wrong;
+    Each task is opened once. Raises SanError if a setting of the whole sweep is wrong;
     an error of a single run becomes its `obstacle`.
     """
-    load = _SplitCache().load
-    return [_plan_run(config, overrides, load) for config, overrides in configs]
+    open_task = _TaskCache().open
+    return [_plan_run(config, overrides, open_task) for config, overrides in configs]
 
 
 def _plan_run(
     config: dict[str, Any],
     overrides: Sequence[str],
-    load: LoadSplit = task_data.load_split,
+    open_task: OpenTask,
 ) -> PlannedRun:
     """Return the run of one resolved configuration; see `plan_runs`."""
     run = _describe_run(config, overrides)
     try:
-        experiment = from_config(config, overrides, load=load)
+        experiment = from_config(config, overrides, open_task)
         path = experiment.record_path(run.options.results_dir)
     except NotPreparedError as error:
         return replace(run, obstacle=str(error), is_prepared=False, bytes_needed=error.bytes_needed)
@@ -176,28 +174,27 @@ def heartbeat_overdue(run: PlannedRun) -> bool:
     return age > 3 * lease.HEARTBEAT_S
 
 
-class _SplitCache:
-    """Loads each split once; one that cannot be loaded raises the same error again."""
+class _TaskCache:
+    """Opens each task once; one that cannot be opened raises the same error again."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[Any, ...], Split | SanError] = {}
+        self._found: dict[tuple[object, ...], PackedTask | SanError] = {}
 
-    def load(self, suite: Suite, task: Task, *where: Any) -> Split:
-        """Load a split; the arguments are those of `task_data.load_split`."""
-        key = (suite.name, task.name, *where)
+    def open(
+        self, suite: Suite, task: Task, root: Path, resize: str, image_size: int
+    ) -> PackedTask:
+        """Open a task; the arguments are those of `task_data.open_task`."""
+        key = (suite.name, task.name, root, resize, image_size)
         if key not in self._found:
-            self._found[key] = self._load(suite, task, *where)
+            try:
+                self._found[key] = task_data.open_task(suite, task, root, resize, image_size)
+            except SanError as error:
+                self._found[key] = error
         found = self._found[key]
         if isinstance(found, SanError):
             # Without this, each raise would add its frames to those of all raises before it.
             raise found.with_traceback(None)
         return found
-
-    def _load(self, suite: Suite, task: Task, *where: Any) -> Split | SanError:
-        try:
-            return task_data.load_split(suite, task, *where)
-        except SanError as error:
-            return error
 
 
 def _describe_run(config: dict[str, Any], overrides: Sequence[str]) -> PlannedRun:
