@@ -92,11 +92,11 @@ test-sweep: $(VENV)/installed-dev  ## Sweeps that are killed, shared and resumed
 	$(BIN)/python -m pytest -m sweep
 
 test-latex: $(VENV)/installed-dev  ## Compile the tables (Debian: texlive-latex-extra, poppler-utils)
-	$(BIN)/python -m pytest -m latex tests/test_render.py
+	$(BIN)/python -m pytest -m latex tests/report
 
 test-slurm: $(VENV)/installed-dev  ## Sweeps on a real SLURM of one node (tests/one_node_slurm.sh start, as root)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[slurm,dev]'
-	$(BIN)/python -m pytest -m slurm tests/test_slurm.py
+	$(BIN)/python -m pytest -m slurm tests/sweep/test_slurm.py
 
 lint: $(VENV)/installed-dev  ## Check style
 	$(BIN)/ruff check .

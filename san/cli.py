@@ -15,12 +15,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from san.errors import Preempted, SanError, suggest
+from san.errors import STOPPED_EXIT_CODE, Preempted, SanError, suggest
 
 USER_ERROR = 1
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-STOPPED = 143
 
 
 def main(program: Callable[[], object], when_interrupted: str = "Interrupted.") -> None:
@@ -34,7 +33,7 @@ def main(program: Callable[[], object], when_interrupted: str = "Interrupted.") 
     except KeyboardInterrupt:
         sys.exit(print_error(when_interrupted, INTERRUPTED))
     except Preempted as stopped:
-        sys.exit(print_error(f"{stopped} Run the same command to resume.", STOPPED))
+        sys.exit(print_error(f"{stopped} Run the same command to resume.", STOPPED_EXIT_CODE))
     except SanError as error:
         sys.exit(print_error(str(error), USER_ERROR))
     except BrokenPipeError:  # `... | head`: the reader has seen enough

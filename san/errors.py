@@ -7,6 +7,8 @@ trace. The second base of a kind is what a caller of the library would expect Py
 import difflib
 from collections.abc import Collection
 
+STOPPED_EXIT_CODE = 143  # of a process that was stopped by SIGTERM and has saved a checkpoint
+
 
 class SanError(Exception):
     """What a user can act on."""

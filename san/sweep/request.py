@@ -9,7 +9,6 @@ from san.errors import InvalidValueError
 from san.record import Status
 
 ROOT = Path(__file__).parents[2]
-STOPPED_EXIT_CODE = 143  # of a sweep that a signal stopped: 128 + SIGTERM
 
 
 class Launcher(StrEnum):

@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from san.errors import LaunchError
+from san.errors import STOPPED_EXIT_CODE, LaunchError
 from san.runtime import lease
-from san.sweep.request import STOPPED_EXIT_CODE
 
 JOB_NAME = "san"
 REQUEUES = 1000  # times that a job may time out and be queued again; submitit's own limit is 3

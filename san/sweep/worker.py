@@ -11,10 +11,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from san.errors import Preempted
+from san.errors import STOPPED_EXIT_CODE, Preempted
 from san.runtime.signals import exit_with_parent
 from san.sweep.plan import PlannedRun
-from san.sweep.request import STOPPED_EXIT_CODE
 
 
 class Verdict(StrEnum):
