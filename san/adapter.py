@@ -1,4 +1,4 @@
-"""Attach a method to a stock model; count, merge, save and restore what it added."""
+"""Attach a method to a stock model; count its parameters, merge, save and restore it."""
 
 import copy
 import os
@@ -82,7 +82,7 @@ class Adapter:
             if isinstance(layer, FinishesMerge):
                 layer.finish_merge(self.model)
         self.model.requires_grad_(False)
-        del self.model.adapted_by  # a stock model again, for whatever comes next
+        del self.model.adapted_by  # it is a stock model again
         return self.model
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -110,7 +110,7 @@ class Adapter:
 
 
 def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
-    """Attach `method` to a stock timm model in place and freeze whatever it does not train.
+    """Attach `method` to a stock timm model in place and freeze all that it does not train.
 
     Raises UnknownNameError on an unknown method or option (with the nearest names),
     InvalidValueError on a model that has a method already, on an option out of range and on a
@@ -123,7 +123,7 @@ def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
     head = f"{head_name(model)}."
     stock = {name: p.numel() for name, p in model.named_parameters()}
     stock_trainable = set(method_module(method).attach(model, found, **options))
-    model.train(model.training)  # what was inserted is in the model's mode
+    model.train(model.training)  # the inserted modules get the model's mode
     attachment = Attachment(method)
     model.adapted_by = attachment  # type: ignore[assignment]
     parameters = named_parameters(model)

@@ -12,10 +12,10 @@ An option is a keyword whose annotation is its rule (`PositiveInt`, `Literal["a"
 `float | None`, see `san.schema`): values are checked before `attach` is called. In the messages,
 on the command line and in `configs/method/` its name is `method.<option>`.
 
-The docstring of the module states what a user has to know and a test sees to. With `init_std=0`,
-where it has that option, a method leaves the model computing what it computed, or the docstring
-says "does not start at the pre-trained function". Its layers are `san.layers.mergeable.Mergeable`,
-so that plain ones can take their place, or the docstring says "cannot be merged".
+The docstring of the module states two facts, and tests check them. At the start (with `init_std=0`
+where it has that option) the model computes the pre-trained function, or the docstring says "does
+not start at the pre-trained function". All layers that it adds are `Mergeable`
+(`san.layers.mergeable`), or the docstring says "cannot be merged".
 
 A module may also have
 
