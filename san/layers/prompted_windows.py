@@ -121,9 +121,9 @@ class SwinPromptState(nn.Module):
         self.prompts.put(layer.reduction(normed))
 
     def pool(self, norm: nn.Module, inputs: Inputs, x: Tensor) -> Tensor:
-        """Forward hook of the last norm: let the mean over the places of its output count prompts.
+        """Forward hook of the last norm: make pooling, the mean over places, count the prompts too.
 
-        x: `(B, H, W, C)`; what is returned has as its mean that over all patches and prompts.
+        x: `(B, H, W, C)` to the same shape, with the mean of all patches and prompts.
         """
         prompts = F.layer_norm(self.prompts.take(), *_layer_norm_args(norm))
         _, height, width, _ = x.shape
