@@ -14,8 +14,8 @@ from san import record
 from san.backbones import Backbone, file_sha256
 from san.data import task_data
 from san.data.augment import Augment
-from san.data.batches import NORMALIZE, Preprocess
 from san.data.packed_task import PackedTask
+from san.data.preprocess import NORMALIZE, Preprocess
 from san.data.split import Split
 from san.errors import InvalidValueError, MissingFileError, choose
 from san.methods import check_compatible, check_options

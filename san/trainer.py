@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from san.adapter import Adapter
-from san.data.batches import Batches, Shard
+from san.data.batches import EVAL_BATCH_SIZE, Batches, Shard
 from san.data.split import Split
 from san.errors import TimeLimitError
 from san.experiment import Experiment
@@ -20,8 +20,6 @@ from san.runtime.wandb_logger import NoLogger, WandbLogger
 from san.score import Score
 from san.training.checkpoint import Checkpoint
 from san.training.loop import evaluate, fit
-
-EVAL_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import san
 from san import record
 from san.backbones import Backbone
 from san.data import task_data
-from san.data.batches import Batches, Preprocess
+from san.data.batches import Batches
+from san.data.preprocess import Preprocess
 from san.tasks import load_suite
 from san.training.loop import evaluate
 

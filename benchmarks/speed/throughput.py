@@ -25,7 +25,8 @@ from torchvision import datasets, transforms
 
 from san.data import pack
 from san.data.augment import Augment
-from san.data.batches import NORMALIZE, Batches, Preprocess
+from san.data.batches import Batches
+from san.data.preprocess import NORMALIZE, Preprocess
 from san.data.resize import resize
 from san.data.split import Split, read_split
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torchvision import transforms
 
 from san.data.augment import NO_AUGMENTATION, Augment, seeded
-from san.data.batches import NORMALIZE, Batches, Preprocess
+from san.data.batches import Batches
+from san.data.preprocess import NORMALIZE, Preprocess
 from san.data.split import Images, Split
 from san.errors import SanError
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from san.data import batches as batches_module
-from san.data.batches import NORMALIZE, Batches, Preprocess, Shard
+from san.data.batches import Batches, Shard
+from san.data.preprocess import NORMALIZE, Preprocess
 from san.data.resize import RESIZE, resize
 from san.data.split import Images, Split
 from san.errors import InvalidValueError, SanError

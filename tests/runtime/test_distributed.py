@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from san.data.batches import Batches, Preprocess, Shard
+from san.data.batches import Batches, Shard
+from san.data.preprocess import Preprocess
 from san.data.split import Images, Split
 from san.errors import InvalidValueError
 from san.record import read_records

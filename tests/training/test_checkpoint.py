@@ -11,7 +11,8 @@ from conftest import tiny_vit
 
 import san
 from san.data.augment import NO_AUGMENTATION, Augment
-from san.data.batches import Batches, Preprocess
+from san.data.batches import Batches
+from san.data.preprocess import Preprocess
 from san.data.split import Images, Split
 from san.errors import Preempted
 from san.score import Score

@@ -7,7 +7,8 @@ from conftest import tiny_vit
 from torch import nn
 
 import san
-from san.data.batches import Batches, Preprocess
+from san.data.batches import Batches
+from san.data.preprocess import Preprocess
 from san.data.split import Images, Split
 from san.errors import NonFiniteLossError
 from san.training.loop import check_gradients, evaluate, fit
