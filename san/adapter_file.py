@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from san.backbones import as_bytes, backbone_tag, input_size
 from san.errors import AdapterFileError
-from san.renamed_keys import schema_1_config
+from san.renamed_keys import schema_1_options
 from san.runtime.files import atomic_write
 from san.version import __version__
 
@@ -52,7 +52,7 @@ def write_adapter(saved: SavedAdapter, path: Path) -> None:
     metadata = {
         "format": FORMAT,
         "method": saved.method,
-        "options": json.dumps(schema_1_config(saved.options, "method.")),
+        "options": json.dumps(schema_1_options(saved.method, saved.options)),
         "backbone": saved.backbone,
         "frozen": saved.frozen,
         "tensors": content_hash(saved.tensors),

@@ -4,9 +4,10 @@
 |----------:|:-----------------------------------------------------------|
 |         0 | done                                                       |
 |         1 | a mistake of the user's, in words; or a bug, with its trace |
-|       130 | interrupted by Ctrl-C                                      |
+|       130 | a single run was interrupted by Ctrl-C                      |
 |       141 | the reader of the output has gone, as with `head`           |
-|       143 | stopped by SIGTERM; a checkpoint was saved                 |
+|       143 | stopped by a signal (a sweep also by Ctrl-C), or a rank died; |
+|           | the same command resumes                                   |
 """
 
 import os

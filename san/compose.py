@@ -81,7 +81,7 @@ def compose_grid(
     so they combine, and thousands of runs take seconds.
     """
     register_tasks()
-    words = current_words(overrides)
+    words = current_words(overrides, methods)
     by_task = {task: _compose([f"data={task}", *words]) for task in tasks}
     by_method = {
         method: _compose([f"method={method}", f"data={tasks[0]}", *words]).method

@@ -78,7 +78,10 @@ class LaunchError(SanError, RuntimeError):
 
 
 class Preempted(BaseException):
-    """The run was told to stop, and has saved a checkpoint. No Exception, as nothing has failed."""
+    """The run was stopped by a signal and has saved a checkpoint.
+
+    A BaseException, so that `except Exception` does not take it for a failure.
+    """
 
 
 def choose(name: str, known: Collection[str], what: str) -> str:

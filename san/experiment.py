@@ -2,7 +2,7 @@
 
 import datetime
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +16,14 @@ from san.data import task_data
 from san.data.augment import Augment
 from san.data.packed_task import PackedTask
 from san.data.preprocess import NORMALIZE, Preprocess
-from san.data.split import Split
+from san.data.split import Split, join_distinct
 from san.errors import InvalidValueError, MissingFileError, choose
 from san.methods import check_compatible, check_options
 from san.record import DataSource, Record, Status
-from san.renamed_keys import schema_1_config, schema_1_words
+from san.renamed_keys import schema_1_config, schema_1_options, schema_1_words
 from san.runtime import environment
 from san.runtime.device import describe_device, pick_device
-from san.schema import NonNegativeInt, PositiveFloat, check_fields, check_value
+from san.schema import NonNegativeInt, PositiveFloat, check_fields, check_value, from_mapping
 from san.tasks import Suite, Task, load_suite
 from san.training.loop import REVISION
 from san.training.recipe import Recipe
@@ -129,8 +129,9 @@ class Experiment:
         """
         protocol = schema_1_config(asdict(self.protocol), "protocol.")
         del protocol["name"]
-        # As the user gave them: 1 and 1.0 have always had identities of their own here.
-        augment = {field.name: self.config["augment"][field.name] for field in fields(Augment)}
+        # Not converted to float: the identity hashes the values as the user gave them.
+        augment = asdict(self.augment) | self.config["augment"]
+        del augment["name"]
         backbone = self.backbone
         facts = {
             "task": [self.suite.name, self.task.name],
@@ -139,7 +140,7 @@ class Experiment:
             "preprocess": schema_1_config(asdict(self.preprocess), "data."),
             "augment": schema_1_config(augment, "augment."),
             "backbone": [backbone.timm_name, dict(backbone.kwargs), backbone.weights_key],
-            "method": [self.method, schema_1_config(self.options, "method.")],
+            "method": [self.method, schema_1_options(self.method, self.options)],
             "recipe": schema_1_config(asdict(self.recipe)),
             "protocol": protocol,
             "revision": REVISION,
@@ -187,9 +188,9 @@ class Experiment:
         return DataSource(
             train=self.train.fingerprint if self.train else "",
             evaluate=self.evaluate.fingerprint,
-            source=_join_unique(split.source for split in self.splits),
-            kind=_join_unique(split.source_kind for split in self.splits),
-            forced=_join_unique(problems),
+            source=join_distinct(split.source for split in self.splits),
+            kind=join_distinct(split.source_kind for split in self.splits),
+            forced=join_distinct(problems),
         )
 
 
@@ -209,7 +210,7 @@ def from_config(
     check_compatible(method, options, backbone.family)
     device = pick_device(config["device"])
     recipe = _recipe_of(config, device)
-    protocol = EvalProtocol(**config["protocol"])
+    protocol = from_mapping(EvalProtocol, config["protocol"], "protocol")
     suite, task = _task_of(config["data"])
     preprocess = _preprocess_of(config["data"], backbone)
     adapter_path = _resolve_adapter_path(config["adapter_checkpoint"], task)
@@ -251,12 +252,16 @@ def _method_of(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _augment_of(settings: Mapping[str, Any]) -> Augment:
-    return Augment(**{field.name: settings[field.name] for field in fields(Augment)})
+    return from_mapping(Augment, {k: v for k, v in settings.items() if k != "name"}, "augment")
 
 
 def _recipe_of(config: Mapping[str, Any], device: torch.device) -> Recipe:
     """Return the recipe; the precision `auto` is bf16 on a GPU, else fp32."""
-    settings = {field.name: config[field.name] for field in fields(Recipe)}
+    names = [field.name for field in fields(Recipe)]
+    for name in names:
+        if name not in config:
+            raise InvalidValueError(f"The configuration has no `{name}`; it is required.")
+    settings = {name: config[name] for name in names}
     if settings["precision"] == "auto":
         settings["precision"] = "bf16" if device.type == "cuda" else "fp32"
     return Recipe(**settings)
@@ -321,8 +326,4 @@ def _variant_of(overrides: Sequence[str], recipe: Recipe, config: Mapping[str, A
             words.append("restored")  # which file, the identity knows
         elif key not in same:
             words.append(override)
-    return shlex.join(sorted(schema_1_words(words)))
-
-
-def _join_unique(texts: Iterable[str]) -> str:
-    return "; ".join(dict.fromkeys(texts))
+    return shlex.join(sorted(schema_1_words(words, config["method"]["name"])))

@@ -1,7 +1,6 @@
-"""Records: one JSON per run, whole or not there. Tables are made from nothing else.
+"""Records: one JSON file per run, written atomically. Tables are made from nothing else.
 
-`record.schema.json` beside this file is the published schema; `python -m san.record` writes it
-anew.
+The JSON Schema is `record.schema.json` beside this file; `python -m san.record` writes it.
 """
 
 import hashlib
@@ -142,7 +141,7 @@ def record_path(records: Path, suite: str, method: str, task: str, seed: int, ke
 
 
 def write_record(record: Record, path: Path) -> None:
-    """Write a record atomically: readers see the old file or the whole new one.
+    """Write a record atomically: readers see the old file or the complete new one.
 
     Raises ValueError where it could not be read again.
     """
@@ -183,7 +182,7 @@ def read_record(path: Path) -> Record:
             f"{path} has schema {version}; {SCHEMA} is allowed. Delete it and run again."
         )
     for key in ("params", "seconds"):
-        raw[key] = raw.get(key) or None  # failed runs were once written with {}
+        raw[key] = raw.get(key) or None  # {} of a failed run means None
     try:
         return msgspec.convert(raw, Record)
     except (msgspec.ValidationError, RecursionError) as error:

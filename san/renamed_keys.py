@@ -7,12 +7,12 @@ again.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 log = logging.getLogger(__name__)
 
-# Old dotted key: current dotted key. A key of one dictionary stays in that dictionary, but for
-# those of the top level.
+# Old dotted key: current dotted key. A renamed key stays in its dictionary.
 KEYS = {
     "results": "results_dir",
     "force_data": "allow_unverified_data",
@@ -30,125 +30,176 @@ KEYS = {
     "augment.jitter": "augment.color_jitter",
     "augment.policy": "augment.auto_augment",
     "augment.erasing": "augment.random_erasing",
-    "method.width": "method.bottleneck_dim",
-    "method.std": "method.init_std",
-    "method.length": "method.num_prompts",
-    "method.place": "method.position",
-    "method.norms": "method.train_norms",
-    "method.neurons": "method.train_output_scale",
 }
 # Current dotted key: old value to current value.
 VALUES: Mapping[str, Mapping[str, str]] = {
     "data.normalize": {"half": "inception", "unit": "none"},
     "backbone.normalize": {"half": "inception", "unit": "none"},
-    "method.position": {"front": "prepend", "end": "append"},
 }
-_OLD_KEYS = {new: old for old, new in KEYS.items()}
-_OLD_VALUES: dict[str, dict[str, str]] = {}
-for _key, _values in VALUES.items():
-    _OLD_VALUES[_key] = {new: old for old, new in _values.items()}
+_ADAPTER = {"width": "bottleneck_dim", "std": "init_std"}
+_PROMPTS = {"length": "num_prompts", "place": "position"}
+_SAN = {"norms": "train_norms", "neurons": "train_output_scale"}
+# Method: old option to current option. Other methods may use these words for options of their own.
+OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "adapter": _ADAPTER,
+    "adapter_plus": _ADAPTER,
+    "adaptformer": {"width": "bottleneck_dim"},
+    "ssf": {"std": "init_std"},
+    "vpt_deep": _PROMPTS,
+    "vpt_shallow": _PROMPTS,
+    "san": _SAN,
+    "san_neurons": _SAN,
+    "san_recalibrated": _SAN,
+    "san_lora": {"norms": "train_norms"},
+    "san_dora": {"norms": "train_norms"},
+}
+# Current option: old value to current value.
+OPTION_VALUES: Mapping[str, Mapping[str, str]] = {
+    "position": {"front": "prepend", "end": "append"},
+}
+DEFAULT_METHOD = "san"  # of configs/train.yaml
 _warned: set[str] = set()
 
 
 def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration (nested dictionaries) in current words; warn of each old one."""
-    return _rename_keys(config, "", warn=True)
+    names = _Names.current(_methods_of(config))
+    return names.rename(config, "", warn=True)
 
 
-def current_options(options: Mapping[str, Any], warn: bool = True) -> dict[str, Any]:
+def current_options(method: str, options: Mapping[str, Any], warn: bool = True) -> dict[str, Any]:
     """Return the options of a method in current words; warn of each old one unless told not to."""
-    return _rename_keys(options, "method.", warn)
+    return _Names.current([method]).rename(options, "method.", warn)
 
 
-def current_words(words: Sequence[str], warn: bool = True) -> list[str]:
-    """Return overrides as typed on a command line, `key=value`, in current words."""
-    return [_current_word(word, warn) for word in words]
+def current_words(
+    words: Sequence[str], methods: Sequence[str] = (), warn: bool = True
+) -> list[str]:
+    """Return overrides as typed on a command line, `key=value`, in current words.
+
+    methods: those that the overrides are for, where `method=` is not among them.
+    """
+    typed = [word.removeprefix("method=") for word in words if word.startswith("method=")]
+    named = [name for text in typed for name in text.split(",")] or methods or [DEFAULT_METHOD]
+    names = _Names.current(named)
+    return [names.rename_word(word, warn) for word in words]
 
 
 def schema_1_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a configuration in the words of record schema 1.
 
-    prefix: where in the configuration it stands, such as `method.`.
+    prefix: where in the configuration it stands, such as `augment.`.
     """
-    renamed: dict[str, Any] = {}
-    for key, value in config.items():
-        full_key = prefix + key
-        old_key = _leaf(_OLD_KEYS.get(full_key, full_key))
-        if isinstance(value, Mapping):
-            renamed[old_key] = schema_1_config(value, f"{full_key}.")
-        else:
-            renamed[old_key] = _rename_value(value, _OLD_VALUES.get(full_key, {}))
-    return renamed
+    return _Names.schema_1(_methods_of(config)).rename(config, prefix, warn=False)
 
 
-def schema_1_words(words: Sequence[str]) -> list[str]:
+def schema_1_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a method in the words of record schema 1."""
+    return _Names.schema_1([method]).rename(options, "method.", warn=False)
+
+
+def schema_1_words(words: Sequence[str], method: str) -> list[str]:
     """Return overrides, `key=value`, in the words of record schema 1."""
-    renamed = []
-    for word in words:
-        sign, key, value = _split_word(word)
-        old_value = _OLD_VALUES.get(key, {}).get(value, value)
-        old_key = _rename_path(key, _OLD_KEYS)
-        renamed.append(f"{sign}{old_key}={old_value}" if "=" in word else word)
-    return renamed
+    names = _Names.schema_1([method])
+    return [names.rename_word(word, warn=False) for word in words]
 
 
-def _rename_keys(config: Mapping[str, Any], prefix: str, warn: bool) -> dict[str, Any]:
-    """Return nested dictionaries with current keys and values; interpolations follow."""
-    renamed: dict[str, Any] = {}
-    for key, value in config.items():
-        full_key = f"{prefix}{key}"
-        new_key = KEYS.get(full_key, full_key)
-        if new_key != full_key and warn:
-            _warn(full_key, new_key)
-        if isinstance(value, Mapping):
-            renamed[_leaf(new_key)] = _rename_keys(value, f"{full_key}.", warn)
-        else:
-            renamed[_leaf(new_key)] = _rename_value(value, VALUES.get(new_key, {}))
-    return renamed
+@dataclass(frozen=True)
+class _Names:
+    """One direction of translation: keys, and values by the key before it is renamed."""
+
+    keys: Mapping[str, str]
+    values: Mapping[str, Mapping[str, str]]
+
+    @classmethod
+    def current(cls, methods: Sequence[str]) -> "_Names":
+        """Translate old words to current ones."""
+        keys, values = _all_names(methods)
+        by_either_key = dict(values)  # a current key may come with an old value
+        for old, new in keys.items():
+            if new in values:
+                by_either_key[old] = values[new]
+        return cls(keys, by_either_key)
+
+    @classmethod
+    def schema_1(cls, methods: Sequence[str]) -> "_Names":
+        """Translate current words to old ones."""
+        keys, values = _all_names(methods)
+        old_values = {key: _inverted(renamed) for key, renamed in values.items()}
+        return cls(_inverted(keys), old_values)
+
+    def rename(self, config: Mapping[str, Any], prefix: str, warn: bool) -> dict[str, Any]:
+        """Return nested dictionaries with other keys and values; interpolations follow."""
+        renamed: dict[str, Any] = {}
+        for key, value in config.items():
+            full_key = f"{prefix}{key}"
+            new_key = self.keys.get(full_key, full_key)
+            if new_key != full_key and warn:
+                _warn(full_key, new_key)
+            leaf = new_key.rpartition(".")[2]
+            if isinstance(value, Mapping):
+                renamed[leaf] = self.rename(value, f"{full_key}.", warn)
+            elif isinstance(value, str):
+                renamed[leaf] = self._rename_value(full_key, value)
+            else:
+                renamed[leaf] = value
+        return renamed
+
+    def rename_word(self, word: str, warn: bool) -> str:
+        """Rename key and values of an override, with Hydra's sign (`+`, `++`, `~` or nothing)."""
+        left, equals, value = word.partition("=")
+        key = left.lstrip("+~")
+        sign = left[: len(left) - len(key)]
+        new_key = self._rename_path(key)
+        if new_key != key and warn:
+            _warn(key, new_key)
+        if key in self.values:
+            choices = [choice.strip("'\"") for choice in value.split(",")]
+            value = ",".join(self._rename_value(key, choice) for choice in choices)
+        return sign + new_key + equals + self._rename_interpolations(value)
+
+    def _rename_path(self, path: str) -> str:
+        """Rename a dotted key, or the dictionary it stands in: `backbone.arguments.drop_rate`."""
+        head = path
+        rest = ""
+        while head:
+            if head in self.keys:
+                return self.keys[head] + rest
+            head, dot, last = head.rpartition(".")
+            rest = dot + last + rest
+        return path
+
+    def _rename_value(self, key: str, value: str) -> str:
+        value = self._rename_interpolations(value)
+        return self.values.get(key, {}).get(value, value)
+
+    def _rename_interpolations(self, text: str) -> str:
+        for old, new in self.keys.items():
+            text = text.replace(f"${{{old}}}", f"${{{new}}}")
+        return text
 
 
-def _current_word(word: str, warn: bool) -> str:
-    sign, key, value = _split_word(word)
-    new_key = _rename_path(key, KEYS)
-    if new_key != key and warn:
-        _warn(key, new_key)
-    if "=" not in word:
-        return sign + new_key
-    choices = VALUES.get(new_key, {})
-    new_value = ",".join(choices.get(choice, choice) for choice in value.split(","))
-    return f"{sign}{new_key}={new_value}"
+def _all_names(
+    methods: Sequence[str],
+) -> tuple[dict[str, str], dict[str, Mapping[str, str]]]:
+    """Return KEYS and VALUES with the options of methods among them, old to current."""
+    keys = dict(KEYS)
+    values = dict(VALUES)
+    for method in methods:
+        for old, new in OPTIONS.get(method, {}).items():
+            keys[f"method.{old}"] = f"method.{new}"
+            if new in OPTION_VALUES:
+                values[f"method.{new}"] = OPTION_VALUES[new]
+    return keys, values
 
 
-def _split_word(word: str) -> tuple[str, str, str]:
-    """Return Hydra's sign (`+`, `++`, `~` or nothing), the key and the value of an override."""
-    left, _, value = word.partition("=")
-    key = left.lstrip("+~")
-    return left[: len(left) - len(key)], key, value
+def _methods_of(config: Mapping[str, Any]) -> list[str]:
+    method = config.get("method")
+    return [method["name"]] if isinstance(method, Mapping) and "name" in method else []
 
 
-def _rename_value(value: Any, names: Mapping[str, str]) -> Any:
-    """Return a value by its other name; an interpolation of a renamed key follows the key."""
-    if not isinstance(value, str):
-        return value
-    for old, new in KEYS.items():
-        value = value.replace(f"${{{old}}}", f"${{{new}}}")
-    return names.get(value, value)
-
-
-def _rename_path(path: str, keys: Mapping[str, str]) -> str:
-    """Rename a dotted key, or the dictionary it stands in: `backbone.arguments.drop_rate`."""
-    head = path
-    rest = ""
-    while head:
-        if head in keys:
-            return keys[head] + rest
-        head, dot, last = head.rpartition(".")
-        rest = dot + last + rest
-    return path
-
-
-def _leaf(key: str) -> str:
-    return key.rpartition(".")[2]
+def _inverted(names: Mapping[str, str]) -> dict[str, str]:
+    return {new: old for old, new in names.items()}
 
 
 def _warn(old: str, new: str) -> None:

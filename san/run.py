@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 
 
 class RunOutcome(StrEnum):
-    """What came of a call of `run`."""
+    """How a call of `run` ended."""
 
     COMPLETED = "completed"
     ALREADY_COMPLETE = "already complete"
     HELD_ELSEWHERE = "held elsewhere"  # another process is running it
-    TRIED_ELSEWHERE = "tried elsewhere"  # another process has just failed in it
+    TRIED_ELSEWHERE = "tried elsewhere"  # its record changed since `known_mtime`
 
 
 @dataclass(frozen=True)

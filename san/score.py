@@ -15,8 +15,8 @@ class Score(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
     loss: float | None = None
 
     def __post_init__(self) -> None:
-        whole = all(type(count) is int for count in (self.epoch, self.correct, self.total))
-        if not whole or not 0 <= self.correct <= self.total or self.total == 0:
+        are_integers = all(type(count) is int for count in (self.epoch, self.correct, self.total))
+        if not are_integers or not 0 <= self.correct <= self.total or self.total == 0:
             raise ValueError(
                 f"impossible score: {self.correct!r} of {self.total!r} after epoch {self.epoch!r}."
             )

@@ -52,7 +52,7 @@ def train_and_evaluate(
 ) -> FitResult:
     """Fit and evaluate; only evaluate where a saved adapter is tested.
 
-    held: the lease that hears of the progress, on rank 0.
+    held: the lease in which rank 0 reports the progress.
     """
     model = adapter.model.to(experiment.device)
     meter = Meter(experiment.device)

@@ -159,7 +159,7 @@ def _log_tables(table: Table, suite: Suite, backbone: str, results: Path) -> Non
     logger = open_logger(
         "wandb",
         results_dir=results,
-        config={"results": str(results)},
+        config={"results_dir": str(results)},
         run_id=f"tables-{suite.name}-{backbone}",
         group=suite.name,
         job_type="tables",

@@ -106,9 +106,9 @@ def test_old_words_are_taken_with_a_warning(caplog: pytest.LogCaptureFixture) ->
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert composed(*old) == composed(*new)
-        key = old[-1].lstrip("+").partition("=")[0]
-        tried |= {known for known in renamed_keys.KEYS if key.startswith(known)}
-        assert f"is now called `{renamed_keys.KEYS.get(key, '')}" in caplog.text
+        old_key, new_key = (words[-1].lstrip("+").partition("=")[0] for words in (old, new))
+        assert f"`{old_key}` is now called `{new_key}`" in caplog.text
+        tried |= {known for known in renamed_keys.KEYS if old_key.startswith(known)}
     assert tried == set(renamed_keys.KEYS)
 
 

@@ -1,12 +1,15 @@
 """Old words of configurations, and the words of record schema 1."""
 
+from san.methods import default_options
 from san.renamed_keys import (
     KEYS,
+    OPTIONS,
     VALUES,
     current_config,
     current_options,
     current_words,
     schema_1_config,
+    schema_1_options,
     schema_1_words,
 )
 
@@ -17,14 +20,30 @@ def test_every_key_has_a_way_there_and_back() -> None:
     for old, new in KEYS.items():
         assert old.rpartition(".")[0] == new.rpartition(".")[0]  # it stays in its dictionary
         assert current_words([f"{old}=1"], warn=False) == [f"{new}=1"]
-        assert schema_1_words([f"{new}=1"]) == [f"{old}=1"]
+        assert schema_1_words([f"{new}=1"], "san") == [f"{old}=1"]
     for key, values in VALUES.items():
         assert key in KEYS.values()
         for old, new in values.items():
             assert current_words([f"{key}={old}"], warn=False) == [f"{key}={new}"]
-            assert schema_1_words(current_words([f"{key}={old}"])) == schema_1_words(
-                [f"{key}={new}"]
-            )
+            assert schema_1_words([f"{key}='{new}'"], "san")[0].endswith(f"={old}")
+
+
+def test_options_are_renamed_for_their_methods_alone() -> None:
+    assert len(OPTIONS) >= 11
+    for method, options in OPTIONS.items():
+        assert set(options.values()) <= set(default_options(method))
+        for old, new in options.items():
+            words = [f"method={method}", f"method.{old}=1"]
+            renamed = [f"method={method}", f"method.{new}=1"]
+            assert current_words(words, warn=False) == renamed
+            assert current_words(words[1:], [method], warn=False) == renamed[1:]
+            assert schema_1_words(renamed, method) == words
+            assert schema_1_options(method, current_options(method, {old: 1})) == {old: 1}
+    mine = ["method=mine", "method.width=4", "method.place=end"]
+    assert current_words(mine, warn=False) == mine
+    assert current_options("mine", {"width": 4, "place": "end"}) == {"width": 4, "place": "end"}
+    config = {"method": {"name": "mine", "width": 4}}
+    assert current_config(config) == config
 
 
 def test_nested_dictionaries_are_renamed_and_interpolations_follow() -> None:
@@ -52,22 +71,32 @@ def test_nested_dictionaries_are_renamed_and_interpolations_follow() -> None:
 
 
 def test_options_of_a_method() -> None:
-    assert current_options({"length": 5, "place": "end", "deep": True}, warn=False) == {
+    given = {"length": 5, "place": "end", "deep": True}
+    assert current_options("vpt_deep", given, warn=False) == {
         "num_prompts": 5,
         "position": "append",
         "deep": True,
     }
-    assert schema_1_config({"num_prompts": 5, "position": "append"}, "method.") == {
+    assert schema_1_options("vpt_deep", {"num_prompts": 5, "position": "append"}) == {
         "length": 5,
         "place": "end",
     }
 
 
 def test_words_keep_their_sign_and_their_sweeps() -> None:
-    words = ["+backbone.arguments.drop_rate=0.1", "~method.width", "data.normalise=half,clip", "-m"]
+    words = [
+        "+backbone.arguments.drop_rate=0.1",
+        "~backbone.timm",
+        "data.normalise=half,clip",
+        "data.normalise='unit'",
+        "hydra.sweep.dir='${results}/a,b'",
+        "-m",
+    ]
     assert current_words(words, warn=False) == [
         "+backbone.kwargs.drop_rate=0.1",
-        "~method.bottleneck_dim",
+        "~backbone.timm_name",
         "data.normalize=inception,clip",
+        "data.normalize=none",
+        "hydra.sweep.dir='${results_dir}/a,b'",
         "-m",
     ]

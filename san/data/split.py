@@ -77,12 +77,12 @@ class Split:
     @property
     def source(self) -> str:
         """Where the images come from, in words."""
-        return _join_distinct(map(_describe_source, self.sources))
+        return join_distinct(map(_describe_source, self.sources))
 
     @property
     def source_kind(self) -> str:
         """Which program or layout they come from, without versions."""
-        return _join_distinct(source["made_by"] for source in self.sources)
+        return join_distinct(source["made_by"] for source in self.sources)
 
     def image(self, i: int) -> Pixels:
         """Return image i as uint8 `(H, W, 3)`, a copy."""
@@ -162,7 +162,8 @@ def _describe_source(source: Mapping[str, Any]) -> str:
     return text
 
 
-def _join_distinct(texts: Iterable[str]) -> str:
+def join_distinct(texts: Iterable[str]) -> str:
+    """Join texts, each once, in their order."""
     return "; ".join(dict.fromkeys(texts))
 
 

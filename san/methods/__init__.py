@@ -90,7 +90,7 @@ def check_options(method: str, options: Mapping[str, Any], warn: bool = True) ->
     defaults = default_options(method)
     annotations = get_type_hints(method_module(method).attach, include_extras=True)
     checked = {}
-    for name, value in _current_names(options, defaults, warn).items():
+    for name, value in _current_names(method, options, defaults, warn).items():
         choose(name, defaults, f"option of {method}")
         checked[name] = check_value(value, annotations[name], f"method.{name}")
     return defaults | checked
@@ -121,12 +121,12 @@ def _find_method(method: str) -> Method:
 
 
 def _current_names(
-    options: Mapping[str, Any], known: Collection[str], warn: bool
+    method: str, options: Mapping[str, Any], known: Collection[str], warn: bool
 ) -> dict[str, Any]:
     """Return options in current words. A word that the method itself uses is not an old one."""
     current = {name: value for name, value in options.items() if name in known}
     others = {name: value for name, value in options.items() if name not in known}
-    renamed = current_options(others, warn)
+    renamed = current_options(method, others, warn)
     for name in renamed.keys() & current.keys():
         raise InvalidValueError(f"method.{name} came by its old name, too; give one of them.")
     return current | renamed

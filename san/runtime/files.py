@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from san.errors import FileAccessError, SanError
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -13,18 +15,31 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Readers see the old file or the complete new one, also after a crash, as the new one is synced
     to the disk first. If the block raises, nothing is left behind. The directory is created.
+    Raises FileAccessError that names the file where the system refuses it (a full disk).
 
     The temporary name is hidden and ends in `.tmp`, so that no search for `*.json` finds a record
     that is half written: tell a library that goes by the suffix (matplotlib) the format.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex}.tmp")
+    with refused_by_system(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+            _sync(unfinished)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def refused_by_system(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a FileAccessError that names `path`."""
     try:
-        yield unfinished
-        _sync(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        yield
+    except SanError:
+        raise
+    except OSError as error:
+        raise FileAccessError(f"{path} cannot be written ({error.strerror or error}).") from error
 
 
 def write_text(text: str, path: Path) -> None:

@@ -64,7 +64,7 @@ def process_start_time(pid: int) -> str:
 
 def lease_path(record: Path) -> Path:
     """Return the lease file of the run that writes this record."""
-    return record.with_suffix(".claim")
+    return record.with_suffix(".claim")  # older versions on the same file system look for it
 
 
 def read_lease(path: Path) -> Lease | None:
@@ -82,9 +82,16 @@ def read_lease(path: Path) -> Lease | None:
 
 
 def acquire(path: Path) -> Lease | None:
-    """Create a lease; return None if another living process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mine = _new_lease()
+    """Create a lease; return None if another living process holds it.
+
+    Raises FileAccessError where the file system refuses it: a full disk, no hard links.
+    """
+    with files.refused_by_system(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _create(path, _new_lease())
+
+
+def _create(path: Path, mine: Lease) -> Lease | None:
     complete = path.with_name(f".{path.name}-{mine.token}")
     try:
         complete.write_text(_to_json(mine))

@@ -22,13 +22,13 @@ REVISION = 2  # raise it when a change of the loop, a method or the preprocessin
 
 
 class Callbacks(Protocol):
-    """What a run does beside training."""
+    """Called by `fit` after each step and epoch."""
 
     def on_step_end(self, step: int, steps: int, loss: float, lr: float) -> None:
-        """Hear of a step: steps done, steps in all, the loss, the learning rate."""
+        """Take note of a step: steps done, steps in all, the loss, the learning rate."""
 
     def on_epoch_end(self, epoch: int, mean_loss: float) -> None:
-        """Hear of an epoch just done, from 1."""
+        """Take note of the epoch just done, from 1."""
 
 
 def fit(

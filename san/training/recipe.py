@@ -21,7 +21,7 @@ BelowOne = Annotated[float, Meta(ge=0, lt=1)]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hyper-parameters of a run. lr and weight_decay are the peak values.
+    """Hyper-parameters of a run. lr is the peak value.
 
     epochs: passes over the training split. warmup_epochs: of linear rise, from one step's share of
     the peak; then cosine to zero. weight_decay: on tensors of two or more axes, as timm does.
