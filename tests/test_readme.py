@@ -11,7 +11,7 @@ import timm
 import torch
 import yaml
 from conftest import composed, tiny_convnext, tiny_swin, tiny_vit
-from test_contract import NOT_MERGED
+from statements import NOT_MERGED, states
 
 import san
 from san import methods
@@ -88,7 +88,7 @@ def test_the_example_task_draws(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_example_backbone_is_one_that_timm_has() -> None:
     (text,) = added("Add a backbone").values()
-    assert yaml.safe_load(text)["timm"] in timm.list_pretrained()
+    assert yaml.safe_load(text)["timm_name"] in timm.list_pretrained()
     assert yaml.safe_load(text).keys() == composed()["backbone"].keys()
 
 
@@ -111,27 +111,22 @@ def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_table_of_methods_is_true() -> None:
-    rows = [
-        row.split("|")[1:-1]
-        for row in README.split("## Methods\n\n")[1].split("\n\n")[0].splitlines()[2:]
-    ]
-    assert (
-        sorted(name for row in rows for name in re.findall(r"`(\w+)`", row[0]))
-        == methods.method_names()
-    )
-    for cells in rows:
-        names, counts = re.findall(r"`(\w+)`", cells[0]), re.findall(r"[\d,]+", cells[2])
-        for name, count in zip(
-            names, counts * len(names) if len(counts) == 1 else counts, strict=True
-        ):
+    table = README.split("## Methods\n\n")[1].split("\n\n")[0]
+    rows = [row.split("|")[1:-1] for row in table.splitlines()[2:]]
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]
+    assert len(listed) == len(set(listed)) >= 18
+    assert set(listed) <= set(methods.method_names())
+    for names_cell, _, counts_cell, merges, _ in rows:
+        names = re.findall(r"`(\w+)`", names_cell)
+        counts = re.findall(r"[\d,]+", counts_cell)
+        if len(counts) == 1:
+            counts *= len(names)
+        for name, count in zip(names, counts, strict=True):
             adapter = san.attach(copy.deepcopy(vit_b16()), name)
-            assert adapter.counts.trainable - adapter.counts.head == int(count.replace(",", "")), (
-                name
-            )
-            assert {"yes": bool(adapter.added), "no": True, "": not adapter.added}[
-                cells[3].strip()
-            ], name
-            assert (name in NOT_MERGED) == (cells[3].strip() == "no"), name
+            trained = adapter.counts.trainable - adapter.counts.head
+            assert trained == int(count.replace(",", "")), name
+            expected = "no" if states(name, NOT_MERGED) else "yes" if adapter.added else ""
+            assert merges.strip() == expected, name
 
 
 @cache

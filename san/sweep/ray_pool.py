@@ -66,7 +66,7 @@ def run_on_ray(command: Sequence[str], jobs: int | None, options: Mapping[str, A
     try:
         _connect(ray, checked.address)
         capacity = max_workers(checked.requested(), ray.cluster_resources())
-        worker = ray.remote(run_worker).options(name="san", **checked.task_options())
+        worker = ray.remote(_run_worker).options(name="san", **checked.task_options())
         directory = str(Path.cwd())
         tasks = [worker.remote(list(command), directory) for _ in range(jobs or capacity)]
         stopped = _wait_or_stop(ray, tasks)
@@ -92,7 +92,7 @@ def max_workers(requested: Mapping[str, float], available: Mapping[str, float]) 
     return min(capacities, default=1)
 
 
-def run_worker(command: list[str], directory: str) -> int:
+def _run_worker(command: list[str], directory: str) -> int:
     """Run the command of a worker, inside a Ray task, which has set the devices that it sees.
 
     If Ray cancels the task, return only when the sweep has saved its checkpoint.
