@@ -72,7 +72,7 @@ class Worker:
         """Start a process; it waits for its first run."""
         context = multiprocessing.get_context("spawn")  # CUDA and threads do not survive a fork
         pipe, pipe_of_worker = context.Pipe()
-        process = context.Process(target=worker_main, args=(pipe_of_worker, device, os.getpid()))
+        process = context.Process(target=_worker_main, args=(pipe_of_worker, device, os.getpid()))
         process.start()
         pipe_of_worker.close()
         return cls(process, pipe, device)
@@ -102,7 +102,7 @@ class Worker:
         )
 
 
-def worker_main(pipe: Connection, device: str | None, parent: int) -> None:
+def _worker_main(pipe: Connection, device: str | None, parent: int) -> None:
     """Do the runs that come through the pipe until it closes.
 
     Ends with the process `parent`; a stopped worker saves a checkpoint and exits with 143.

@@ -60,7 +60,7 @@ def fit(
             step = (epoch - 1) * len(batches) + position.batch
             lr = lr_at(step, steps, warmup, recipe.lr)
             weight = batches.weight(position.batch)
-            loss = train_step(ddp_model, optimizer, images, labels, lr, recipe, weight)
+            loss = _train_step(ddp_model, optimizer, images, labels, lr, recipe, weight)
             if step == 0:
                 check_gradients(model, trainable)
             _check_finite(loss, step, steps, lr)
@@ -77,7 +77,7 @@ def fit(
     return position.seconds
 
 
-def train_step(
+def _train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     images: Tensor,
