@@ -32,6 +32,7 @@ import inspect
 import pkgutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any, get_type_hints
 
@@ -53,8 +54,14 @@ class Method:
 
 def discover_methods() -> dict[str, Method]:
     """Return all methods by name, sorted."""
+    return dict(_discover(tuple(__path__)))
+
+
+@cache
+def _discover(folders: tuple[str, ...]) -> dict[str, Method]:
+    """Import the modules in these folders, once: a sweep asks for every run."""
     methods: dict[str, Method] = {}
-    for info in pkgutil.iter_modules(__path__):
+    for info in pkgutil.iter_modules(folders):
         module = importlib.import_module(f"{__name__}.{info.name}")
         presets: Mapping[str, Mapping[str, Any]] = getattr(module, "PRESETS", {info.name: {}})
         for name, preset in presets.items():
