@@ -19,7 +19,7 @@ compose.register_tasks()
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(config: DictConfig) -> float | None:
     """Compose the configuration and run it; return the accuracy in percent."""
-    from san.run import run  # noqa: PLC0415  (--help and completion do without torch, which is slow)
+    from san.run import run  # noqa: PLC0415  (torch is slow; --help needs none)
 
     result = run(compose.resolve(config), compose.user_overrides())
     return None if result.score is None else result.score.accuracy
