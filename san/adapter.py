@@ -103,7 +103,7 @@ class Adapter:
             options=self.options,
             backbone=backbone_tag(self.model),
             frozen=content_hash(frozen),
-            answer=probe_logits(self.model),
+            probe_logits=probe_logits(self.model),
             tensors={name: value.cpu().contiguous() for name, value in tensors.items()},
         )
         write_adapter(saved, Path(path))
@@ -160,7 +160,7 @@ def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
         ) from error
     _load_tensors(trial, saved.tensors, path)
     dtype = next(trial.model.parameters()).dtype
-    if not logits_match(probe_logits(trial.model), saved.answer, dtype):
+    if not logits_match(probe_logits(trial.model), saved.probe_logits, dtype):
         raise AdapterFileError(
             f"{path} gives other logits here: this {backbone_tag(model)} is built in another way "
             "than the model that it was trained on."

@@ -36,13 +36,16 @@ FORMAT = "san-adapter-1"
 
 @dataclass(frozen=True)
 class SavedAdapter:
-    """The content of a file. frozen: hash of the frozen weights; answer: of `probe_logits`."""
+    """The content of a file.
+
+    frozen: hash of the frozen weights. probe_logits: of the adapted model, by `probe_logits`.
+    """
 
     method: str
     options: Mapping[str, Any]
     backbone: str
     frozen: str
-    answer: Sequence[object]
+    probe_logits: Sequence[object]
     tensors: Mapping[str, Tensor]
     version: str = __version__
 
@@ -56,7 +59,7 @@ def write_adapter(saved: SavedAdapter, path: Path) -> None:
         "backbone": saved.backbone,
         "frozen": saved.frozen,
         "tensors": content_hash(saved.tensors),
-        "answer": json.dumps(saved.answer),
+        "answer": json.dumps(saved.probe_logits),
         "san": saved.version,
     }
     with atomic_write(path) as unfinished:
@@ -80,15 +83,15 @@ def read_adapter(path: Path) -> SavedAdapter:
     options = _parse_json(metadata["options"])
     if not isinstance(options, dict):
         raise AdapterFileError(f"{path} has no readable options: save it again.")
-    answer = _parse_json(metadata["answer"])
-    if not isinstance(answer, list):
+    logits = _parse_json(metadata["answer"])
+    if not isinstance(logits, list):
         raise AdapterFileError(f"{path} has no readable answer: save it again.")
     return SavedAdapter(
         method=metadata["method"],
         options=options,
         backbone=metadata["backbone"],
         frozen=metadata["frozen"],
-        answer=answer,
+        probe_logits=logits,
         tensors=tensors,
         version=metadata["san"],
     )

@@ -50,8 +50,8 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("overrides", nargs="*", help="anything else that train.py takes, e.g. epochs=5")
     # The old name of --cluster.
     add("--profile", type=Path, dest="cluster", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    # For the jobs of a launcher: when the job was handed out, in nanoseconds.
-    add("--unit", type=int, help=argparse.SUPPRESS)
+    # For the jobs of a launcher: when they were submitted, in nanoseconds.
+    add("--submitted-ns", type=int, help=argparse.SUPPRESS)
     return parser.parse_intermixed_args(words)
 
 
@@ -77,7 +77,7 @@ def make_request(args: argparse.Namespace) -> SweepRequest:
         launcher=Launcher(args.launcher),
         cluster=args.cluster,
         overrides=tuple(args.overrides),
-        handed_out_ns=args.unit,
+        submitted_ns=args.submitted_ns,
     )
 
 

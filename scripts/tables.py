@@ -133,7 +133,7 @@ def _make(
     table = make_table(suite, records, backbone)
     if unreadable:
         note = (
-            f"{unreadable} files are no records of this version and are left out; "
+            f"{unreadable} files are not records of this version and are left out; "
             "python scripts/tables.py names them."
         )
         table = replace(table, notes=(*table.notes, note))

@@ -52,7 +52,7 @@ def worker_row(tasks: str, methods: str, data_root: Path) -> str:
             f"--methods={methods}",
             f"--tasks={tasks}",
             "--jobs=1",
-            "--unit=0",
+            "--submitted-ns=0",
             f"results_dir={results_dir}",
             f"data_root={data_root}",
             "logger=none",
@@ -70,7 +70,8 @@ def worker_row(tasks: str, methods: str, data_root: Path) -> str:
     start_s = wall_s - work_s - build_s
     overhead = 100 * (1 - work_s / wall_s)
     cost = f"{wall_s:.0f} s, of which {build_s:.1f} s build models and {start_s:.1f} s start"
-    return f"| a worker of {len(records)} runs | {cost}: {overhead:.0f} % |"
+    plural = "s" if len(records) > 1 else ""
+    return f"| a worker of {len(records)} run{plural} | {cost}: {overhead:.0f} % |"
 
 
 def main() -> None:

@@ -125,7 +125,7 @@ def _folder_source(root: str) -> Source:
     log.info("%s: %d classes (%s ...); images: %s", path, len(names), first, counts)
     others = dict(sorted(other_files(path).items()))
     if others:
-        log.warning("%s: left out, as they are no images that are read: %s", path, others)
+        log.warning("%s: left out, not images of a known format: %s", path, others)
     return source
 
 

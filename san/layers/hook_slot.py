@@ -31,9 +31,6 @@ class HookSlot:
         self._tensor = None
         return tensor
 
-    def __bool__(self) -> bool:
-        return not self.is_empty
-
     def __deepcopy__(self, memo: dict[int, Any]) -> "HookSlot":
         """Return an empty slot: the tensor belongs to a pass of the original."""
         return HookSlot()

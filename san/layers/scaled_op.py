@@ -43,7 +43,7 @@ class ScaledFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # noqa: D102, PLR0913, PLR0917
+    def forward(  # noqa: PLR0913, PLR0917
         ctx: Any,
         x: Tensor,
         weight: Tensor,
@@ -55,6 +55,7 @@ class ScaledFunction(torch.autograd.Function):
         up: Tensor | None,
         conv: Conv | None,
     ) -> Tensor:
+        """Return y, in the precision of autocast, computed with one folded weight."""
         device = x.device.type
         dtype = x.dtype
         if torch.is_autocast_enabled(device):
@@ -88,9 +89,10 @@ class ScaledFunction(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(  # type: ignore[override]  # noqa: D102
+    def backward(  # type: ignore[override]
         ctx: Any, dy: Tensor
     ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of forward's arguments, in their order; None where not needed."""
         x, y, folded, s, t, p, down, up = ctx.saved_tensors
         needed = _Needed(*ctx.needs_input_grad)
         if ctx.conv is None:

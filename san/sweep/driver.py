@@ -67,7 +67,7 @@ def run(request: SweepRequest) -> bool:
     is_complete = _is_complete(_print_status(runs))
     if all(run.path is None for run in runs):
         raise LaunchError("None of these runs can start; the lines above say why.")
-    pending = pending_runs(runs, request.retry, request.handed_out_ns)
+    pending = pending_runs(runs, request.retry, request.submitted_ns)
     if request.launcher == Launcher.SLURM:
         submit(request, pending)
         return True

@@ -27,7 +27,7 @@ class SweepRequest:
     SLURM jobs or Ray workers at a time; None means one for each visible GPU (Ray: as many as fit).
     retry: which of `failed` and `oom` run again. cluster: the file with a job's options; None means
     `clusters/<launcher>.yaml`. overrides: settings of all runs, as train.py takes them.
-    handed_out_ns: set in a job of a launcher: when it was handed out, in nanoseconds. A job retries
+    submitted_ns: set in a job of a launcher: when it was submitted, in nanoseconds. A job retries
     only runs that had failed by then, does not wait for other processes and makes no table.
     """
 
@@ -42,7 +42,7 @@ class SweepRequest:
     launcher: Launcher = Launcher.LOCAL
     cluster: Path | None = None
     overrides: tuple[str, ...] = ()
-    handed_out_ns: int | None = None
+    submitted_ns: int | None = None
 
     def __post_init__(self) -> None:
         if self.cluster is not None and self.launcher == Launcher.LOCAL:
@@ -53,9 +53,9 @@ class SweepRequest:
     @property
     def is_job(self) -> bool:
         """Whether a launcher started this sweep as one of its jobs."""
-        return self.handed_out_ns is not None
+        return self.submitted_ns is not None
 
-    def worker_command(self, handed_out_ns: int) -> list[str]:
+    def worker_command(self, submitted_ns: int) -> list[str]:
         """Return the command that works through this sweep inside a job."""
         seeds = [str(seed) for seed in self.seeds]
         values = {
@@ -64,7 +64,7 @@ class SweepRequest:
             "--seeds": ",".join(seeds),
             "--backbone": self.backbone or "",
             "--retry": ",".join(self.retry),
-            "--unit": str(handed_out_ns),
+            "--submitted-ns": str(submitted_ns),
         }
         options = [f"{name}={value}" for name, value in values.items() if value]
         if self.fail_fast:

@@ -11,7 +11,7 @@ from san.layers.hook_slot import HookSlot
 def test_a_tensor_is_stored_read_and_taken_once() -> None:
     slot = HookSlot()
     assert slot.is_empty
-    assert not slot
+    assert slot.is_empty
     first, second = torch.zeros(2), torch.ones(2)
     slot.put(first)
     slot.put(second)

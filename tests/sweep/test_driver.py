@@ -32,11 +32,11 @@ def test_the_command_of_a_job_means_the_same_sweep() -> None:
     asked = request("demo", *words)
     assert asked.seeds == (0, 2)
     assert asked.retry == (Status.FAILED, Status.OOM)
-    _, script, *command = asked.worker_command(handed_out_ns=17)
+    _, script, *command = asked.worker_command(submitted_ns=17)
     assert Path(script).samefile(reproduce.__file__)
     job = request(*command)
     assert job.is_job
-    assert job == replace(asked, launcher=Launcher.LOCAL, jobs=None, handed_out_ns=17)
+    assert job == replace(asked, launcher=Launcher.LOCAL, jobs=None, submitted_ns=17)
 
 
 def test_the_old_option_for_the_cluster_file_still_works(tmp_path: Path) -> None:
@@ -139,9 +139,9 @@ def test_failed_runs_run_again_if_asked_for_and_recorded_before(runs: list[Plann
     assert plan.pending_runs(runs, [Status.FAILED]) == [runs[0], runs[2]]
     both = [Status.FAILED, Status.OOM]
     assert plan.pending_runs(runs, both) == runs
-    handed_out = record.mtime_ns(path_of(runs[1]))
-    assert plan.pending_runs(runs[1:], both, handed_out) == [runs[2]]
-    assert plan.pending_runs(runs[1:], both, handed_out + 1) == runs[1:]
+    submitted = record.mtime_ns(path_of(runs[1]))
+    assert plan.pending_runs(runs[1:], both, submitted) == [runs[2]]
+    assert plan.pending_runs(runs[1:], both, submitted + 1) == runs[1:]
 
 
 def test_a_task_is_opened_once_and_a_bug_keeps_its_trace(

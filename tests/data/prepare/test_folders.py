@@ -142,7 +142,7 @@ def test_files_that_are_left_out_are_said(tmp_path: Path, caplog: pytest.LogCapt
     with caplog.at_level("INFO"):
         task_data.folder_suite(str(tmp_path))
     assert "2 classes (a, b ...); images: train" in caplog.text
-    assert "left out, as they are no images that are read: {'.heic': 2, '.txt': 1}" in caplog.text
+    assert "left out, not images of a known format: {'.heic': 2, '.txt': 1}" in caplog.text
 
 
 def test_own_folders_of_one_name_are_two_tasks(tmp_path: Path) -> None:
