@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from san.data import batches as batches_module
+from san.data import preprocess as preprocess_module
 from san.data.batches import Batches, Shard
 from san.data.preprocess import NORMALIZE, Preprocess
 from san.data.resize import RESIZE, resize
@@ -96,7 +97,7 @@ def test_pixels_on_the_device_and_pixels_made_ahead_are_the_same(
         made.append(len(images))
         return resize(images, name, image_size)
 
-    monkeypatch.setattr(batches_module, "resize", counted)
+    monkeypatch.setattr(preprocess_module, "resize", counted)
     loaded = {}
     for limit, expected in ((0, 60), (2**30, 30)):
         made.clear()
