@@ -14,16 +14,39 @@ CLUSTER ?= $(PROFILE)
 DATA ?= data
 BIN := $(VENV)/bin
 PREPARE := .venv-prepare
-SWEEP = $(PICK) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RETRY),--retry $(RETRY)) $(if $(FAIL_FAST),--fail-fast) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(CLUSTER),--cluster $(CLUSTER))
 PICK = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) --seeds $(SEEDS)
+PICK += $(if $(BACKBONE),--backbone $(BACKBONE))
+SWEEP = $(PICK) $(if $(JOBS),--jobs $(JOBS)) $(if $(RETRY),--retry $(RETRY)) $(if $(FAIL_FAST),--fail-fast)
+SWEEP += $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(CLUSTER),--cluster $(CLUSTER))
+SETTINGS = data_root=$(DATA) $(SET)
+SUITES := demo vtab fgvc gic robustness
 
 .DEFAULT_GOAL := help
 SUITE ?=
-.PHONY: help demo plan status cancel reproduce-vtab reproduce-fgvc reproduce-demo prepare-vtab prepare-fgvc prepare-gic prepare-robustness tables verify test test-data test-sweep test-slurm test-latex lint types check bench clean
+SET ?=
+REPRODUCE := $(addprefix reproduce-,$(SUITES))
+PREPARE_SUITES := $(addprefix prepare-,$(filter-out demo,$(SUITES)))
+.PHONY: help demo plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-data test-sweep test-slurm test-latex lint types check bench clean
+
+# Which variables a target takes, beside PYTHON and VENV. Any other on the command line is refused: it would be swallowed.
+SWEEP_TAKES := METHODS TASKS SEEDS BACKBONE JOBS RETRY FAIL_FAST LAUNCHER CLUSTER PROFILE DATA SET
+$(foreach target,demo $(REPRODUCE),$(eval TAKES_$(target) := $(SWEEP_TAKES)))
+$(foreach target,plan status cancel,$(eval TAKES_$(target) := SUITE $(SWEEP_TAKES)))
+$(foreach target,$(PREPARE_SUITES),$(eval TAKES_$(target) := TASKS FROM DATA))
+TAKES_verify := SUITE TASKS DATA
+TAKES_tables := SUITE BACKBONE
+TAKES_bench := METHODS BACKBONE
+GOALS := $(or $(MAKECMDGOALS),help)
+TAKEN := $(sort $(foreach goal,$(GOALS),$(TAKES_$(goal))) PYTHON VENV)
+GIVEN := $(foreach variable,$(.VARIABLES),$(if $(filter command,$(origin $(variable))),$(variable)))
+UNKNOWN := $(filter-out $(TAKEN),$(GIVEN))
+ifneq ($(UNKNOWN),)
+$(error `make $(GOALS)` does not take $(UNKNOWN). It takes $(TAKEN)$(if $(filter SET,$(TAKEN)),; settings of train.py go into SET="epochs=1 lr=1e-3"))
+endif
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
-	@echo "  Options of demo: METHODS=ssf,san TASKS=digits,count SEEDS=0,1,2"
+	@echo "  Which runs: METHODS=ssf,san TASKS=digits,count SEEDS=0,1,2 BACKBONE=; any setting of train.py: SET=\"epochs=1 lr=1e-3\""
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -44,21 +67,23 @@ $(PREPARE)/installed: pyproject.toml
 
 reproduce-vtab: $(VENV)/installed  ## Run what has no record of VTAB-1k, then print the table (JOBS=, RETRY=failed, FAIL_FAST=1)
 reproduce-fgvc: $(VENV)/installed  ## The same for FGVC
+reproduce-gic: $(VENV)/installed  ## The same for CIFAR-100 and ImageNet-1k
+reproduce-robustness: $(VENV)/installed  ## The same for ImageNet-A, -R and -C: SET="adapter_checkpoint=FILE"
 reproduce-demo: $(VENV)/installed  ## The same for the demo suite
-reproduce-vtab reproduce-fgvc reproduce-demo:
-	$(BIN)/python scripts/reproduce.py $(@:reproduce-%=%) $(SWEEP)
+$(REPRODUCE):
+	$(BIN)/python scripts/reproduce.py $(@:reproduce-%=%) $(SWEEP) $(SETTINGS)
 
 plan: $(VENV)/installed  ## What there is to run for SUITE=vtab, and how long it will take
-	$(BIN)/python scripts/reproduce.py $(or $(SUITE),vtab) $(SWEEP) --plan
+	$(BIN)/python scripts/reproduce.py $(or $(SUITE),vtab) $(SWEEP) --plan $(SETTINGS)
 
 status: $(VENV)/installed  ## How far the runs of SUITE=vtab are, and what failed and why
-	$(BIN)/python scripts/reproduce.py $(or $(SUITE),vtab) $(SWEEP) --status
+	$(BIN)/python scripts/reproduce.py $(or $(SUITE),vtab) $(SWEEP) --status $(SETTINGS)
 
 cancel: $(VENV)/installed  ## Cancel the SLURM jobs of SUITE=vtab
-	$(BIN)/python scripts/reproduce.py $(or $(SUITE),vtab) $(PICK) --cancel
+	$(BIN)/python scripts/reproduce.py $(or $(SUITE),vtab) $(SWEEP) --cancel $(SETTINGS)
 
 demo: $(VENV)/installed  ## Fine-tune with full, linear, ssf and san on the demo suite, and print the table (offline, CPU)
-	$(BIN)/python scripts/reproduce.py demo $(PICK)
+	$(BIN)/python scripts/reproduce.py demo $(SWEEP) $(SETTINGS)
 
 COMMA := ,
 NAMES = $(if $(TASKS),$(addprefix $(1)/,$(subst $(COMMA), ,$(TASKS))),$(1))

@@ -21,7 +21,7 @@ def main(config: DictConfig) -> float | None:
     """Compose the configuration and run it; return the accuracy in percent."""
     from san.run import run  # noqa: PLC0415  (torch is slow; --help needs none)
 
-    result = run(compose.resolve(config), compose.user_overrides())
+    result = run(*compose.resolve(config))
     return None if result.score is None else result.score.accuracy
 
 

@@ -38,7 +38,7 @@ def main(program: Callable[[], object], when_interrupted: str = "Interrupted.") 
     except SanError as error:
         sys.exit(print_error(str(error), USER_ERROR))
     except BrokenPipeError:  # `... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         sys.exit(BROKEN_PIPE)
     except Exception as error:
         if not _is_config_error(error):
@@ -50,6 +50,20 @@ def print_error(message: str, code: int) -> int:
     """Print why the program ends and return its exit code."""
     sys.stderr.write(f"Error: {message}\n")
     return code
+
+
+def print_while_read(text: str) -> None:
+    """Print a program's last words; that its reader has gone, as `head` does, is no error."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+
+
+def _discard_output() -> None:
+    """Send what is still buffered to nobody, so that Python does not complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_config_error(error: Exception) -> bool:
@@ -73,6 +87,7 @@ def _explain_config_error(error: Exception) -> str:
         return _with_hint(first, suggest(choice, error.options or []))
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown is not None:
+        text = re.sub(r"\n?To append to your config use .*", "", text)  # no such key is read
         return _with_hint(text, suggest(unknown.group(1), list(_default_keys())))
     cause = error.__cause__ or error.__context__
     return text if cause is None or str(cause) in text else f"{text}\n{cause}"

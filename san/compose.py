@@ -1,40 +1,27 @@
-"""Hydra's side: tasks as choices of `data=`, and configurations of many runs composed at once."""
+"""Hydra's side: tasks as choices of `data=`, runs composed, and what each departs from."""
 
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from msgspec.structs import replace
 from omegaconf import DictConfig, OmegaConf
 
+from san import settings
+from san.errors import InvalidValueError
+from san.record import Record
 from san.renamed_keys import current_config, current_words
+from san.settings import Base, RunConfig
 from san.tasks import Suite, Task, load_suite, suite_names
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-Job = tuple[dict[str, Any], list[str]]  # a resolved configuration and the user's overrides
-# Overrides that choose a cell of a table, or that its record states apart. Others may make a
-# variant of the method.
-CELL_KEYS = (
-    "data",
-    "data.root",
-    "method",
-    "backbone",
-    "backbone.name",
-    "protocol",
-    "seed",
-    "device",
-    "precision",
-    "data_root",
-    "results_dir",
-    "force",
-    "allow_unverified_data",
-    "save_adapter",
-    "num_workers",
-    "max_hours",
-)
+_ANY_MODEL = "timm"  # the choice of `backbone` that takes a name of timm
 
 
 def register_tasks() -> None:
@@ -74,8 +61,8 @@ def config_choices(group: str) -> list[str]:
 
 def compose_grid(
     tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]
-) -> list[Job]:
-    """Return configuration and overrides of the runs of tasks (`vtab/cifar`) x methods x seeds.
+) -> list[RunConfig]:
+    """Return the runs of tasks (`vtab/cifar`) x methods x seeds.
 
     Hydra composes each task and each method once; a method's configuration is a node of its own,
     so they combine, and thousands of runs take seconds.
@@ -87,35 +74,71 @@ def compose_grid(
         method: _compose([f"method={method}", f"data={tasks[0]}", *words]).method
         for method in methods
     }
-    kept = variant_overrides(words)
-    jobs: list[Job] = []
+    runs: list[RunConfig] = []
     for task in tasks:
         for method in methods:
-            config = by_task[task].copy()
-            config.method = by_method[method]
-            plain = _to_plain(config)
-            jobs += [({**plain, "seed": seed}, kept) for seed in seeds]
-    return jobs
+            node = by_task[task].copy()
+            node.method = by_method[method]
+            config, base = resolve(node)
+            runs += [RunConfig({**config, "seed": seed}, base) for seed in seeds]
+    return runs
 
 
-def resolve(config: DictConfig) -> dict[str, Any]:
-    """Return a composed configuration as plain dictionaries, in current words."""
-    return _to_plain(_in_current_words(config))
+def resolve(config: DictConfig) -> RunConfig:
+    """Return a composed configuration as plain dictionaries in current words, with its base.
+
+    Backbone and protocol are called by what they are. Raises InvalidValueError where
+    `backbone.name` says something else than what is built.
+    """
+    plain = _to_plain(_in_current_words(config))
+    backbone = plain["backbone"]
+    name = _backbone_name(backbone)
+    if backbone.get("name", name) not in (name, backbone["timm_name"]):
+        raise InvalidValueError(
+            f"backbone.name is '{backbone['name']}', but what is built is {name}. "
+            f"Another model of timm: backbone=timm backbone.name={backbone['name']}. "
+            f"In a file of your own write `name: {name}`."
+        )
+    backbone["name"] = name
+    plain["protocol"]["name"] = _protocol_name(plain["protocol"])
+    return RunConfig(plain, _base_of(plain))
 
 
-def user_overrides() -> list[str]:
-    """Return the overrides of the present Hydra job that may make a variant of its method."""
-    return variant_overrides(HydraConfig.get().overrides.task)
+def named_by_value(record: Record) -> Record:
+    """Return a record whose backbone, protocol and variant say what its configuration says.
+
+    A record made by hand, or of a suite, task or method that is not known here, stays as it is.
+    """
+    run = _run_of(record)
+    if run is None:
+        return record
+    return replace(
+        record,
+        backbone=run.config["backbone"]["name"],
+        protocol=run.config["protocol"]["name"],
+        variant=settings.join(settings.departures(*run)),
+    )
 
 
-def variant_overrides(words: Iterable[str]) -> list[str]:
-    """Return the overrides that do more than choose a cell of a table."""
-    kept = []
-    for word in words:
-        key = word.lstrip("+~").partition("=")[0]
-        if key not in CELL_KEYS and not key.startswith("logger"):
-            kept.append(word)
-    return kept
+def rerun_words(record: Record) -> list[str]:
+    """Return the overrides with which train.py repeats a run, without the user's own files.
+
+    record: as `named_by_value` returns it.
+    """
+    words = [f"method={record.method}", f"data={record.suite}/{record.task}"]
+    words.append(f"seed={record.seed}")
+    if record.backbone != load_suite(record.suite).backbone:
+        words += _backbone_words(record.backbone)
+    words += _protocol_words(record.protocol) or [f"protocol.name={record.protocol}"]
+    words.append(f"precision={record.config.get('precision', 'auto')}")
+    run = _run_of(record)
+    if run is None:
+        words += current_words(shlex.split(record.variant), [record.method], warn=False)
+    else:
+        words += settings.departures(*run).values()
+    if record.data.forced:
+        words.append("allow_unverified_data=true")
+    return words
 
 
 def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
@@ -137,4 +160,107 @@ def _in_current_words(config: DictConfig) -> DictConfig:
 
 def _to_plain(config: DictConfig) -> dict[str, Any]:
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    return dict(plain)
+
+
+def _base_of(config: Mapping[str, Any]) -> Base:
+    """Return the default composition of a run, with the recipe and augmentation nearest to it.
+
+    The default is that of its suite, task, method, backbone and protocol, by their names.
+    """
+    words = _cell_words(config)
+    base = Base(_composed(words))
+    fewest = len(settings.departures(config, base))
+    for group in ("augment", "recipe"):
+        chosen = dict(base.overrides)
+        for choice in config_choices(group):
+            if fewest < 2:
+                break
+            overrides = {**chosen, group: f"{group}={choice}"}
+            other = Base(_composed((*words, *overrides.values())), overrides)
+            count = len(settings.departures(config, other))
+            if count < fewest:
+                base = other
+                fewest = count
+    return base
+
+
+def _cell_words(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the overrides that choose suite, task, method, backbone and protocol of a run.
+
+    The task is the first of its suite with the same default composition.
+    """
+    data = config["data"]
+    words = ["data=folder", "data.root=."]
+    if data["suite"] in suite_names():
+        suite = load_suite(data["suite"])
+        words = [f"data={suite.name}/{_representative(suite, suite.task(data['task']))}"]
+    words.append(f"method={config['method']['name']}")
+    words += _backbone_words(config["backbone"]["name"])
+    words += _protocol_words(config["protocol"]["name"])
+    return tuple(words)
+
+
+@cache
+def _composed(words: tuple[str, ...]) -> dict[str, Any]:
+    register_tasks()
+    return _to_plain(compose_config(words))
+
+
+def _representative(suite: Suite, task: Task) -> str:
+    """Return the first task of the suite whose default composition is that of `task`."""
+    return next(each.name for each in suite.tasks.values() if each.recipe == task.recipe)
+
+
+def _run_of(record: Record) -> RunConfig | None:
+    """Return configuration and default of a recorded run, None if that cannot be told."""
+    try:
+        config = current_config(record.config, warn=False)
+        config["backbone"]["name"] = _backbone_name(config["backbone"])
+        config["protocol"]["name"] = _protocol_name(config["protocol"])
+        return RunConfig(config, _base_of(config))
+    except (LookupError, TypeError, AttributeError, HydraException):
+        return None
+
+
+def _backbone_words(name: str) -> list[str]:
+    """Return the overrides that choose a backbone by the name that `_backbone_name` gives it."""
+    if name in config_choices("backbone"):
+        return [f"backbone={name}"]
+    return [f"backbone={_ANY_MODEL}", f"backbone.name={name}"]
+
+
+def _protocol_words(name: str) -> list[str]:
+    """Return the override that chooses a protocol; none if it is not a shipped one."""
+    return [f"protocol={name}"] if name in config_choices("protocol") else []
+
+
+def _backbone_name(backbone: Mapping[str, Any]) -> str:
+    """Return what a backbone is called: a shipped configuration's name, or else timm's.
+
+    It has the shipped name if it is that configuration or, as long as it is called so, the same
+    architecture with other settings.
+    """
+    for choice in config_choices("backbone"):
+        shipped = _shipped("backbone", choice)
+        if choice == _ANY_MODEL or shipped["timm_name"] != backbone["timm_name"]:
+            continue
+        same = all(shipped[key] == backbone[key] for key in ("kwargs", "weights"))
+        if same or backbone["name"] == choice:
+            return choice
+    return str(backbone["timm_name"])
+
+
+def _protocol_name(protocol: Mapping[str, Any]) -> str:
+    """Return the shipped protocol with the same values, or else the protocol's own name."""
+    for choice in config_choices("protocol"):
+        if _shipped("protocol", choice) == {**protocol, "name": choice}:
+            return choice
+    return str(protocol["name"])
+
+
+@cache
+def _shipped(group: str, choice: str) -> dict[str, Any]:
+    """Return a file of `configs/` as it is, without composing it."""
+    plain: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{choice}.yaml"))
     return dict(plain)

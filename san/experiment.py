@@ -1,17 +1,17 @@
 """An experiment: everything that defines one run, checked and typed, with its identity."""
 
 import datetime
-import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from san import record
+from san import record, settings
 from san.backbones import Backbone, file_sha256
+from san.config_keys import RECIPE_KEYS, check_keys
 from san.data import task_data
 from san.data.augment import Augment
 from san.data.packed_task import PackedTask
@@ -20,10 +20,11 @@ from san.data.split import Split, join_distinct
 from san.errors import InvalidValueError, MissingFileError, choose
 from san.methods import check_compatible, check_options
 from san.record import DataSource, Record, Status
-from san.renamed_keys import schema_1_config, schema_1_options, schema_1_words
+from san.renamed_keys import schema_1_config, schema_1_options
 from san.runtime import environment
 from san.runtime.device import describe_device, pick_device
 from san.schema import NonNegativeInt, PositiveFloat, check_fields, check_value, from_mapping
+from san.settings import Base
 from san.tasks import Suite, Task, load_suite
 from san.training.loop import REVISION
 from san.training.recipe import Recipe
@@ -88,7 +89,7 @@ class Experiment:
     """One run. `config` is the resolved configuration it came from, for the record alone.
 
     adapter_path: a saved adapter to evaluate; then nothing is trained, and `train` is None.
-    variant: the user's settings that depart from the recipe, in the words of record schema 1.
+    variant: in what it departs from the default of its cell of a table, by value (`san.settings`).
     """
 
     suite: Suite
@@ -118,7 +119,7 @@ class Experiment:
     @property
     def display_name(self) -> str:
         """What a person calls this run."""
-        extra = f" [{self.variant}]" if self.variant else ""
+        extra = f" [{settings.shorten(self.variant)}]" if self.variant else ""
         return f"{self.suite.name}/{self.task.name} {self.method}{extra} seed {self.seed}"
 
     @cached_property
@@ -195,34 +196,33 @@ class Experiment:
 
 
 def from_config(
-    config: dict[str, Any], overrides: Sequence[str], open_task: OpenTask = task_data.open_task
+    config: dict[str, Any],
+    base: Base | None = None,
+    open_task: OpenTask = task_data.open_task,
 ) -> Experiment:
     """Check a resolved configuration (plain dictionaries) and open the data that it names.
 
-    overrides: the user's `key=value` that may make this a variant of its method.
-    open_task: task_data.open_task, or a function that remembers which tasks it has opened.
+    base: what it is compared with; None: it is the default itself.
+    open_task: task_data.open_task, or one that remembers which tasks it has opened.
     Raises a SanError that says what came and what is allowed.
     """
-    seed = check_value(config["seed"], NonNegativeInt, "seed")
-    RunOptions.from_config(config)  # a wrong option is refused before any data is read
-    method, options = _method_of(config)
+    _check_options(config)
     backbone = Backbone.from_config(config["backbone"])
-    check_compatible(method, options, backbone.family)
+    backbone.check_kwargs()
+    method, options = _method_of(config, backbone)
     device = pick_device(config["device"])
     recipe = _recipe_of(config, device)
     protocol = from_mapping(EvalProtocol, config["protocol"], "protocol")
     suite, task = _task_of(config["data"])
     preprocess = _preprocess_of(config["data"], backbone)
+    config = _with_resolved(config, recipe, preprocess, backbone)
     adapter_path = _resolve_adapter_path(config["adapter_checkpoint"], task)
-
     wanted = [protocol.evaluate] if adapter_path else [protocol.train, protocol.evaluate]
     for split in wanted:
         task.parts(split)  # an unknown split is named before missing data
-    packed = open_task(
-        suite, task, Path(config["data_root"]), preprocess.resize, backbone.image_size
-    )
-    force = check_value(config["allow_unverified_data"], bool, "allow_unverified_data")
-    splits = [task_data.usable_split(packed, split, force) for split in wanted]
+    root = Path(config["data_root"])
+    packed = open_task(suite, task, root, preprocess.resize, backbone.image_size)
+    splits = _usable_splits(packed, wanted, force=config["allow_unverified_data"])
     return Experiment(
         suite=suite,
         task=task,
@@ -233,22 +233,37 @@ def from_config(
         image_size=backbone.image_size,
         augment=_augment_of(config["augment"]),
         adapter_path=adapter_path,
-        num_workers=check_value(config["num_workers"], NonNegativeInt, "num_workers"),
+        num_workers=config["num_workers"],
         method=method,
         options=options,
         recipe=recipe,
         protocol=protocol,
-        seed=seed,
+        seed=config["seed"],
         device=device,
-        variant=_variant_of(overrides, recipe, config),
-        config=config | {"precision": recipe.precision},
+        variant=settings.join(settings.departures(config, base or Base(config))),
+        config=config,
     )
 
 
-def _method_of(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    options = dict(config["method"])
-    name = options.pop("name")
-    return name, check_options(name, options)
+def _usable_splits(packed: PackedTask, names: Sequence[str], force: bool) -> list[Split]:
+    return [task_data.usable_split(packed, name, force) for name in names]
+
+
+def _check_options(config: Mapping[str, Any]) -> None:
+    """Check what says how a run is carried out, before any data is read."""
+    check_keys(config)
+    check_value(config["seed"], NonNegativeInt, "seed")
+    check_value(config["num_workers"], NonNegativeInt, "num_workers")
+    check_value(config["allow_unverified_data"], bool, "allow_unverified_data")
+    RunOptions.from_config(config)
+
+
+def _method_of(config: Mapping[str, Any], backbone: Backbone) -> tuple[str, dict[str, Any]]:
+    given = dict(config["method"])
+    name = given.pop("name")
+    options = check_options(name, given)
+    check_compatible(name, options, backbone.family)
+    return name, options
 
 
 def _augment_of(settings: Mapping[str, Any]) -> Augment:
@@ -257,14 +272,13 @@ def _augment_of(settings: Mapping[str, Any]) -> Augment:
 
 def _recipe_of(config: Mapping[str, Any], device: torch.device) -> Recipe:
     """Return the recipe; the precision `auto` is bf16 on a GPU, else fp32."""
-    names = [field.name for field in fields(Recipe)]
-    for name in names:
+    for name in RECIPE_KEYS:
         if name not in config:
             raise InvalidValueError(f"The configuration has no `{name}`; it is required.")
-    settings = {name: config[name] for name in names}
-    if settings["precision"] == "auto":
-        settings["precision"] = "bf16" if device.type == "cuda" else "fp32"
-    return Recipe(**settings)
+    values = {name: config[name] for name in RECIPE_KEYS}
+    if values["precision"] == "auto":
+        values["precision"] = "bf16" if device.type == "cuda" else "fp32"
+    return Recipe(**values)
 
 
 def _task_of(data: Mapping[str, Any]) -> tuple[Suite, Task]:
@@ -278,6 +292,28 @@ def _task_of(data: Mapping[str, Any]) -> tuple[Suite, Task]:
 
 def _preprocess_of(data: Mapping[str, Any], backbone: Backbone) -> Preprocess:
     return Preprocess(data["resize"], _resolve_normalization(data["normalize"], backbone))
+
+
+def _with_resolved(
+    config: dict[str, Any], recipe: Recipe, preprocess: Preprocess, backbone: Backbone
+) -> dict[str, Any]:
+    """Return the configuration with the values that `auto` and `timm` stood for.
+
+    A normalization that is the backbone's default stays `timm`: then it is no departure.
+    """
+    normalize = preprocess.normalize
+    if backbone.normalize == "timm" and _is_pretrainings(normalize, backbone):
+        normalize = "timm"
+    data = {**config["data"], "normalize": normalize}
+    return {**config, "data": data, "precision": recipe.precision}
+
+
+def _is_pretrainings(normalize: str, backbone: Backbone) -> bool:
+    """Return whether a key of NORMALIZE is what the weights tag was pre-trained with."""
+    try:
+        return NORMALIZE[normalize] == backbone.normalization
+    except InvalidValueError:  # timm does not say
+        return False
 
 
 def _resolve_normalization(normalize: str, backbone: Backbone) -> str:
@@ -312,18 +348,3 @@ def _resolve_adapter_path(path: str | None, task: Task) -> Path | None:
             "A run with save_adapter=true writes one beside its record."
         )
     return Path(path)
-
-
-def _variant_of(overrides: Sequence[str], recipe: Recipe, config: Mapping[str, Any]) -> str:
-    """Return in words the overrides that depart from the recipe, without those that repeat it."""
-    usual = dict(config["recipe"])
-    usual["lr"] = usual["lr"].get(config["method"]["name"], usual["lr"]["default"])
-    same = {key for key, value in usual.items() if getattr(recipe, key, None) == value}
-    words = []
-    for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        if key == "adapter_checkpoint":
-            words.append("restored")  # which file, the identity knows
-        elif key not in same:
-            words.append(override)
-    return shlex.join(sorted(schema_1_words(words, config["method"]["name"])))

@@ -124,6 +124,18 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.score.accuracy
 
 
+def first_line_of_error(trace: str) -> str:
+    """Return the line of a recorded trace that says what went wrong.
+
+    It stands below the last frame; a message of several lines goes on behind it.
+    """
+    lines = trace.strip().splitlines()
+    frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
+    below = lines[frames[-1] + 1 :] if frames else lines
+    said = [line for line in below if line.strip() and not line.startswith(" ")]
+    return said[0] if said else "no reason recorded"
+
+
 def hash_identity(facts: Mapping[str, Any]) -> str:
     """Return 12 hex digits that name a run by its content: a sha256 of canonical JSON."""
     canonical = json.dumps(

@@ -61,10 +61,13 @@ DEFAULT_METHOD = "san"  # of configs/train.yaml
 _warned: set[str] = set()
 
 
-def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration (nested dictionaries) in current words; warn of each old one."""
+def current_config(config: Mapping[str, Any], warn: bool = True) -> dict[str, Any]:
+    """Return a configuration (nested dictionaries) in current words.
+
+    Warn of each old one unless told not to.
+    """
     names = _Names.current(_methods_of(config))
-    return names.rename(config, "", warn=True)
+    return names.rename(config, "", warn)
 
 
 def current_options(method: str, options: Mapping[str, Any], warn: bool = True) -> dict[str, Any]:

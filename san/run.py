@@ -26,6 +26,7 @@ from san.runtime.lease import HeldLease
 from san.runtime.signals import stop_on_signal
 from san.runtime.wandb_logger import NoLogger, WandbLogger, open_logger
 from san.score import Score
+from san.settings import Base
 from san.trainer import FitResult, train_and_evaluate
 from san.training.checkpoint import Checkpoint
 
@@ -50,15 +51,20 @@ class RunResult:
     score: Score | None = None
 
 
-def run(config: dict[str, Any], overrides: list[str], known_mtime: int | None = None) -> RunResult:
+def run(
+    config: dict[str, Any],
+    base: Base | None = None,
+    known_mtime: int | None = None,
+) -> RunResult:
     """Run what a resolved configuration says, unless its record exists.
 
+    base: what the configuration is compared with; None: it is the default itself.
     known_mtime: of the record that led to this call (None: looked up now). If the record has
     changed since, another process has finished or failed the run, and it is not tried again.
     A run that fails leaves a record of it and raises; an interrupted one leaves a checkpoint, from
     which the next call resumes.
     """
-    experiment = from_config(config, overrides)
+    experiment = from_config(config, base)
     options = RunOptions.from_config(config)
     path = experiment.record_path(options.results_dir)
     if known_mtime is None:

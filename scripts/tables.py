@@ -9,14 +9,15 @@ python scripts/tables.py --cell vtab san cifar  # where a number comes from, and
 import argparse
 import importlib.util
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from san import cli
-from san.errors import MissingFileError, choose
-from san.record import Record, read_records
+from san import cli, compose
+from san.errors import MissingFileError
+from san.record import Record, Status, read_records, record_path
 from san.report.explain import explain_cell
 from san.report.figure import draw_figure
 from san.report.render import cells_frame, markdown, runs_frame, write_table
@@ -46,15 +47,19 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("san").setLevel(logging.INFO)
     records, problems = read_records(args.records)
+    records = [compose.named_by_value(r) for r in records]
     for problem in problems:
         print(f"Skipped: {problem}", file=sys.stderr)
     if args.cell:
         _print_cell(args.cell, records)
         return
     tables = _choose_tables(args, records)
+    # All files are written before anything is printed: the reader may go, as `head` does.
     made = [_make(suite, backbone, records, len(problems), args) for suite, backbone in tables]
-    if not any(made):
-        sys.exit(1)
+    texts = [text for text in made if text]
+    if not texts:
+        sys.exit(cli.USER_ERROR)
+    cli.print_while_read("\n".join(texts))
 
 
 def _parse_arguments() -> Arguments:
@@ -74,8 +79,8 @@ def _parse_arguments() -> Arguments:
     parser.add_argument(
         "--cell",
         nargs=3,
-        metavar=("SUITE", "METHOD", "TASK"),
-        help="say where a number comes from",
+        metavar=("SUITE", "ROW", "TASK"),
+        help="say where a number comes from: names as tables print them, or keys",
     )
     parser.add_argument(
         "--wandb",
@@ -93,11 +98,8 @@ def _parse_arguments() -> Arguments:
 
 def _print_cell(cell: Sequence[str], records: Sequence[Record]) -> None:
     """Print where the number of a cell (suite, method, task) comes from."""
-    from san.compose import config_choices  # noqa: PLC0415  (Hydra is slow to import)
-
-    suite, method, task = cell
-    choose(method, config_choices("method"), "method")
-    print(*explain_cell(suite, method, task, records), sep="\n")
+    suite, row, task = cell
+    cli.print_while_read("\n".join(explain_cell(suite, row, task, records)))
 
 
 def _choose_tables(args: Arguments, records: Sequence[Record]) -> list[tuple[str, str]]:
@@ -107,8 +109,11 @@ def _choose_tables(args: Arguments, records: Sequence[Record]) -> list[tuple[str
     """
     suites = [load_suite(name) for name in args.suite]
     shown_names = args.suite or suite_names()
-    tables = {(r.suite, r.backbone) for r in records if r.suite in shown_names}
+    shown = [r for r in records if r.suite in shown_names]
+    tables = {(r.suite, r.backbone) for r in shown if r.status == Status.DONE}
+    tables |= {(r.suite, r.backbone) for r in shown if r.backbone == load_suite(r.suite).backbone}
     tables |= {(suite.name, args.backbone or suite.backbone) for suite in suites}
+    _name_failed_attempts([r for r in shown if (r.suite, r.backbone) not in tables], args.records)
     if args.backbone:
         tables = {table for table in tables if table[1] == args.backbone}
     if not tables:
@@ -121,14 +126,28 @@ def _choose_tables(args: Arguments, records: Sequence[Record]) -> list[tuple[str
     return sorted(tables)
 
 
+def _name_failed_attempts(failed: Sequence[Record], root: Path) -> None:
+    """Say of which backbones there is no table, as every run failed, and how to forget them."""
+    by_table: dict[tuple[str, str], list[str]] = {}
+    for r in failed:
+        path = record_path(root, r.suite, r.method, r.task, r.seed, r.id)
+        by_table.setdefault((r.suite, r.backbone), []).append(str(path))
+    for (suite, backbone), paths in by_table.items():
+        print(
+            f"No table of {suite} with {backbone}: of its runs none is done, {len(paths)} failed. "
+            f"To forget them: {shlex.join(['rm', *paths])}",
+            file=sys.stderr,
+        )
+
+
 def _make(
     suite_name: str,
     backbone: str,
     records: Sequence[Record],
     unreadable: int,
     args: Arguments,
-) -> bool:
-    """Write and print the table of a suite and a backbone; return whether it has any rows."""
+) -> str:
+    """Write the table of a suite and a backbone; return it as text, nothing if it has no rows."""
     suite = load_suite(suite_name)
     table = make_table(suite, records, backbone)
     if unreadable:
@@ -141,17 +160,16 @@ def _make(
         run = "make demo" if suite.name == "demo" else f"python scripts/reproduce.py {suite.name}"
         message = f"No test results of {suite.name} below {args.records}. Run `{run}` first."
         cli.print_error(message, cli.USER_ERROR)
-        return False
+        return ""
     name = suite.name if backbone == suite.backbone else f"{suite.name}_{backbone}"
     paths = write_table(table, args.results / "tables", name)
     paths += draw_figure(table, args.results / "figures", name)
-    print(markdown(table))
-    print("Written:", *paths)
-    if importlib.util.find_spec("matplotlib") is None:
-        print("No figure without matplotlib: `make tables` installs it and draws.")
     if args.wandb:
         _log_tables(table, suite, backbone, args.results)
-    return True
+    text = f"{markdown(table)}\nWritten: {' '.join(str(path) for path in paths)}"
+    if importlib.util.find_spec("matplotlib") is None:
+        text += "\nNo figure without matplotlib: `make tables` installs it and draws."
+    return text
 
 
 def _log_tables(table: Table, suite: Suite, backbone: str, results: Path) -> None:

@@ -13,6 +13,7 @@ from san.counts import ParameterCounts
 from san.record import DataSource, Record, Seconds, Status
 from san.runtime.environment import CodeState, DeviceInfo
 from san.score import Score
+from san.settings import RunConfig
 
 compose.register_tasks()
 
@@ -67,9 +68,14 @@ def tiny_convnext(classes: int = 10, **options: Any) -> ConvNeXt:
     )
 
 
+def resolved(*overrides: str) -> RunConfig:
+    """Compose the real configuration and its default, resolved, as plain dicts."""
+    return compose.resolve(compose.compose_config(overrides))
+
+
 def composed(*overrides: str) -> dict[str, Any]:
     """Compose the real configuration, resolved, as plain dicts."""
-    return compose.resolve(compose.compose_config(overrides))
+    return resolved(*overrides).config
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def test_every_cell_composes(data_root: Path) -> None:
     identities = set()
     for task, method in demo:
         config = composed(f"data={task}", f"method={method}", f"data_root={data_root}")
-        identities.add(from_config(config, []).identity)
+        identities.add(from_config(config).identity)
     assert len(identities) == len(demo) == len(load_suite("demo").tasks) * len(methods_)
 
 
@@ -42,11 +42,11 @@ def test_every_task_says_how_to_get_its_data(tmp_path: Path) -> None:
         if "train" not in task.splits:
             message = f"no training images: give adapter_checkpoint=FILE, .*{task.trained_on}"
             with pytest.raises(SanError, match=message):
-                from_config(composed(*settings), [])
+                from_config(composed(*settings))
             settings.append(f"adapter_checkpoint={tmp_path / 'adapter'}")
         message = r"is not prepared below(.|\n)*scripts/prepare.py .* --from"
         with pytest.raises(FileNotFoundError, match=message):
-            from_config(composed(*settings), [])
+            from_config(composed(*settings))
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -125,7 +125,7 @@ def test_a_users_own_files_may_have_old_words(tmp_path: Path) -> None:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(compose.CONFIGS), version_base="1.3"):
         words = [f"hydra.searchpath=[file://{tmp_path}]", "recipe=mine", "method=dora"]
-        config = compose.resolve(compose.compose("train", overrides=words))
+        config, _ = compose.resolve(compose.compose("train", overrides=words))
     assert config["label_smoothing"] == 0.3
     assert config["lr"] == 7.0
 
@@ -146,4 +146,4 @@ def test_options_of_a_run_are_checked() -> None:
 def test_numbers_of_a_run_are_checked(word: str, data_root: Path) -> None:
     key, _, value = word.partition("=")
     with pytest.raises(SanError, match=rf"{key} came as {value}"):
-        from_config(composed(word, f"data_root={data_root}"), [])
+        from_config(composed(word, f"data_root={data_root}"))

@@ -79,7 +79,7 @@ def pack(root: Path, name: str) -> None:
 def found(overrides: list[str], root: Path) -> dict[str, str]:
     """The identity of an experiment and where its record is, below the results."""
     words = [word.replace("RESTORED", str(root / "adapter")) for word in overrides]
-    experiment = from_config(composed(*words, f"data_root={root}", "device=cpu"), words)
+    experiment = from_config(composed(*words, f"data_root={root}", "device=cpu"))
     path = experiment.record_path(Path("results")).relative_to("results")
     return {"id": experiment.identity, "path": str(path)}
 

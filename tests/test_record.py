@@ -14,7 +14,7 @@ from san.experiment import from_config
 
 
 def identity(data_root: Path, *overrides: str) -> str:
-    return from_config(composed(f"data_root={data_root}", *overrides), []).identity
+    return from_config(composed(f"data_root={data_root}", *overrides)).identity
 
 
 def test_identity_is_the_content(data_root: Path) -> None:
@@ -127,15 +127,6 @@ def test_records_with_odd_values_are_refused(change: dict[str, object], tmp_path
     (tmp_path / "r.json").write_text(json.dumps(raw | change))
     with pytest.raises(RecordError, match="is not a readable record"):
         record.read_record(tmp_path / "r.json")
-
-
-def test_only_departures_from_the_recipe_make_a_variant(data_root: Path) -> None:
-    def variant(*overrides: str) -> str:
-        return from_config(composed(f"data_root={data_root}", *overrides), overrides).variant
-
-    assert variant("lr=0.01", "epochs=10") == ""
-    assert variant("lr=0.02", "epochs=10") == "lr=0.02"
-    assert variant("method.train_norms=false") == "method.norms=false"  # the words of schema 1
 
 
 def test_the_epoch_is_chosen_on_what_is_evaluated(data_root: Path) -> None:

@@ -1,5 +1,6 @@
 """The supported families of timm models, and facts of a model: head, tag, input size."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -104,6 +105,12 @@ def input_size_of_name(name: str, kwargs: Mapping[str, Any]) -> int:
         return int(size if isinstance(size, int) else size[0])
     config = pretrained_config(name)
     return int(config.input_size[-1]) if config is not None else _DEFAULT_IMAGE_SIZE
+
+
+def model_parameters(name: str) -> list[str]:
+    """Return the names of the arguments that a timm model takes, by its name."""
+    signature = inspect.signature(_CLASSES[family_of_name(name)])
+    return list(signature.parameters)
 
 
 def pretrained_config(name: str) -> Any | None:

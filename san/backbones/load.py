@@ -4,6 +4,7 @@ Weights are never silently random.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,13 +22,18 @@ from san.backbones.families import (
     classifier_name,
     family_of_name,
     input_size_of_name,
+    model_parameters,
     pretrained_config,
 )
-from san.errors import InvalidValueError, WeightsError, suggest
+from san.errors import InvalidValueError, WeightsError, choose, suggest
 from san.schema import from_mapping
 
 _PACKAGED = Path(__file__).parents[1] / "weights"
 _HUB_FILE = "model.safetensors"
+_DECIDED_BY_DATA = {
+    "num_classes": "the task says how many classes there are",
+    "in_chans": "images have three channels",
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,11 @@ class Backbone:
             )
         return tuple(config.mean), tuple(config.std)
 
+    def check_kwargs(self) -> None:
+        """Raise UnknownNameError or InvalidValueError on arguments that no run can be made with."""
+        if self.kwargs:
+            check_kwargs(self.timm_name, json.dumps(self.kwargs, sort_keys=True))
+
     def build(self, classes: int) -> nn.Module:
         """Build the model, as `build_backbone` does."""
         return build_backbone(self.timm_name, classes, self.weights, self.sha256, self.kwargs)
@@ -122,14 +133,50 @@ def build_backbone(
     return model
 
 
+@cache
+def check_kwargs(timm_name: str, kwargs: str) -> None:
+    """Try arguments of a model (as JSON), on a device without memory.
+
+    Raises UnknownNameError on one that the model does not have, InvalidValueError on one that the
+    data decide, or with which no model is made that turns their images into logits.
+    """
+    options: dict[str, Any] = json.loads(kwargs)
+    allowed = set(model_parameters(timm_name)) - _DECIDED_BY_DATA.keys()
+    for key in options:
+        if key in _DECIDED_BY_DATA:
+            raise InvalidValueError(
+                f"backbone.kwargs.{key} is not an option: {_DECIDED_BY_DATA[key]}."
+            )
+        choose(key, sorted(allowed), f"argument of {timm_name}")
+    side = options.get("img_size")
+    if isinstance(side, list) and len(set(side)) != 1:
+        raise InvalidValueError(
+            f"backbone.kwargs.img_size came as {side}; allowed: one number, as images are square."
+        )
+    size = input_size_of_name(timm_name, options)
+    with torch.device("meta"):
+        model = _create_model(timm_name, {"num_classes": 2, **options})
+        images = torch.empty(1, 3, size, size)
+        try:
+            shape = tuple(model.eval()(images).shape)
+        except (RuntimeError, AssertionError, TypeError, ValueError, IndexError) as error:
+            raise _not_built(timm_name, options, error) from error
+    if shape != (1, 2):
+        raise _not_built(timm_name, options, f"its output is {shape} and not one row of logits")
+
+
+def _not_built(timm_name: str, options: Mapping[str, Any], reason: object) -> InvalidValueError:
+    return InvalidValueError(
+        f"timm cannot build {timm_name} with {dict(options)}: {reason}. See backbone.kwargs."
+    )
+
+
 def _create_model(timm_name: str, options: Mapping[str, Any]) -> nn.Module:
     """Build a timm model with random weights."""
     try:
         model: nn.Module = timm.create_model(timm_name, pretrained=False, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise InvalidValueError(
-            f"timm cannot build {timm_name} with {dict(options)}: {error}. See backbone.kwargs."
-        ) from error
+        raise _not_built(timm_name, options, error) from error
     return model
 
 

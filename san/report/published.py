@@ -129,19 +129,24 @@ def published_numbers(suite: str, backbone: str) -> tuple[PublishedNumber, ...]:
     return tuple(_read_number(row) for row in rows if row["backbone"] == printed_name)
 
 
-def published_rows(suite: Suite, backbone: str) -> tuple[list[PublishedRow], list[str]]:
-    """Return the published rows of a suite, and the names of those that are left out.
-
-    Rows that one of our methods is compared with come first, in our order. Of the others, a row is
-    left out where the mean of a group is unknown: tasks are missing, and no source states it.
-    """
+def all_published_rows(suite: Suite, backbone: str) -> list[PublishedRow]:
+    """Return the published rows of a suite, complete or not, in the order of the file."""
     by_method: dict[str, list[PublishedNumber]] = {}
     for number in published_numbers(suite.name, backbone):
         by_method.setdefault(number.method, []).append(number)
     if by_method:
         for method in published_index().claims:
             by_method.setdefault(method, [])
-    rows = [_make_row(suite, name, found, backbone) for name, found in by_method.items()]
+    return [_make_row(suite, name, found, backbone) for name, found in by_method.items()]
+
+
+def published_rows(suite: Suite, backbone: str) -> tuple[list[PublishedRow], list[str]]:
+    """Return the published rows of a suite, and the names of those that are left out.
+
+    Rows that one of our methods is compared with come first, in our order. Of the others, a row is
+    left out where the mean of a group is unknown: tasks are missing, and no source states it.
+    """
+    rows = all_published_rows(suite, backbone)
     shown = [row for row in rows if row.our_method or _has_all_means(suite, row)]
     shown.sort(key=_position)
     return shown, [row.method for row in rows if row not in shown]

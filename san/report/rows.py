@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from san import settings
 from san.record import Record, Status
 from san.report.aggregate import (
     Column,
@@ -85,6 +86,11 @@ class RunGroup:
         return min(seeds, default=0)
 
 
+def in_table(suite: Suite, records: Sequence[Record]) -> list[Record]:
+    """Return the runs that a table shows: those scored on the test split of a task of the suite."""
+    return [r for r in records if r.evaluated_on == "test" and r.task in suite.tasks]
+
+
 def group_runs(suite: Suite, records: Sequence[Record]) -> list[RunGroup]:
     """Sort runs into rows: the suite's methods first, in its order."""
     by_key: dict[RowKey, dict[str, list[Record]]] = {}
@@ -107,7 +113,7 @@ def make_our_row(suite: Suite, group: RunGroup, groups: Sequence[RunGroup]) -> R
     seeds = [cell.n for cell in group.cells.values()]
     keys = [other.key for other in groups]
     return Row(
-        name=_row_name(group.key, keys),
+        name=row_name(group.key, keys),
         values=_by_column(suite, group.cells, means),
         flags=_row_flags(group, groups),
         trainable=_mean_trainable(suite, group),
@@ -173,12 +179,12 @@ def _method_order(method: str, methods: Sequence[str]) -> int:
     return len(methods)
 
 
-def _row_name(key: RowKey, keys: Sequence[RowKey]) -> str:
+def row_name(key: RowKey, keys: Sequence[RowKey]) -> str:
     """Return the method, and what distinguishes the row from others."""
     protocols = {other.protocol for other in keys}
     details = []
     if key.variant:
-        details.append(" ".join(key.variant.split()))
+        details.append(settings.shorten(key.variant))
     if len(protocols) > 1:
         details.append(key.protocol)
     return f"{key.method} [{', '.join(details)}]" if details else key.method

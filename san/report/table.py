@@ -15,6 +15,7 @@ from san.report.rows import (
     Row,
     RunGroup,
     group_runs,
+    in_table,
     make_gap_row,
     make_our_row,
     make_published_row,
@@ -75,7 +76,7 @@ def make_table(suite: Suite, records: Sequence[Record], backbone: str | None = N
     title = suite.title if backbone == suite.backbone else f"{suite.title}, {backbone}"
     own_records = [r for r in records if r.suite == suite.name and r.backbone == backbone]
     runs, conflicts = _deduplicate(own_records)
-    shown_runs = [r for r in runs if r.evaluated_on == "test" and r.task in suite.tasks]
+    shown_runs = in_table(suite, runs)
     groups = group_runs(suite, shown_runs)
     our_rows = [make_our_row(suite, group, groups) for group in groups]
     printed, omitted = published.published_rows(suite, backbone)

@@ -14,6 +14,7 @@ import yaml
 from san import compose, record
 from san.errors import FileAccessError, InvalidValueError, LaunchError, Preempted
 from san.experiment import RunOptions
+from san.settings import RunConfig
 from san.sweep import ray_pool, slurm
 from san.sweep.disk import disk_estimate
 from san.sweep.plan import PlannedRun, RunState, RunStatus, pending_runs, plan_runs, run_status
@@ -76,7 +77,7 @@ def run(request: SweepRequest) -> bool:
             raise Preempted("Stopped by a signal; runs under way have saved checkpoints.")
         is_complete = _is_complete(_print_status(runs))
     if not request.is_job:
-        has_table = make_tables(request.suite, runs[0].options, upload=bool(pending))
+        has_table = make_tables(runs[0], upload=bool(pending))
         is_complete = is_complete and has_table
     return is_complete
 
@@ -92,14 +93,15 @@ def submit(request: SweepRequest, pending: Sequence[PlannedRun]) -> None:
     _print(f"Submitted {len(ids)} jobs: {', '.join(ids)}. Logs: {directory}. Status: make status.")
 
 
-def make_tables(suite: str, options: RunOptions, upload: bool) -> bool:
-    """Run scripts/tables.py, which prints the table; return whether it succeeded.
+def make_tables(run: PlannedRun, upload: bool) -> bool:
+    """Run scripts/tables.py, which prints the table of a run; return whether it succeeded.
 
-    upload: log the tables to W&B, too, if the runs are logged there.
+    upload: log the table to W&B, too, if the run is logged there.
     """
     script = str(ROOT / "scripts" / "tables.py")
-    command = [sys.executable, script, suite, "--results", str(options.results_dir)]
-    if upload and options.logger == "wandb":
+    table = [run.task.suite, "--backbone", run.backbone.name]
+    command = [sys.executable, script, *table, "--results", str(run.options.results_dir)]
+    if upload and run.options.logger == "wandb":
         command.append("--wandb")
     return subprocess.run(command, check=False).returncode == 0  # noqa: S603  (our own program)
 
@@ -122,7 +124,7 @@ def cluster_options(request: SweepRequest) -> dict[str, Any]:
     return options
 
 
-def _compose_jobs(request: SweepRequest) -> list[compose.Job]:
+def _compose_jobs(request: SweepRequest) -> list[RunConfig]:
     """Return the configurations of a request; names that occur twice count once."""
     suite = load_suite(request.suite)
     tasks = [suite.task(name).name for name in request.tasks] or list(suite.tasks)
@@ -138,10 +140,9 @@ def _compose_jobs(request: SweepRequest) -> list[compose.Job]:
     )
 
 
-def _shared_options(jobs: Sequence[compose.Job]) -> RunOptions:
+def _shared_options(jobs: Sequence[RunConfig]) -> RunOptions:
     """Return the options of the runs, which differ in task, method and seed alone."""
-    config, _ = jobs[0]
-    return RunOptions.from_config(config)
+    return RunOptions.from_config(jobs[0].config)
 
 
 def _job_directory(options: RunOptions) -> Path:

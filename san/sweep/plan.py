@@ -13,6 +13,7 @@ from typing import Any
 
 from san import record
 from san.backbones import Backbone
+from san.config_keys import check_keys
 from san.data import task_data
 from san.data.packed_task import PackedTask
 from san.errors import NotPreparedError, RecordError, SanError
@@ -20,6 +21,7 @@ from san.experiment import OpenTask, RunOptions, from_config
 from san.record import Record, Status
 from san.runtime import lease
 from san.runtime.lease import Lease
+from san.settings import RunConfig
 from san.tasks import Suite, Task, load_suite
 
 
@@ -47,7 +49,7 @@ PENDING = (RunState.MISSING, RunState.INTERRUPTED, RunState.CRASHED)
 class PlannedRun:
     """One run of a sweep, and what estimates of its cost need to know.
 
-    config, overrides: for the process that does the run. path: of the record; None if the run
+    config: what the process that does the run is given. path: of the record; None if the run
     cannot be done, for the reason in `obstacle`. is_prepared: False if that reason is that the
     task's images are not packed yet; they take `bytes_needed` (0 where unknown).
     """
@@ -60,8 +62,7 @@ class PlannedRun:
     epochs: int
     optimizer: str
     options: RunOptions
-    config: dict[str, Any]
-    overrides: tuple[str, ...]
+    config: RunConfig
     path: Path | None = None
     obstacle: str = ""
     is_prepared: bool = True
@@ -98,25 +99,21 @@ class RunStatus:
         return self.state in PENDING or self.state == RunState.RUNNING
 
 
-def plan_runs(configs: Sequence[tuple[dict[str, Any], Sequence[str]]]) -> list[PlannedRun]:
-    """Return the runs of resolved configurations and their overrides.
+def plan_runs(configs: Sequence[RunConfig]) -> list[PlannedRun]:
+    """Return the runs of resolved configurations.
 
     Each task is opened once. Raises SanError if a setting of the whole sweep is wrong;
     an error of a single run becomes its `obstacle`.
     """
     open_task = _TaskCache().open
-    return [_plan_run(config, overrides, open_task) for config, overrides in configs]
+    return [_plan_run(config, open_task) for config in configs]
 
 
-def _plan_run(
-    config: dict[str, Any],
-    overrides: Sequence[str],
-    open_task: OpenTask,
-) -> PlannedRun:
+def _plan_run(run_config: RunConfig, open_task: OpenTask) -> PlannedRun:
     """Return the run of one resolved configuration; see `plan_runs`."""
-    run = _describe_run(config, overrides)
+    run = _describe_run(run_config)
     try:
-        experiment = from_config(config, overrides, open_task)
+        experiment = from_config(*run_config, open_task)
         path = experiment.record_path(run.options.results_dir)
     except NotPreparedError as error:
         return replace(run, obstacle=str(error), is_prepared=False, bytes_needed=error.bytes_needed)
@@ -197,8 +194,10 @@ class _TaskCache:
         return found
 
 
-def _describe_run(config: dict[str, Any], overrides: Sequence[str]) -> PlannedRun:
+def _describe_run(run_config: RunConfig) -> PlannedRun:
     """Return a run without a path; the only place of a sweep that reads configuration keys."""
+    config = run_config.config
+    check_keys(config)
     data = config["data"]
     method_options = dict(config["method"])
     method = method_options.pop("name")
@@ -211,8 +210,7 @@ def _describe_run(config: dict[str, Any], overrides: Sequence[str]) -> PlannedRu
         epochs=config["epochs"],
         optimizer=config["optimizer"],
         options=RunOptions.from_config(config),
-        config=config,
-        overrides=tuple(overrides),
+        config=run_config,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
-from san.record import Record
+from san.record import Record, first_line_of_error
 from san.runtime.formatting import format_duration
 from san.runtime.lease import Lease
 from san.sweep.duration import estimate_time_left
@@ -91,7 +91,7 @@ def _describe(status: RunStatus) -> str | None:
     if status.state == RunState.CRASHED and holder is not None:
         return f"{_process(holder)} is gone; run the same command to resume it"
     if status.record is not None and status.state != RunState.DONE:
-        reason = _last_line(status.record.error or "")
+        reason = first_line_of_error(status.record.error or "")
         return f"{reason} ({status.run.path})"
     return None
 
@@ -108,12 +108,6 @@ def _progress(holder: Lease) -> str:
     if holder.epochs:
         text += f", epoch {holder.epoch} of {holder.epochs}"
     return text
-
-
-def _last_line(trace: str) -> str:
-    """Return the line of a trace that names the error."""
-    lines = trace.strip().splitlines()
-    return lines[-1] if lines else "no reason recorded"
 
 
 def _obstacles(statuses: Sequence[RunStatus]) -> Iterator[str]:

@@ -58,7 +58,7 @@ def test_no_module_of_the_report_needs_torch() -> None:
 def test_help_needs_no_torch(tmp_path: Path) -> None:
     shown = tables(tmp_path, "--help")
     assert shown.returncode == 0, shown.stderr
-    assert "--cell SUITE METHOD TASK" in shown.stdout
+    assert "--cell SUITE ROW TASK" in shown.stdout
 
 
 def test_tables_of_all_suites_with_records(results: Path) -> None:
@@ -86,13 +86,13 @@ def test_the_backbone_of_a_table_can_be_chosen(
 def test_a_cell_is_explained(results: Path) -> None:
     shown = tables(results, "--cell", "demo", "ssf", "count")
     assert shown.returncode == 0, shown.stderr
-    assert "demo/count ssf: 2 records" in shown.stdout
+    assert "71.00 (failed)  demo/count, ssf [last_epoch], vit_nano: 2 records" in shown.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--cell", "vtab", "sff", "cifar"], "Unknown method 'sff'. Did you mean ssf"),
+        (["--cell", "vtab", "sff", "cifar"], "Unknown method or row 'sff'. Did you mean ssf"),
         (["--cell", "vtab", "ssf", "cifer"], "Unknown task of vtab 'cifer'. Did you mean cifar"),
         (["vtub"], "Unknown suite 'vtub'. Did you mean vtab?"),
         (["--backbone", "no_such"], "No results of a suite below"),

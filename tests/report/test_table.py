@@ -137,7 +137,7 @@ def test_order_and_plain_names() -> None:
 
 def test_marks_in_the_name_of_a_variant_are_not_explained() -> None:
     table = make_table(DEMO, [done(1, variant="note='†'")])
-    assert labels(table) == ["san [note='†']"]
+    assert labels(table) == ["san [note=†]"]
     assert table.notes == ()
 
 

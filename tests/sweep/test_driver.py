@@ -14,6 +14,7 @@ from san.data import task_data
 from san.errors import FileAccessError, InvalidValueError, UnknownNameError
 from san.record import Status
 from san.runtime import lease
+from san.settings import RunConfig
 from san.sweep import driver, plan
 from san.sweep.plan import PlannedRun, RunState
 from san.sweep.pool import Pool
@@ -86,16 +87,16 @@ def test_bad_arguments_are_refused_before_anything_is_read(words: list[str], tex
 
 
 @pytest.fixture(scope="module")
-def jobs(data_root: Path) -> list[compose.Job]:
+def jobs(data_root: Path) -> list[RunConfig]:
     overrides = [f"data_root={data_root}", "logger=none"]
     return compose.compose_grid(["demo/digits"], ["linear"], [0, 1, 2], overrides)
 
 
 @pytest.fixture
-def runs(jobs: list[compose.Job], tmp_path: Path) -> list[PlannedRun]:
+def runs(jobs: list[RunConfig], tmp_path: Path) -> list[PlannedRun]:
     """Three runs that differ in their seeds; nothing is recorded of them."""
     return plan.plan_runs(
-        [({**config, "results_dir": str(tmp_path)}, kept) for config, kept in jobs]
+        [RunConfig({**config, "results_dir": str(tmp_path)}, base) for config, base in jobs]
     )
 
 
@@ -145,7 +146,7 @@ def test_failed_runs_run_again_if_asked_for_and_recorded_before(runs: list[Plann
 
 
 def test_a_task_is_opened_once_and_a_bug_keeps_its_trace(
-    jobs: list[compose.Job], monkeypatch: pytest.MonkeyPatch
+    jobs: list[RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = 0
 

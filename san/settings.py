@@ -1,0 +1,160 @@
+"""Settings by value: in what a run departs from the default composition of its suite.
+
+A row of a table is named by these values, never by the characters that somebody typed.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+# What may change a run's number, beside what a row has a name for (method, protocol, backbone) and
+# what its columns are (task, seed). Settings that are not here, such as `recipe` or `results_dir`,
+# say how a value came about or how a run is carried out.
+_ROOT_KEYS = (
+    "adapter_checkpoint",
+    "batch_size",
+    "epochs",
+    "label_smoothing",
+    "lr",
+    "momentum",
+    "optimizer",
+    "warmup_epochs",
+    "weight_decay",
+)
+_GROUP_KEYS: Mapping[str, Sequence[str] | None] = {  # None: all but the name
+    "augment": None,
+    "backbone": ("kwargs", "sha256", "timm_name", "weights"),
+    "data": ("normalize", "resize"),
+    "method": None,
+    "protocol": None,
+}
+_KWARGS = "backbone.kwargs."
+_WEIGHTS = ("backbone.weights", "backbone.sha256")
+_RESTORED = "restored"  # stands for `adapter_checkpoint=FILE`: which file, the identity knows
+_PLAIN_TEXT = re.compile(r"[A-Za-z_./~][\w./~:@%+-]*")
+_RESERVED = ("null", "true", "false", "nan", "inf")
+
+
+class Base(NamedTuple):
+    """What the configuration of a run is compared with.
+
+    config: the resolved default composition of its suite, method, backbone and protocol, after
+    `overrides`, by key: choices of whole groups, such as `augment=ssf`.
+    """
+
+    config: Mapping[str, Any]
+    overrides: Mapping[str, str] = {}
+
+
+class RunConfig(NamedTuple):
+    """The resolved configuration of a run, and what it is compared with."""
+
+    config: dict[str, Any]
+    base: Base
+
+
+def departures(config: Mapping[str, Any], base: Base) -> dict[str, str]:
+    """Return the overrides, by key, that make the default composition into `config`.
+
+    config: resolved, in current words. Equal values give equal texts. A key that it lacks has its
+    default, as it was recorded before that key was introduced; only the free-form keys of
+    `backbone.kwargs` can be removed.
+    """
+    settings = dict(_leaves(config))
+    usual = dict(_leaves(base.config))
+    changed = dict(base.overrides)
+    for key, value in settings.items():
+        if key not in usual:
+            changed[key] = f"+{key}={override_value(value)}"
+        elif usual[key] != value:
+            changed[key] = f"{key}={override_value(_as_typed(value, usual[key]))}"
+    for key in usual.keys() - settings.keys():
+        if key.startswith(_KWARGS):
+            changed[key] = f"~{key}"
+    if _have_same_weights(settings, usual):
+        for key in _WEIGHTS:
+            changed.pop(key, None)
+    # The pre-training's own normalization; a shipped configuration spells it out.
+    if settings.get("data.normalize") == "timm":
+        changed.pop("data.normalize", None)
+    return dict(sorted(changed.items()))
+
+
+def join(overrides: Mapping[str, str]) -> str:
+    """Return what `departures` returned as one text, as a shell takes it.
+
+    An adapter that was restored is called so: its file has another path elsewhere.
+    """
+    words = dict(overrides)
+    if "adapter_checkpoint" in words:
+        words["adapter_checkpoint"] = _RESTORED
+    return shlex.join(words.values())
+
+
+def shorten(variant: str) -> str:
+    """Return what `join` returned as a row shows it: `rank=16` for `method.rank=16`."""
+    words = [word.lstrip("+").removeprefix("method.") for word in shlex.split(variant)]
+    return " ".join(words)
+
+
+def override_value(value: Any) -> str:
+    """Return a value as Hydra's command line takes it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        items = [override_value(item) for item in value]
+        return f"[{','.join(items)}]"
+    text = str(value)
+    is_plain = _PLAIN_TEXT.fullmatch(text) and text.lower() not in _RESERVED
+    if not isinstance(value, str) or is_plain:
+        return text
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _as_typed(value: Any, usual: Any) -> Any:
+    """Return a number as a float or whole, as its default is: 1 and 1.0 are one value."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int) and isinstance(usual, float):
+        return float(value)
+    if isinstance(value, float) and value.is_integer() and not isinstance(usual, float):
+        return int(value)
+    return value
+
+
+def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield dotted key and value of all settings that may change the number."""
+    for key in _ROOT_KEYS:
+        if key in config:
+            yield key, config[key]
+    for group, keys in _GROUP_KEYS.items():
+        settings = config.get(group)
+        if not isinstance(settings, Mapping):
+            continue
+        for key, value in settings.items():
+            is_known = key != "name" if keys is None else key in keys
+            if is_known:
+                yield from _flatten(f"{group}.{key}", value)
+
+
+def _flatten(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, Mapping):
+        yield key, value
+        return
+    for name, inner in value.items():
+        yield from _flatten(f"{key}.{name}", inner)
+
+
+def _have_same_weights(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> bool:
+    """Return whether both start from the same tensors, wherever the file lies."""
+    files = [each.get("backbone.weights") for each in (settings, usual)]
+    if files[0] == files[1]:
+        return True
+    if "timm" in files or "random" in files:
+        return False
+    hashes = [each.get("backbone.sha256") for each in (settings, usual)]
+    return hashes[0] is not None and hashes[0] == hashes[1]

@@ -1,0 +1,210 @@
+"""Rows are named by values: what a run departs in from its default, however it was typed."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import a_record, composed, resolved
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from msgspec.structs import replace
+
+from san import compose, settings
+from san.errors import InvalidValueError, SanError
+from san.experiment import Experiment, from_config
+from san.record import Record
+from san.settings import Base, RunConfig
+from san.tasks import suite_names
+
+# How a run is carried out: may differ between runs of a row, whatever the number.
+CARRIED_OUT = {"precision", "seed"}
+OTHER_TEXT = {
+    "optimizer": "sgd",
+    "augment.crop": "resized",
+    "backbone.weights": "random",
+    "data.normalize": "clip",
+    "data.resize": "bicubic",
+    "method.propagation": "off",
+    "method.proj_anterior": "v",
+    "method.qkv_anterior": "preceding",
+    "protocol.train": "train",
+    "protocol.evaluate": "val",
+    "precision": "bf16",
+}
+
+
+def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a whole configuration."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def variant(run: RunConfig) -> str:
+    return settings.join(settings.departures(*run))
+
+
+def with_own_files(folder: Path, *overrides: str) -> RunConfig:
+    """Compose with a folder of the user's own files, as `--config-dir` does."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(compose.CONFIGS), version_base="1.3"):
+        words = [f"hydra.searchpath=[file://{folder}]", *overrides]
+        return compose.resolve(compose.compose("train", overrides=words))
+
+
+def experiment_of(run: RunConfig, data_root: Path) -> Experiment:
+    return from_config({**run.config, "data_root": str(data_root)}, run.base)
+
+
+@pytest.mark.parametrize("suite", [*suite_names(), "folder"])
+@pytest.mark.parametrize("method", ["san", "lora"])
+def test_a_restated_default_is_no_departure(suite: str, method: str) -> None:
+    chosen = [f"method={method}"]
+    if suite == "folder":
+        chosen += ["data=folder", "data.root=images"]
+    else:
+        task = next(iter(compose.load_suite(suite).tasks))
+        chosen.append(f"data={suite}/{task}")
+    default = composed(*chosen)
+    restated = [f"{key}={settings.override_value(value)}" for key, value in leaves(default)]
+    assert len(restated) > 55
+    again = resolved(*chosen, *restated)
+    assert again.config == default
+    assert variant(again) == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "row"),
+    [
+        (["lr=1e-1"], "lr=0.1"),
+        (["lr=0.10"], "lr=0.1"),
+        (["recipe.lr.san=0.1"], "lr=0.1"),
+        (["lr=1.0"], "lr=1.0"),
+        (["lr=1"], "lr=1.0"),
+        (["data.normalise=half"], ""),
+        (["data.normalize=timm"], ""),
+        (["augment=ssf", "augment=none"], ""),
+        (["method.train_norms=False"], "method.train_norms=false"),
+        (["method.norms=false"], "method.train_norms=false"),
+        (["method=lora", "method.targets=[v, q]"], "'method.targets=[v,q]'"),
+        (["+backbone.kwargs.drop_rate=0.10"], "+backbone.kwargs.drop_rate=0.1"),
+        (["+backbone.kwargs={drop_rate: 0.1}"], "+backbone.kwargs.drop_rate=0.1"),
+        (
+            ["backbone=swin_b_in22k", "~backbone.kwargs.drop_path_rate"],
+            "'~backbone.kwargs.drop_path_rate'",
+        ),
+        (["method=lora", "method.alpha=16"], "method.alpha=16"),
+        (["method=lora", "method.alpha=16.0"], "method.alpha=16"),
+        (["augment=vpt", "augment.mixup=1"], "augment=vpt augment.mixup=1.0"),
+        (["augment=ssf"], "augment=ssf"),
+        (["recipe=vtab"], "recipe=vtab"),
+        (["adapter_checkpoint='a b'"], "restored"),
+        (["protocol.name=tune"], ""),
+        (["protocol=best_test", "protocol.every=2"], "protocol.eval_every=2"),
+        (["device=cpu", "precision=bf16", "results_dir=x", "num_workers=3", "logger=none"], ""),
+    ],
+)
+def test_spellings_of_a_value_are_one_row(typed: list[str], row: str) -> None:
+    assert variant(resolved(*typed)) == row
+
+
+def test_what_changes_the_number_names_the_row_and_nothing_else_does(data_root: Path) -> None:
+    """For every setting: another value makes another identity exactly if it makes another row."""
+    run = resolved(f"data_root={data_root}", "device=cpu", "augment=vpt")
+    default = experiment_of(run, data_root)
+    compared = set()
+    for key, value in leaves(run.config):
+        config = copy.deepcopy(run.config)
+        *path, leaf = key.split(".")
+        node = config
+        for name in path:
+            node = node[name]
+        if isinstance(value, bool):
+            node[leaf] = not value
+        elif isinstance(value, int | float):
+            node[leaf] = value + 1 if value == 0 else value * 2
+        elif key in OTHER_TEXT:
+            node[leaf] = OTHER_TEXT[key]
+        else:
+            continue
+        try:
+            changed = from_config(config, Base(run.config))
+        except SanError:
+            continue
+        compared.add(key)
+        names_a_row = bool(changed.variant) or key in CARRIED_OUT
+        assert (changed.identity != default.identity) == names_a_row, key
+    assert len(compared) > 25, compared
+
+
+def test_own_files_are_shown_by_their_values_and_repeated_without_them(
+    tmp_path: Path, data_root: Path
+) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "lora16.yaml").write_text("defaults: [lora]\nrank: 16\n")
+    (tmp_path / "protocol").mkdir()
+    (tmp_path / "protocol" / "mine.yaml").write_text(
+        "name: mine\ntrain: train\nevaluate: test\nselected_on: last\neval_every: 0\n"
+    )
+    run = with_own_files(tmp_path, "method=lora16", "protocol=mine")
+    made = experiment_of(run, data_root)
+    assert settings.shorten(made.variant) == "rank=16 protocol.train=train"
+    again = compose.rerun_words(compose.named_by_value(made.record("failed", "weights")))
+    assert not {"method=lora16", "protocol=mine"} & set(again)
+    repeated = experiment_of(resolved(*again), data_root)
+    assert repeated.identity == made.identity
+    assert repeated.variant == made.variant
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["backbone.name=vit_small_patch14_dinov2.lvd142m"],
+        ["backbone.name=vit_b16_augreg_in21k"],
+        ["backbone.name=mine/nano"],
+        ["backbone.name='a [b]'"],
+        ["backbone=vit_b16_orig_in21k", "backbone.timm_name=vit_tiny_patch16_224"],
+    ],
+)
+def test_a_backbone_has_no_other_name_than_what_is_built(words: list[str]) -> None:
+    with pytest.raises(InvalidValueError, match="but what is built is .* backbone=timm"):
+        resolved(*words)
+
+
+def test_a_shipped_backbone_asked_for_by_its_timm_name_is_the_shipped_one(tmp_path: Path) -> None:
+    run = resolved("backbone=timm", "backbone.name=vit_base_patch16_224.augreg_in21k")
+    assert run.config["backbone"]["name"] == "vit_b16_augreg_in21k"
+    assert variant(run) == ""
+    (tmp_path / "backbone").mkdir()
+    text = (compose.CONFIGS / "backbone" / "vit_nano.yaml").read_text()
+    own = text.replace("name: vit_nano\n", "name: ${.timm_name}\n").replace("depth: 6", "depth: 3")
+    (tmp_path / "backbone" / "small.yaml").write_text(own)
+    run = with_own_files(tmp_path, "backbone=small")
+    assert run.config["backbone"]["name"] == "vit_tiny_patch16_224"
+    assert "+backbone.kwargs.depth=3" in variant(run)
+
+
+def test_what_is_on_disk_gets_its_right_name(data_root: Path) -> None:
+    def recorded(run: RunConfig, **typed: str) -> Record:
+        made = experiment_of(run, data_root).record("failed", "weights")
+        return compose.named_by_value(replace(made, **typed))
+
+    assert recorded(resolved(), variant="data.normalise=half").variant == ""
+    assert recorded(resolved("lr=0.1"), variant="lr=1e-1").variant == "lr=0.1"
+    misfiled = recorded(resolved(), backbone="vit_small_patch14_dinov2.lvd142m")
+    assert misfiled.backbone == "vit_nano"
+    by_hand = a_record(variant="lr=3")
+    assert compose.named_by_value(by_hand) == by_hand
+
+
+def test_normalization_that_is_the_pretrainings_own_is_the_default(data_root: Path) -> None:
+    words = ["backbone=timm", "backbone.name=vit_small_patch32_224.augreg_in21k"]
+    words += ["backbone.weights=random"]
+    made = experiment_of(resolved(*words, "data.normalize=inception"), data_root)
+    assert made.variant == "backbone.weights=random"
+    made = experiment_of(resolved(*words, "data.normalize=clip"), data_root)
+    assert made.variant == "backbone.weights=random data.normalize=clip"
