@@ -45,7 +45,7 @@ $(error `make $(GOALS)` does not take $(UNKNOWN). It takes $(TAKEN)$(if $(filter
 endif
 
 help:  ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
 	@echo "  Which runs: METHODS=ssf,san TASKS=digits,count SEEDS=0,1,2 BACKBONE=; any setting of train.py: SET=\"epochs=1 lr=1e-3\""
 
 $(BIN)/python:

@@ -30,9 +30,11 @@ from san.schema import from_mapping
 
 _PACKAGED = Path(__file__).parents[1] / "weights"
 _HUB_FILE = "model.safetensors"
-_DECIDED_BY_DATA = {
+_DECIDED_ELSEWHERE = {
     "num_classes": "the task says how many classes there are",
     "in_chans": "images have three channels",
+    "device": "device= is an option of the run",
+    "dtype": "precision= is an option of the run",
 }
 
 
@@ -137,15 +139,15 @@ def build_backbone(
 def check_kwargs(timm_name: str, kwargs: str) -> None:
     """Try arguments of a model (as JSON), on a device without memory.
 
-    Raises UnknownNameError on one that the model does not have, InvalidValueError on one that the
-    data decide, or with which no model is made that turns their images into logits.
+    Raises UnknownNameError on one that the model does not have, InvalidValueError on one that is
+    decided elsewhere, or with which no model is made that turns their images into logits.
     """
     options: dict[str, Any] = json.loads(kwargs)
-    allowed = set(model_parameters(timm_name)) - _DECIDED_BY_DATA.keys()
+    allowed = set(model_parameters(timm_name)) - _DECIDED_ELSEWHERE.keys()
     for key in options:
-        if key in _DECIDED_BY_DATA:
+        if key in _DECIDED_ELSEWHERE:
             raise InvalidValueError(
-                f"backbone.kwargs.{key} is not an option: {_DECIDED_BY_DATA[key]}."
+                f"backbone.kwargs.{key} is not an option: {_DECIDED_ELSEWHERE[key]}."
             )
         choose(key, sorted(allowed), f"argument of {timm_name}")
     side = options.get("img_size")

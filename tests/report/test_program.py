@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,33 @@ def test_tables_that_cannot_be_written_are_a_message(tmp_path: Path) -> None:
     assert shown.returncode == 1
     assert "Error: The tables cannot be written" in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+def test_a_failed_attempt_with_another_backbone_is_one_line_until_it_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    failed = done(1, seed=7, backbone="vit_b16_augreg_in21k", status="failed")
+    write([done(900), failed], tmp_path)
+    shown = tables(tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("**Demo suite") == 1
+    line = next(x for x in shown.stderr.splitlines() if x.startswith("No table of demo with vit_b"))
+    remove = line.partition("To forget them: ")[2].split()
+    assert remove[0] == "rm"
+    for path in remove[1:]:
+        Path(path).unlink()
+    assert "No table" not in tables(tmp_path).stderr
+
+
+def test_a_reader_who_leaves_is_no_error_and_all_files_are_written(results: Path) -> None:
+    shutil.rmtree(results / "tables", ignore_errors=True)
+    command = [sys.executable, str(ROOT / "scripts" / "tables.py"), "--results", str(results)]
+    read_end, write_end = os.pipe()
+    os.close(read_end)  # nobody reads
+    with os.fdopen(write_end, "w") as stdout:
+        left = subprocess.run(
+            command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert left.returncode == 0, left.stderr
+    assert "Error" not in left.stderr
+    assert len(list((results / "tables").iterdir())) == 10
