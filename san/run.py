@@ -190,12 +190,14 @@ def _open_logger(experiment: Experiment, options: RunOptions) -> WandbLogger | N
 def _build(experiment: Experiment) -> tuple[Adapter, str]:
     """Return the backbone with the method attached, and the hash of the pre-trained weights."""
     torch.manual_seed(experiment.seed)
-    model = experiment.backbone.build(len(experiment.task.classes))
+    pretrained = experiment.backbone.build(len(experiment.task.classes))
+    model = pretrained.model
     weights = weights_hash(model)
     if experiment.adapter_path is None:
         adapter = attach(model, experiment.method, **experiment.options)
     else:
         adapter = _restore(model, experiment, experiment.adapter_path)
+    pretrained.check_trained(adapter.trainable, experiment.method)
     counts = adapter.counts
     log.info(
         "%s: %s + head train, %.2f %% of %s",

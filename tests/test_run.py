@@ -85,7 +85,7 @@ def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
     asked = train(*settings, "save_adapter=true")  # the record is there, the adapter is not
     assert "already complete" not in asked.stderr
     assert [values(r)[:7] for r in train.records()] == [values(done)[:7]]
-    model = Backbone.from_config(composed()["backbone"]).build(10)
+    model = Backbone.from_config(composed()["backbone"]).build(10).model
     adapter = san.restore(model, path.with_suffix(".safetensors"))
     assert adapter.counts.trainable == done.params.trainable
     suite = load_suite("demo")

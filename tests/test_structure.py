@@ -43,7 +43,7 @@ ALONE = {
     "timm": ("san.backbones", "san.data.augment"),
     "torchvision": ("san.data.augment",),
     "tensorflow_datasets": ("san.data.prepare.sources.tfds",),
-    "huggingface_hub": ("san.backbones.load",),
+    "huggingface_hub": ("san.backbones.weights",),
     "hydra": ("san.cli", "san.compose"),
     "omegaconf": ("san.cli", "san.compose"),
     "wandb": ("san.runtime.wandb_logger",),

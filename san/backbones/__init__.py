@@ -1,5 +1,6 @@
-"""Backbones: stock timm models (`families`), their weights (`load`), their named sites (`sites`).
+"""Backbones: stock timm models, their weights, and their named sites.
 
+`families` says which models, `weights` how they are filled, `load` makes one of a configuration.
 Besides augmentation only this package knows timm.
 """
 
@@ -11,18 +12,14 @@ from san.backbones.families import (
     head_name,
     input_size,
 )
-from san.backbones.load import (
-    Backbone,
-    as_bytes,
-    build_backbone,
-    file_sha256,
-    weights_hash,
-)
+from san.backbones.load import Backbone, build_backbone
 from san.backbones.sites import Branch, Site, branches, sites
+from san.backbones.weights import Pretrained, as_bytes, file_sha256, weights_hash
 
 __all__ = [
     "Backbone",
     "Branch",
+    "Pretrained",
     "Site",
     "as_bytes",
     "backbone_tag",

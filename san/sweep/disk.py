@@ -66,7 +66,7 @@ def _count_trainable(
 ) -> int:
     """Attach the method to a model without weights, which needs no memory, and count."""
     with torch.device("meta"):
-        model = build_backbone(timm_name, classes, "random", None, dict(kwargs))
+        model = build_backbone(timm_name, classes, "random", None, dict(kwargs)).model
         adapter = attach(model, method, **dict(options))
     return adapter.counts.trainable
 
