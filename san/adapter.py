@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from san.adapter_file import (
     SavedAdapter,
@@ -30,9 +31,13 @@ from san.methods import check_compatible, check_options, method_module, norm_par
 
 @dataclass(frozen=True, eq=False)
 class Attachment:
-    """Token set on a model, as `adapted_by`, while a method is attached; compared by identity."""
+    """Token set on a model, as `adapted_by`, while a method is attached; compared by identity.
+
+    hooks: that keep frozen batch norms from moving.
+    """
 
     method: str
+    hooks: tuple[RemovableHandle, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class Adapter:
             if isinstance(layer, FinishesMerge):
                 layer.finish_merge(self.model)
         self.model.requires_grad_(False)
+        for hook in self.attachment.hooks:
+            hook.remove()
         del self.model.adapted_by  # it is a stock model again
         return self.model
 
@@ -124,8 +131,6 @@ def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
     stock = {name: p.numel() for name, p in model.named_parameters()}
     stock_trainable = set(method_module(method).attach(model, found, **options))
     model.train(model.training)  # the inserted modules get the model's mode
-    attachment = Attachment(method)
-    model.adapted_by = attachment  # type: ignore[assignment]
     parameters = named_parameters(model)
     assert stock.keys() <= parameters.keys(), f"'{method}' renamed parameters of the stock model."
     assert stock_trainable <= stock.keys(), f"'{method}' names parameters that are not stock ones."
@@ -134,6 +139,8 @@ def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
     trainable = tuple(name for name in parameters if name in trains or name.startswith(head))
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in trainable)
+    attachment = Attachment(method, _keep_frozen_statistics(model))
+    model.adapted_by = attachment  # type: ignore[assignment]
     norms = stock.keys() & norm_parameters(model, found)
     counts = _count_parameters(parameters, trainable, norms, head, stock)
     return Adapter(model, method, options, trainable, added, counts, attachment)
@@ -168,6 +175,24 @@ def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
     adapter = attach(model, saved.method, **options)
     _load_tensors(adapter, saved.tensors, path)
     return adapter
+
+
+def _keep_frozen_statistics(model: nn.Module) -> tuple[RemovableHandle, ...]:
+    """Let batch norms whose parameters are frozen use and keep their statistics in training, too.
+
+    Hybrid ViTs have some. Return the hooks that see to it.
+    """
+    frozen = []
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            trains = any(parameter.requires_grad for parameter in module.parameters())
+            if not trains:
+                frozen.append(module)
+    return tuple(module.register_forward_pre_hook(_evaluate) for module in frozen)
+
+
+def _evaluate(module: nn.Module, _inputs: object) -> None:
+    module.eval()
 
 
 def _check_not_attached(model: nn.Module, method: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from timm.layers import SwiGLUPacked
-from timm.models import ConvNeXt, SwinTransformer, VisionTransformer
+from timm.models import ConvNeXt, Eva, SwinTransformer, VisionTransformer
 
 from san import compose
 from san.counts import ParameterCounts
@@ -42,6 +42,28 @@ def tiny_dino(classes: int = 10) -> VisionTransformer:
         mlp_layer=SwiGLUPacked,
         mlp_ratio=2,
         qk_norm=True,
+    )
+
+
+def tiny_eva(classes: int = 10) -> Eva:
+    """A ViT as DINOv3 is: rotary positions, registers, layer scale, no bias of qkv."""
+    torch.manual_seed(0)
+    return Eva(
+        img_size=16,
+        patch_size=4,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        num_classes=classes,
+        qkv_bias=False,
+        init_values=0.5,
+        num_reg_tokens=2,
+        use_rot_pos_emb=True,
+        use_abs_pos_emb=False,
+        rope_type="dinov3",
+        rope_rotate_half=True,
+        use_fc_norm=False,
+        head_init_scale=5.0,  # not 0.001: gradients that float32 can add
     )
 
 

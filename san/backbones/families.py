@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import timm
-from timm.models import ConvNeXt, SwinTransformer, VisionTransformer
+from timm.models import ConvNeXt, Eva, SwinTransformer, VisionTransformer
 from torch import nn
 
 from san.errors import UnknownNameError, UnsupportedModelError, suggest
 
 _CLASSES: Mapping[str, type[nn.Module]] = {
     "ViT": VisionTransformer,
+    "Eva": Eva,  # ViTs with rotary positions, among them DINOv3
     "Swin": SwinTransformer,
     "ConvNeXt": ConvNeXt,
 }
@@ -21,6 +22,7 @@ _FAMILY_OF_MODULE: Mapping[str, str] = {
     "vision_transformer": "ViT",
     "vision_transformer_hybrid": "ViT",
     "deit": "ViT",
+    "eva": "Eva",
     "swin_transformer": "Swin",
     "convnext": "ConvNeXt",
 }
@@ -29,11 +31,18 @@ _DEFAULT_IMAGE_SIZE = 224  # of ImageNet, where timm does not say
 
 
 def family(model: nn.Module) -> str:
-    """Return `ViT`, `Swin` or `ConvNeXt`; raise UnsupportedModelError for any other model."""
+    """Return `ViT`, `Eva`, `Swin` or `ConvNeXt`; raise UnsupportedModelError for any other."""
     for name, kind in _CLASSES.items():
         if isinstance(model, kind):
             return name
-    raise UnsupportedModelError(_unsupported(type(model).__name__))
+    hint = ""
+    for name, module in model.named_modules():
+        if isinstance(module, tuple(_CLASSES.values())):
+            hint = (
+                f" It has one inside: san.attach(model.{name}, ...), and train the rest yourself."
+            )
+            break
+    raise UnsupportedModelError(_unsupported(type(model).__name__) + hint)
 
 
 def family_of_name(name: str) -> str:
@@ -61,13 +70,14 @@ def _unsupported(model: str) -> str:
 def classifier_name(model: nn.Module) -> str:
     """Return the dotted name of the classifier, the only part without pre-trained weights.
 
-    Raises UnsupportedModelError unless it is one Linear.
+    In a model without a head (`num_classes=0`) an Identity stands there. Raises
+    UnsupportedModelError on any other than a Linear or that.
     """
     classifier = cast(Any, model).get_classifier()
-    if not isinstance(classifier, nn.Linear):
+    if not isinstance(classifier, nn.Linear | nn.Identity):
         raise UnsupportedModelError(
             f"The classifier of this {type(model).__name__} is a {type(classifier).__name__}; "
-            "one Linear is allowed: build it with num_classes, and without distillation."
+            "one Linear is allowed, or none (num_classes=0): build it without distillation."
         )
     names = (name for name, module in model.named_modules() if module is classifier)
     return str(next(names))

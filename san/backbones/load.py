@@ -62,7 +62,7 @@ class Backbone:
 
     @property
     def family(self) -> str:
-        """`ViT`, `Swin` or `ConvNeXt`; raises UnknownNameError or UnsupportedModelError."""
+        """`ViT`, `Eva`, `Swin` or `ConvNeXt`; raises UnknownNameError or UnsupportedModelError."""
         return family_of_name(self.timm_name)
 
     @property

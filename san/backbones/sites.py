@@ -9,8 +9,9 @@ from typing import Any, Literal, cast
 
 from timm.layers.mlp import GluMlp, Mlp
 from timm.layers.norm import LayerNorm2d
-from timm.models import ConvNeXt, SwinTransformer, VisionTransformer
+from timm.models import ConvNeXt, Eva, SwinTransformer, VisionTransformer
 from timm.models.convnext import ConvNeXtBlock
+from timm.models.eva import EvaBlock
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from san.backbones.families import family
 from san.errors import UnsupportedModelError
 
+# Exactly these classes: a subclass may compute something else.
+_TRANSFORMER_BLOCKS = (Block, EvaBlock, SwinTransformerBlock)
 Part = Literal["embedding", "block", "downsampling", "end"]
 
 
@@ -69,7 +72,12 @@ def sites(model: nn.Module) -> tuple[Site, ...]:
     Raises UnsupportedModelError for a model whose sites are not known.
     """
     list_sites: Mapping[str, Callable[[Any], Iterator[Site]]]
-    list_sites = {"ViT": _vit_sites, "Swin": _swin_sites, "ConvNeXt": _convnext_sites}
+    list_sites = {
+        "ViT": _vit_sites,
+        "Eva": _vit_sites,
+        "Swin": _swin_sites,
+        "ConvNeXt": _convnext_sites,
+    }
     return tuple(list_sites[family(model)](model))
 
 
@@ -82,8 +90,7 @@ def branches(model: nn.Module) -> tuple[Branch, ...]:
     found: list[Branch] = []
     for name, module in model.named_modules():
         block: Any = module
-        # Exactly these classes: a subclass may compute something else.
-        if type(module) in (Block, SwinTransformerBlock):
+        if type(module) in _TRANSFORMER_BLOCKS:
             found += _transformer_branches(name, block.attn.proj.out_features)
         elif type(module) is ConvNeXtBlock:
             width = block.conv_dw.out_channels
@@ -98,8 +105,8 @@ def _transformer_branches(block: str, width: int) -> Iterator[Branch]:
     yield Branch(block, "mlp", f"{block}.norm2", f"{block}.drop_path2", width, axis=-1)
 
 
-def _vit_sites(model: VisionTransformer) -> Iterator[Site]:
-    """Sites of a timm ViT."""
+def _vit_sites(model: VisionTransformer | Eva) -> Iterator[Site]:
+    """Sites of a timm ViT, with learned or with rotary positions (Eva)."""
     embedding = "patch_embed.proj"
     yield _site(model, embedding, "embedding", anterior=None)
     if _has_weight(model, "norm_pre"):
@@ -210,13 +217,25 @@ def _attention_block(
 def _check_attention_block(block: Any) -> Any:
     """Return the block; raise UnsupportedModelError unless its sites are known."""
     found = type(block).__name__
-    if type(block) in (Block, SwinTransformerBlock):
-        if isinstance(block.mlp, Mlp | GluMlp) and hasattr(block.attn, "qkv"):
+    if type(block) in _TRANSFORMER_BLOCKS:
+        has_plain_mlp = isinstance(block.mlp, Mlp | GluMlp)
+        if has_plain_mlp and _has_plain_qkv(block.attn):
             return block
-        found += f" with a {type(block.mlp).__name__}"
+        part = block.attn if has_plain_mlp else block.mlp
+        found += f" with this {type(part).__name__}"
     raise UnsupportedModelError(
-        f"No sites are known for a {found}; allowed: timm's Block with Mlp or GluMlp."
+        f"No sites are known for a {found}; allowed: timm's Block or EvaBlock with Mlp or GluMlp, "
+        "and with one Linear for queries, keys and values that adds its own bias."
     )
+
+
+def _has_plain_qkv(attention: Any) -> bool:
+    """Return whether one Linear makes queries, keys and values, and nothing else scales them."""
+    if not isinstance(getattr(attention, "qkv", None), nn.Linear):
+        return False
+    adds_bias_elsewhere = getattr(attention, "q_bias", None) is not None
+    is_gated = getattr(attention, "gate", None) is not None
+    return not adds_bias_elsewhere and not is_gated
 
 
 def _mlp_sites(model: nn.Module, block_name: str, anterior: str) -> Iterator[Site]:
@@ -254,9 +273,14 @@ def _site(
         kind = "conv"
         inputs = module.in_channels
         channels = module.out_channels
-    else:
+    elif isinstance(getattr(module, "weight", None), Tensor):
         kind = "norm"
         inputs = channels = len(cast(Tensor, module.weight))
+    else:
+        raise UnsupportedModelError(
+            f"No sites are known for this {type(model).__name__}: its {name} is a "
+            f"{type(module).__name__} without weight."
+        )
     axis = 1 if isinstance(module, nn.Conv2d | LayerNorm2d) else -1
     if reads is None:
         reads = (0, inputs)

@@ -20,17 +20,21 @@ import torch
 from torch import Tensor, nn
 
 from san.backbones import Site, branches, family
+from san.errors import UnsupportedModelError
 from san.layers.prompted_windows import prompt_windows
 from san.schema import DropoutRate, PositiveInt
 
+_BY_PLACE = ("forward_intermediates", "get_intermediate_layers")
 PRESETS = {"vpt_shallow": {"deep": False}, "vpt_deep": {}}
 
 
 def incompatibility(family: str, options: Mapping[str, Any]) -> str | None:
-    """Refuse a family without attention."""
-    if family != "ConvNeXt":
-        return None
-    return "it has no attention that tokens among the patches could take part in"
+    """Refuse families without attention, or with one that knows tokens by their place."""
+    reasons = {
+        "ConvNeXt": "it has no attention that tokens among the patches could take part in",
+        "Eva": "its rotary positions take the n-th token for the n-th patch",
+    }
+    return reasons.get(family)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,9 @@ def attach(
     behind the class token (VPT), `append` behind the patches (NOAH); in Swin the order means
     nothing.
     """
+    for name in _BY_PLACE:
+        if hasattr(model, name):
+            setattr(model, name, _refuse_maps)
     embedding: Any = model.get_submodule(sites[0].name)
     patch_size = math.prod(embedding.kernel_size)
     bound = math.sqrt(6 / (sites[0].inputs * patch_size + sites[0].channels))
@@ -117,3 +124,11 @@ def attach(
         block.add_module("prompts", own)
         block.register_forward_pre_hook(own.pre_block)
     return []
+
+
+def _refuse_maps(*args: object, **options: object) -> None:
+    """Stand in for functions that take the n-th token for the n-th place."""
+    raise UnsupportedModelError(
+        "With prompts among its tokens this model has no maps of features by place: "
+        "forward_intermediates and the like would scramble them. Use forward_features."
+    )

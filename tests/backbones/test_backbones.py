@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from conftest import composed, tiny_convnext, tiny_dino, tiny_swin, tiny_vit
+from conftest import composed, tiny_convnext, tiny_dino, tiny_eva, tiny_swin, tiny_vit
 from safetensors.torch import save_file
 from torch import nn
 
@@ -183,6 +183,7 @@ def test_what_timm_does_not_know_or_take_is_refused() -> None:
     [
         (tiny_vit, 1 + 2 * 6 + 1),
         (tiny_dino, 1 + 2 * 8 + 1),
+        (tiny_eva, 1 + 2 * 6 + 1),
         (tiny_swin, 2 + 4 * 6 + 2 + 1),
         (tiny_convnext, 2 + 6 * 4 + 3 * 2 + 1),
     ],
@@ -207,7 +208,7 @@ def test_sites_follow_the_computation(make, count: int) -> None:
     assert seen == [site.name for site in found]
 
 
-@pytest.mark.parametrize("make", [tiny_vit, tiny_dino, tiny_swin, tiny_convnext])
+@pytest.mark.parametrize("make", [tiny_vit, tiny_dino, tiny_eva, tiny_swin, tiny_convnext])
 def test_anteriors_fit(make) -> None:
     found = {site.name: site for site in backbones.sites(make())}
     order = list(found)
@@ -254,6 +255,7 @@ NAMES = {
     "vit_small_patch14_reg4_dinov2": {"img_size": 56},
     "vit_base_patch32_clip_224": {},
     "deit3_small_patch16_224": {},
+    "vit_small_patch16_dinov3": {"img_size": 64},
     "swin_tiny_patch4_window7_224": {},
     "convnext_atto": {},  # its MLPs are convolutions
     "convnextv2_atto": {},  # its MLPs have a response norm
@@ -279,6 +281,10 @@ def test_any_by_name(name: str, method: str) -> None:
     ("name", "message"),
     [
         ("vit_base_patch16_rpn_224", "No sites are known for a ResPostBlock"),
+        ("vit_base_mci_224", "its patch_embed.proj is a Identity without weight"),
+        ("eva02_tiny_patch14_224", "No sites are known for a EvaBlock with this EvaAttention"),
+        ("beit_base_patch16_224", "No sites are known for a Beit"),
+        ("swinv2_tiny_window8_256", "No sites are known for a SwinTransformerV2"),
         ("vit_small_patch16_18x2_224", "No sites are known for a ParallelThingsBlock"),
         (
             "deit_tiny_distilled_patch16_224",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_convnext, tiny_dino, tiny_swin, tiny_vit
+from conftest import tiny_convnext, tiny_dino, tiny_eva, tiny_swin, tiny_vit
 from safetensors import safe_open
 from statements import NOT_MERGED, STARTS_ELSEWHERE, states
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ BACKBONES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "dino": (tiny_dino, 16),
     "swin": (tiny_swin, 32),
     "convnext": (tiny_convnext, 32),
+    "eva": (tiny_eva, 16),
 }
 
 
@@ -106,7 +107,7 @@ def test_every_method_is_tried_on_every_family() -> None:
     files = {path.stem for path in (ROOT / "san/methods").glob("*.py")} - {"__init__"}
     modules = {methods.method_module(method).__name__ for method, _ in CELLS}
     assert modules == {f"san.methods.{file}" for file in files}
-    assert {family(stock(backbone)) for backbone in BACKBONES} == {"ViT", "Swin", "ConvNeXt"}
+    assert {family(stock(backbone)) for backbone in BACKBONES} == {"ViT", "Eva", "Swin", "ConvNeXt"}
 
 
 @pytest.mark.parametrize(("method", "backbone"), REFUSED)
@@ -187,7 +188,14 @@ def test_merges_to_the_stock_model(method: str, backbone: str, dtype: torch.dtyp
         assert adapter.merge() is model
         assert module_types(model) == module_types(stock(backbone))
         assert torch.allclose(model(images), before, atol=tolerance)
-    assert model.state_dict().keys() == stock(backbone).state_dict().keys()
+    # A shift needs a bias where the stock layer has none.
+    named = stock(backbone).named_modules()
+    without = {name for name, m in named if isinstance(m, nn.Linear) and m.bias is None}
+    keys = model.state_dict().keys()
+    assert keys >= stock(backbone).state_dict().keys()
+    extra = keys - stock(backbone).state_dict().keys()
+    assert extra <= {f"{name}.bias" for name in without}
+    assert not extra or method == "ssf"
     assert not any(p.requires_grad for p in model.parameters())
     san.attach(model, "linear")
 
