@@ -14,9 +14,8 @@ CLUSTER ?= $(PROFILE)
 DATA ?= data
 BIN := $(VENV)/bin
 PREPARE := .venv-prepare
-PICK = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) --seeds $(SEEDS)
-PICK += $(if $(BACKBONE),--backbone $(BACKBONE))
-SWEEP = $(PICK) $(if $(JOBS),--jobs $(JOBS)) $(if $(RETRY),--retry $(RETRY)) $(if $(FAIL_FAST),--fail-fast)
+SWEEP = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) --seeds $(SEEDS)
+SWEEP += $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RETRY),--retry $(RETRY)) $(if $(FAIL_FAST),--fail-fast)
 SWEEP += $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(CLUSTER),--cluster $(CLUSTER))
 SETTINGS = data_root=$(DATA) $(SET)
 SUITES := demo vtab fgvc gic robustness
@@ -92,7 +91,7 @@ prepare-vtab: $(PREPARING)  ## Get and pack VTAB-1k's images with TFDS: TASKS=ci
 prepare-fgvc: $(PREPARING)  ## The same for the five fine-grained sets
 prepare-gic: $(PREPARING)  ## The same for CIFAR-100 and ImageNet-1k
 prepare-robustness: $(PREPARING)  ## The same for ImageNet-A, -R and -C
-prepare-vtab prepare-fgvc prepare-gic prepare-robustness:
+$(PREPARE_SUITES):
 	$(if $(FROM),$(BIN),$(PREPARE)/bin)/python scripts/prepare.py $(call NAMES,$(@:prepare-%=%)) --root $(DATA) $(if $(FROM),--from $(FROM))
 
 verify: $(VENV)/installed  ## Verify the packed data of SUITE=vtab, and draw results/figures/data/<task>.png

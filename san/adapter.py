@@ -185,8 +185,8 @@ def _keep_frozen_statistics(model: nn.Module) -> tuple[RemovableHandle, ...]:
     frozen = []
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            trains = any(parameter.requires_grad for parameter in module.parameters())
-            if not trains:
+            parameters = list(module.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
                 frozen.append(module)
     return tuple(module.register_forward_pre_hook(_evaluate) for module in frozen)
 

@@ -21,6 +21,7 @@ from san.errors import STOPPED_EXIT_CODE, Preempted, SanError, suggest
 USER_ERROR = 1
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+_EXTENSIBLE = ("backbone.kwargs.", "recipe.lr.")  # dictionaries that take keys with +
 
 
 def main(program: Callable[[], object], when_interrupted: str = "Interrupted.") -> None:
@@ -87,7 +88,8 @@ def _explain_config_error(error: Exception) -> str:
         return _with_hint(first, suggest(choice, error.options or []))
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown is not None:
-        text = re.sub(r"\n?To append to your config use .*", "", text)  # no such key is read
+        if not unknown.group(1).startswith(_EXTENSIBLE):
+            text = re.sub(r"\n?To append to your config use .*", "", text)  # it would be refused
         return _with_hint(text, suggest(unknown.group(1), list(_default_keys())))
     cause = error.__cause__ or error.__context__
     return text if cause is None or str(cause) in text else f"{text}\n{cause}"

@@ -1,4 +1,7 @@
-"""Hydra's side: tasks as choices of `data=`, runs composed, and what each departs from."""
+"""Hydra's side: tasks as choices of `data=`, runs composed, and the defaults they depart from.
+
+Also what a recorded run is called by its values, and the overrides that repeat it.
+"""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -9,7 +12,6 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from msgspec.structs import replace
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,6 +23,12 @@ from san.settings import Base, RunConfig
 from san.tasks import Suite, Task, load_suite, suite_names
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+_CELL_KEYS: Mapping[str, Mapping[str, type]] = {
+    "backbone": {"name": str, "timm_name": str, "weights": str, "kwargs": Mapping},
+    "data": {"suite": str, "task": str},
+    "method": {"name": str},
+    "protocol": {"name": str},
+}
 _ANY_MODEL = "timm"  # the choice of `backbone` that takes a name of timm
 
 
@@ -56,7 +64,7 @@ def _register_task(suite: Suite, task: Task) -> None:
 
 def config_choices(group: str) -> list[str]:
     """Return the choices that a group of `configs/` offers, such as `method`, sorted."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    return list(_choices(group))
 
 
 def compose_grid(
@@ -92,6 +100,9 @@ def resolve(config: DictConfig) -> RunConfig:
     """
     plain = _to_plain(_in_current_words(config))
     backbone = plain["backbone"]
+    for key in ("timm_name", "kwargs", "weights"):
+        if backbone.get(key) is None:
+            raise InvalidValueError(f"backbone has no `{key}`; it is required.")
     name = _backbone_name(backbone)
     if backbone.get("name", name) not in (name, backbone["timm_name"]):
         raise InvalidValueError(
@@ -116,7 +127,7 @@ def named_by_value(record: Record) -> Record:
         record,
         backbone=run.config["backbone"]["name"],
         protocol=run.config["protocol"]["name"],
-        variant=settings.join(settings.departures(*run)),
+        variant=settings.join_overrides(settings.departures(*run)),
     )
 
 
@@ -129,11 +140,17 @@ def rerun_words(record: Record) -> list[str]:
     words.append(f"seed={record.seed}")
     if record.backbone != load_suite(record.suite).backbone:
         words += _backbone_words(record.backbone)
-    words += _protocol_words(record.protocol) or [f"protocol.name={record.protocol}"]
+    words += _protocol_words(record.protocol) or [
+        f"protocol.name={settings.override_value(record.protocol)}"
+    ]
     words.append(f"precision={record.config.get('precision', 'auto')}")
     run = _run_of(record)
     if run is None:
-        words += current_words(shlex.split(record.variant), [record.method], warn=False)
+        typed = shlex.split(record.variant)
+        words += current_words(typed, [record.method], warn=False)
+        if settings.RESTORED in words:
+            adapter = settings.override_value(record.config.get("restore"))
+            words[words.index(settings.RESTORED)] = f"adapter_checkpoint={adapter}"
     else:
         words += settings.departures(*run).values()
     if record.data.forced:
@@ -143,9 +160,14 @@ def rerun_words(record: Record) -> list[str]:
 
 def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     """Compose the configuration of a run without running it; interpolations stay."""
+    words = current_words(overrides)
+    outer = GlobalHydra.instance().hydra  # of train.py, or of a caller of the library
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", overrides=current_words(overrides))
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return compose("train", overrides=words)
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
@@ -166,14 +188,15 @@ def _to_plain(config: DictConfig) -> dict[str, Any]:
 def _base_of(config: Mapping[str, Any]) -> Base:
     """Return the default composition of a run, with the recipe and augmentation nearest to it.
 
-    The default is that of its suite, task, method, backbone and protocol, by their names.
+    The default is that of its suite, method, backbone and protocol by their names, and of its task
+    where that has a recipe of its own.
     """
     words = _cell_words(config)
     base = Base(_composed(words))
     fewest = len(settings.departures(config, base))
     for group in ("augment", "recipe"):
         chosen = dict(base.overrides)
-        for choice in config_choices(group):
+        for choice in _choices(group):
             if fewest < 2:
                 break
             overrides = {**chosen, group: f"{group}={choice}"}
@@ -202,6 +225,11 @@ def _cell_words(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 @cache
+def _choices(group: str) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
+
+
+@cache
 def _composed(words: tuple[str, ...]) -> dict[str, Any]:
     register_tasks()
     return _to_plain(compose_config(words))
@@ -213,47 +241,68 @@ def _representative(suite: Suite, task: Task) -> str:
 
 
 def _run_of(record: Record) -> RunConfig | None:
-    """Return configuration and default of a recorded run, None if that cannot be told."""
-    try:
-        config = current_config(record.config, warn=False)
-        config["backbone"]["name"] = _backbone_name(config["backbone"])
-        config["protocol"]["name"] = _protocol_name(config["protocol"])
-        return RunConfig(config, _base_of(config))
-    except (LookupError, TypeError, AttributeError, HydraException):
+    """Return configuration and base of a recorded run, None if that cannot be told."""
+    config = current_config(record.config, warn=False)
+    if not _has_keys(config) or not _is_known(config["data"], config["method"]["name"]):
         return None
+    config["backbone"]["name"] = _backbone_name(config["backbone"])
+    config["protocol"]["name"] = _protocol_name(config["protocol"])
+    return RunConfig(config, _base_of(config))
+
+
+def _has_keys(config: Mapping[str, Any]) -> bool:
+    """Return whether a recorded configuration has what names a cell; one made by hand may not."""
+    for group, keys in _CELL_KEYS.items():
+        part = config.get(group)
+        if not isinstance(part, Mapping):
+            return False
+        if not all(isinstance(part.get(key), kind) for key, kind in keys.items()):
+            return False
+    return True
+
+
+def _is_known(data: Mapping[str, Any], method: str) -> bool:
+    """Return whether suite, task and method of a record are still there."""
+    if method not in _choices("method") or data["suite"] not in suite_names():
+        return False
+    return data["task"] in load_suite(data["suite"]).tasks
 
 
 def _backbone_words(name: str) -> list[str]:
     """Return the overrides that choose a backbone by the name that `_backbone_name` gives it."""
-    if name in config_choices("backbone"):
+    if name in _choices("backbone"):
         return [f"backbone={name}"]
-    return [f"backbone={_ANY_MODEL}", f"backbone.name={name}"]
+    return [f"backbone={_ANY_MODEL}", f"backbone.name={settings.override_value(name)}"]
 
 
 def _protocol_words(name: str) -> list[str]:
     """Return the override that chooses a protocol; none if it is not a shipped one."""
-    return [f"protocol={name}"] if name in config_choices("protocol") else []
+    return [f"protocol={name}"] if name in _choices("protocol") else []
 
 
 def _backbone_name(backbone: Mapping[str, Any]) -> str:
     """Return what a backbone is called: a shipped configuration's name, or else timm's.
 
-    It has the shipped name if it is that configuration or, as long as it is called so, the same
-    architecture with other settings.
+    It has the shipped name if it is called so and is that architecture, whatever its other settings
+    are; or if it is that configuration, whatever it is called.
     """
-    for choice in config_choices("backbone"):
+    timm_name = str(backbone["timm_name"])
+    same_model = []
+    for choice in _choices("backbone"):
+        if choice != _ANY_MODEL and _shipped("backbone", choice)["timm_name"] == timm_name:
+            same_model.append(choice)
+    if backbone.get("name") in same_model:
+        return str(backbone["name"])
+    for choice in same_model:
         shipped = _shipped("backbone", choice)
-        if choice == _ANY_MODEL or shipped["timm_name"] != backbone["timm_name"]:
-            continue
-        same = all(shipped[key] == backbone[key] for key in ("kwargs", "weights"))
-        if same or backbone["name"] == choice:
+        if all(shipped[key] == backbone[key] for key in ("kwargs", "weights")):
             return choice
-    return str(backbone["timm_name"])
+    return timm_name
 
 
 def _protocol_name(protocol: Mapping[str, Any]) -> str:
     """Return the shipped protocol with the same values, or else the protocol's own name."""
-    for choice in config_choices("protocol"):
+    for choice in _choices("protocol"):
         if _shipped("protocol", choice) == {**protocol, "name": choice}:
             return choice
     return str(protocol["name"])

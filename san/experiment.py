@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -21,16 +21,16 @@ from san.errors import InvalidValueError, MissingFileError, choose
 from san.methods import check_compatible, check_options
 from san.record import DataSource, Record, Status
 from san.renamed_keys import schema_1_config, schema_1_options
+from san.run_options import RunOptions
 from san.runtime import environment
 from san.runtime.device import describe_device, pick_device
-from san.schema import NonNegativeInt, PositiveFloat, check_fields, check_value, from_mapping
+from san.schema import NonNegativeInt, check_fields, check_value, from_mapping
 from san.settings import Base
 from san.tasks import Suite, Task, load_suite
 from san.training.loop import REVISION
 from san.training.recipe import Recipe
 
 OpenTask = Callable[[Suite, Task, Path, str, int], PackedTask]
-Logger = Literal["wandb", "none"]
 
 
 @dataclass(frozen=True)
@@ -49,39 +49,6 @@ class EvalProtocol:
     def __post_init__(self) -> None:
         check_fields(self, "protocol.")
         choose(self.selected_on, ("last", self.evaluate), "protocol.selected_on")
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run is carried out; nothing here may change its number.
-
-    force: run although a record exists. save_adapter: write the adapter beside the record;
-    log_adapter: upload it, too. max_hours: of training, after which the run fails.
-    """
-
-    results_dir: Path
-    force: bool
-    save_adapter: bool
-    logger: Logger
-    log_adapter: bool
-    max_hours: float | None
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "RunOptions":
-        """Check the options of a resolved configuration.
-
-        Raise InvalidValueError or UnknownNameError.
-        """
-        logger = config["logger"]
-        max_hours = PositiveFloat | None
-        return cls(
-            results_dir=Path(check_value(config["results_dir"], str, "results_dir")),
-            force=check_value(config["force"], bool, "force"),
-            save_adapter=check_value(config["save_adapter"], bool, "save_adapter"),
-            logger=check_value(logger["name"], Logger, "logger"),
-            log_adapter=check_value(logger["log_adapter"], bool, "logger.log_adapter"),
-            max_hours=check_value(config["max_hours"], max_hours, "max_hours"),
-        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +86,7 @@ class Experiment:
     @property
     def display_name(self) -> str:
         """What a person calls this run."""
-        extra = f" [{settings.shorten(self.variant)}]" if self.variant else ""
+        extra = f" [{settings.shorten_variant(self.variant)}]" if self.variant else ""
         return f"{self.suite.name}/{self.task.name} {self.method}{extra} seed {self.seed}"
 
     @cached_property
@@ -200,7 +167,7 @@ def from_config(
     base: Base | None = None,
     open_task: OpenTask = task_data.open_task,
 ) -> Experiment:
-    """Check a resolved configuration (plain dictionaries) and open the data that it names.
+    """Check a resolved configuration and open the data that it names.
 
     base: what it is compared with; None: it is the default itself.
     open_task: task_data.open_task, or one that remembers which tasks it has opened.
@@ -215,13 +182,15 @@ def from_config(
     protocol = from_mapping(EvalProtocol, config["protocol"], "protocol")
     suite, task = _task_of(config["data"])
     preprocess = _preprocess_of(config["data"], backbone)
-    config = _with_resolved(config, recipe, preprocess, backbone)
+    base = base or Base(config)
+    config = _with_resolved(config, base, recipe, preprocess, backbone)
     adapter_path = _resolve_adapter_path(config["adapter_checkpoint"], task)
     wanted = [protocol.evaluate] if adapter_path else [protocol.train, protocol.evaluate]
     for split in wanted:
         task.parts(split)  # an unknown split is named before missing data
-    root = Path(config["data_root"])
-    packed = open_task(suite, task, root, preprocess.resize, backbone.image_size)
+    packed = open_task(
+        suite, task, Path(config["data_root"]), preprocess.resize, backbone.image_size
+    )
     splits = _usable_splits(packed, wanted, force=config["allow_unverified_data"])
     return Experiment(
         suite=suite,
@@ -240,7 +209,7 @@ def from_config(
         protocol=protocol,
         seed=config["seed"],
         device=device,
-        variant=settings.join(settings.departures(config, base or Base(config))),
+        variant=settings.join_overrides(settings.departures(config, base)),
         config=config,
     )
 
@@ -266,8 +235,8 @@ def _method_of(config: Mapping[str, Any], backbone: Backbone) -> tuple[str, dict
     return name, options
 
 
-def _augment_of(settings: Mapping[str, Any]) -> Augment:
-    return from_mapping(Augment, {k: v for k, v in settings.items() if k != "name"}, "augment")
+def _augment_of(group: Mapping[str, Any]) -> Augment:
+    return from_mapping(Augment, {k: v for k, v in group.items() if k != "name"}, "augment")
 
 
 def _recipe_of(config: Mapping[str, Any], device: torch.device) -> Recipe:
@@ -295,14 +264,15 @@ def _preprocess_of(data: Mapping[str, Any], backbone: Backbone) -> Preprocess:
 
 
 def _with_resolved(
-    config: dict[str, Any], recipe: Recipe, preprocess: Preprocess, backbone: Backbone
+    config: dict[str, Any], base: Base, recipe: Recipe, preprocess: Preprocess, backbone: Backbone
 ) -> dict[str, Any]:
     """Return the configuration with the values that `auto` and `timm` stood for.
 
-    A normalization that is the backbone's default stays `timm`: then it is no departure.
+    The pre-training's normalization stays `timm` where that is the default: it is no departure.
     """
     normalize = preprocess.normalize
-    if backbone.normalize == "timm" and _is_pretrainings(normalize, backbone):
+    usual = base.config["data"]["normalize"]
+    if usual == "timm" and _is_pretrainings(normalize, backbone):
         normalize = "timm"
     data = {**config["data"], "normalize": normalize}
     return {**config, "data": data, "precision": recipe.precision}

@@ -101,12 +101,6 @@ def schema_1_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return _Names.schema_1([method]).rename(options, "method.", warn=False)
 
 
-def schema_1_words(words: Sequence[str], method: str) -> list[str]:
-    """Return overrides, `key=value`, in the words of record schema 1."""
-    names = _Names.schema_1([method])
-    return [names.rename_word(word, warn=False) for word in words]
-
-
 @dataclass(frozen=True)
 class _Names:
     """One direction of translation: keys, and values by the key before it is renamed."""

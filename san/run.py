@@ -19,8 +19,9 @@ from san import record
 from san.adapter import Adapter, attach, restore
 from san.backbones import weights_hash
 from san.errors import InvalidValueError, NonFiniteLossError, Preempted
-from san.experiment import Experiment, RunOptions, from_config
+from san.experiment import Experiment, from_config
 from san.record import Record, Seconds, Status
+from san.run_options import RunOptions
 from san.runtime import distributed, lease
 from san.runtime.lease import HeldLease
 from san.runtime.signals import stop_on_signal

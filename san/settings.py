@@ -8,10 +8,10 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-# What may change a run's number, beside what a row has a name for (method, protocol, backbone) and
-# what its columns are (task, seed). Settings that are not here, such as `recipe` or `results_dir`,
-# say how a value came about or how a run is carried out.
-_ROOT_KEYS = (
+# What names a row, beside method, protocol and backbone. Left out are task and seed (a row has all
+# of them), precision (a mark says where runs of a row differ in it), and what says how a value came
+# about (`recipe`) or how a run is carried out (`results_dir`).
+_COMPARED = (
     "adapter_checkpoint",
     "batch_size",
     "epochs",
@@ -22,7 +22,7 @@ _ROOT_KEYS = (
     "warmup_epochs",
     "weight_decay",
 )
-_GROUP_KEYS: Mapping[str, Sequence[str] | None] = {  # None: all but the name
+_COMPARED_OF_GROUP: Mapping[str, Sequence[str] | None] = {  # None: all but the name
     "augment": None,
     "backbone": ("kwargs", "sha256", "timm_name", "weights"),
     "data": ("normalize", "resize"),
@@ -31,8 +31,8 @@ _GROUP_KEYS: Mapping[str, Sequence[str] | None] = {  # None: all but the name
 }
 _KWARGS = "backbone.kwargs."
 _WEIGHTS = ("backbone.weights", "backbone.sha256")
-_RESTORED = "restored"  # stands for `adapter_checkpoint=FILE`: which file, the identity knows
-_PLAIN_TEXT = re.compile(r"[A-Za-z_./~][\w./~:@%+-]*")
+RESTORED = "restored"  # stands for `adapter_checkpoint=FILE`: which file, the identity knows
+_PLAIN_TEXT = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:@%+-]*")
 _RESERVED = ("null", "true", "false", "nan", "inf")
 
 
@@ -57,7 +57,8 @@ class RunConfig(NamedTuple):
 def departures(config: Mapping[str, Any], base: Base) -> dict[str, str]:
     """Return the overrides, by key, that make the default composition into `config`.
 
-    config: resolved, in current words. Equal values give equal texts. A key that it lacks has its
+    config: resolved, in current words. Equal values give equal texts (1 and 1.0 too, but for keys
+    that the default lacks, whose type is not known). A key that it lacks has its
     default, as it was recorded before that key was introduced; only the free-form keys of
     `backbone.kwargs` can be removed.
     """
@@ -81,21 +82,28 @@ def departures(config: Mapping[str, Any], base: Base) -> dict[str, str]:
     return dict(sorted(changed.items()))
 
 
-def join(overrides: Mapping[str, str]) -> str:
+def join_overrides(overrides: Mapping[str, str]) -> str:
     """Return what `departures` returned as one text, as a shell takes it.
 
-    An adapter that was restored is called so: its file has another path elsewhere.
+    Paths are left out, as a file has another one elsewhere: an adapter that was restored is called
+    so, weights by the name of their file. Which file it is, the identity knows.
     """
     words = dict(overrides)
     if "adapter_checkpoint" in words:
-        words["adapter_checkpoint"] = _RESTORED
+        words["adapter_checkpoint"] = RESTORED
+    if "backbone.weights" in words:
+        key, _, path = words["backbone.weights"].partition("=")
+        words["backbone.weights"] = f"{key}={override_value(path.strip(chr(39)).split('/')[-1])}"
     return shlex.join(words.values())
 
 
-def shorten(variant: str) -> str:
-    """Return what `join` returned as a row shows it: `rank=16` for `method.rank=16`."""
-    words = [word.lstrip("+").removeprefix("method.") for word in shlex.split(variant)]
-    return " ".join(words)
+def shorten_variant(variant: str) -> str:
+    """Return what `join_overrides` returned as a row shows it: `rank=16` for `method.rank=16`."""
+    try:
+        words = shlex.split(variant)
+    except ValueError:  # made by hand, with one quote
+        return variant
+    return " ".join(word.lstrip("+").removeprefix("method.") for word in words)
 
 
 def override_value(value: Any) -> str:
@@ -107,12 +115,21 @@ def override_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         items = [override_value(item) for item in value]
         return f"[{','.join(items)}]"
+    if isinstance(value, Mapping):
+        pairs = [f"{override_value(key)}:{override_value(item)}" for key, item in value.items()]
+        return f"{{{','.join(pairs)}}}"
     text = str(value)
     is_plain = _PLAIN_TEXT.fullmatch(text) and text.lower() not in _RESERVED
     if not isinstance(value, str) or is_plain:
         return text
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    # Hydra takes a backslash as it is, unless a quote comes after it.
+    escaped = re.sub(r"(\\*)('|$)", _escape, text)
     return f"'{escaped}'"
+
+
+def _escape(found: re.Match[str]) -> str:
+    backslashes, quote = found.groups()
+    return 2 * backslashes + (f"\\{quote}" if quote else "")
 
 
 def _as_typed(value: Any, usual: Any) -> Any:
@@ -128,10 +145,10 @@ def _as_typed(value: Any, usual: Any) -> Any:
 
 def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield dotted key and value of all settings that may change the number."""
-    for key in _ROOT_KEYS:
+    for key in _COMPARED:
         if key in config:
             yield key, config[key]
-    for group, keys in _GROUP_KEYS.items():
+    for group, keys in _COMPARED_OF_GROUP.items():
         settings = config.get(group)
         if not isinstance(settings, Mapping):
             continue

@@ -8,8 +8,9 @@ from conftest import composed
 
 from san import compose, methods, renamed_keys
 from san.errors import SanError
-from san.experiment import RunOptions, from_config
+from san.experiment import from_config
 from san.methods import check_options, default_options
+from san.run_options import RunOptions
 from san.tasks import load_suite, suite_names
 
 GROUPS = ["augment", "backbone", "method", "protocol", "logger", "recipe"]

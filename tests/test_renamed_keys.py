@@ -10,7 +10,6 @@ from san.renamed_keys import (
     current_words,
     schema_1_config,
     schema_1_options,
-    schema_1_words,
 )
 
 
@@ -20,12 +19,20 @@ def test_every_key_has_a_way_there_and_back() -> None:
     for old, new in KEYS.items():
         assert old.rpartition(".")[0] == new.rpartition(".")[0]  # it stays in its dictionary
         assert current_words([f"{old}=1"], warn=False) == [f"{new}=1"]
-        assert schema_1_words([f"{new}=1"], "san") == [f"{old}=1"]
+        *path, leaf = new.split(".")
+        nested = {leaf: 1}
+        for name in reversed(path):
+            nested = {name: nested}
+        there = schema_1_config({"method": {"name": "san"}} | nested)
+        assert current_config(there, warn=False) == {"method": {"name": "san"}} | nested
+        assert there != {"method": {"name": "san"}} | nested
     for key, values in VALUES.items():
         assert key in KEYS.values()
         for old, new in values.items():
             assert current_words([f"{key}={old}"], warn=False) == [f"{key}={new}"]
-            assert schema_1_words([f"{key}='{new}'"], "san")[0].endswith(f"={old}")
+            group, _, leaf = key.partition(".")
+            stored = schema_1_config({"method": {"name": "san"}, group: {leaf: new}})
+            assert list(stored[group].values()) == [old]
 
 
 def test_options_are_renamed_for_their_methods_alone() -> None:
@@ -37,7 +44,6 @@ def test_options_are_renamed_for_their_methods_alone() -> None:
             renamed = [f"method={method}", f"method.{new}=1"]
             assert current_words(words, warn=False) == renamed
             assert current_words(words[1:], [method], warn=False) == renamed[1:]
-            assert schema_1_words(renamed, method) == words
             assert schema_1_options(method, current_options(method, {old: 1})) == {old: 1}
     mine = ["method=mine", "method.width=4", "method.place=end"]
     assert current_words(mine, warn=False) == mine

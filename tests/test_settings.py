@@ -9,9 +9,11 @@ import pytest
 from conftest import a_record, composed, resolved
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from msgspec.structs import replace
 
 from san import compose, settings
+from san.config_keys import RECIPE_KEYS
 from san.errors import InvalidValueError, SanError
 from san.experiment import Experiment, from_config
 from san.record import Record
@@ -20,6 +22,8 @@ from san.tasks import suite_names
 
 # How a run is carried out: may differ between runs of a row, whatever the number.
 CARRIED_OUT = {"precision", "seed"}
+TEXTS = ["", "1e3", "null", "true", "a b,c=[d]", "${x}"]
+VALUES = [3, 2.0, 1e-5, None, True, ["q", 1, None], [{"a": "b c"}]]
 OTHER_TEXT = {
     "optimizer": "sgd",
     "augment.crop": "resized",
@@ -45,7 +49,7 @@ def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def variant(run: RunConfig) -> str:
-    return settings.join(settings.departures(*run))
+    return settings.join_overrides(settings.departures(*run))
 
 
 def with_own_files(folder: Path, *overrides: str) -> RunConfig:
@@ -58,6 +62,15 @@ def with_own_files(folder: Path, *overrides: str) -> RunConfig:
 
 def experiment_of(run: RunConfig, data_root: Path) -> Experiment:
     return from_config({**run.config, "data_root": str(data_root)}, run.base)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["~/w.safetensors", "/home/müller/w", "a\\b", "it's", "a\\'b", "end\\", *TEXTS, *VALUES],
+)
+def test_a_value_is_what_hydra_reads_of_it(value: object) -> None:
+    word = f"key={settings.override_value(value)}"
+    assert OverridesParser.create().parse_override(word).value() == value
 
 
 @pytest.mark.parametrize("suite", [*suite_names(), "folder"])
@@ -114,9 +127,10 @@ def test_spellings_of_a_value_are_one_row(typed: list[str], row: str) -> None:
 
 def test_what_changes_the_number_names_the_row_and_nothing_else_does(data_root: Path) -> None:
     """For every setting: another value makes another identity exactly if it makes another row."""
-    run = resolved(f"data_root={data_root}", "device=cpu", "augment=vpt")
+    run = resolved(f"data_root={data_root}", "device=cpu", "augment=ssf")
     default = experiment_of(run, data_root)
     compared = set()
+    refused = set()
     for key, value in leaves(run.config):
         config = copy.deepcopy(run.config)
         *path, leaf = key.split(".")
@@ -125,8 +139,10 @@ def test_what_changes_the_number_names_the_row_and_nothing_else_does(data_root: 
             node = node[name]
         if isinstance(value, bool):
             node[leaf] = not value
-        elif isinstance(value, int | float):
-            node[leaf] = value + 1 if value == 0 else value * 2
+        elif isinstance(value, int):
+            node[leaf] = value // 2 if value > 1 else value + 1
+        elif isinstance(value, float):
+            node[leaf] = value / 2 or 0.25
         elif key in OTHER_TEXT:
             node[leaf] = OTHER_TEXT[key]
         else:
@@ -134,11 +150,13 @@ def test_what_changes_the_number_names_the_row_and_nothing_else_does(data_root: 
         try:
             changed = from_config(config, Base(run.config))
         except SanError:
+            refused.add(key)
             continue
         compared.add(key)
         names_a_row = bool(changed.variant) or key in CARRIED_OUT
         assert (changed.identity != default.identity) == names_a_row, key
     assert len(compared) > 25, compared
+    assert not refused
 
 
 def test_own_files_are_shown_by_their_values_and_repeated_without_them(
@@ -152,7 +170,7 @@ def test_own_files_are_shown_by_their_values_and_repeated_without_them(
     )
     run = with_own_files(tmp_path, "method=lora16", "protocol=mine")
     made = experiment_of(run, data_root)
-    assert settings.shorten(made.variant) == "rank=16 protocol.train=train"
+    assert settings.shorten_variant(made.variant) == "rank=16 protocol.train=train"
     again = compose.rerun_words(compose.named_by_value(made.record("failed", "weights")))
     assert not {"method=lora16", "protocol=mine"} & set(again)
     repeated = experiment_of(resolved(*again), data_root)
@@ -188,6 +206,37 @@ def test_a_shipped_backbone_asked_for_by_its_timm_name_is_the_shipped_one(tmp_pa
     assert "+backbone.kwargs.depth=3" in variant(run)
 
 
+def test_every_hyper_parameter_names_a_row(data_root: Path) -> None:
+    run = resolved()
+    for key in {*RECIPE_KEYS} - CARRIED_OUT:
+        assert variant(RunConfig({**run.config, key: "other"}, run.base)) == f"{key}=other"
+
+
+def test_a_file_is_named_without_its_place(tmp_path: Path) -> None:
+    rows = set()
+    for path in ("w.safetensors", "./w.safetensors", str(tmp_path / "w.safetensors")):
+        word = settings.override_value(path)
+        rows.add(variant(resolved(f"backbone.weights={word}", "backbone.sha256=null")))
+    assert rows == {"backbone.sha256=null backbone.weights=w.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "words", [["~backbone.timm_name"], ["~backbone.kwargs"], ["backbone.timm_name=null"]]
+)
+def test_a_file_of_ones_own_that_lacks_a_key_is_refused_in_words(words: list[str]) -> None:
+    with pytest.raises(InvalidValueError, match="backbone has no `.*`; it is required"):
+        resolved(*words)
+
+
+def test_defaults_leave_a_composition_under_way_alone() -> None:
+    compose._composed.cache_clear()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(compose.CONFIGS), version_base="1.3"):
+        compose.resolve(compose.compose("train", overrides=[]))
+        assert GlobalHydra.instance().is_initialized()
+        compose.compose("train", overrides=[])
+
+
 def test_what_is_on_disk_gets_its_right_name(data_root: Path) -> None:
     def recorded(run: RunConfig, **typed: str) -> Record:
         made = experiment_of(run, data_root).record("failed", "weights")
@@ -204,7 +253,8 @@ def test_what_is_on_disk_gets_its_right_name(data_root: Path) -> None:
 def test_normalization_that_is_the_pretrainings_own_is_the_default(data_root: Path) -> None:
     words = ["backbone=timm", "backbone.name=vit_small_patch32_224.augreg_in21k"]
     words += ["backbone.weights=random"]
-    made = experiment_of(resolved(*words, "data.normalize=inception"), data_root)
-    assert made.variant == "backbone.weights=random"
+    for word in ("data.normalize=inception", "backbone.normalize=inception"):
+        made = experiment_of(resolved(*words, word), data_root)
+        assert made.variant == "backbone.weights=random"
     made = experiment_of(resolved(*words, "data.normalize=clip"), data_root)
     assert made.variant == "backbone.weights=random data.normalize=clip"

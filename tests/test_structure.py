@@ -17,6 +17,7 @@ LAYERS = (
     "schema",
     "renamed_keys",
     "settings",
+    "run_options",
     "tasks",
     "score",
     "counts",

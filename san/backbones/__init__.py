@@ -1,6 +1,7 @@
 """Backbones: stock timm models, their weights, and their named sites.
 
-`families` says which models, `weights` how they are filled, `load` makes one of a configuration.
+`families` says which models, `weights` where their files are, `pretrained` how these are loaded,
+`load` makes one of a configuration.
 Besides augmentation only this package knows timm.
 """
 
@@ -13,8 +14,9 @@ from san.backbones.families import (
     input_size,
 )
 from san.backbones.load import Backbone, build_backbone
+from san.backbones.pretrained import Pretrained
 from san.backbones.sites import Branch, Site, branches, sites
-from san.backbones.weights import Pretrained, as_bytes, file_sha256, weights_hash
+from san.backbones.weights import as_bytes, file_sha256, weights_hash
 
 __all__ = [
     "Backbone",

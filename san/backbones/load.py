@@ -16,18 +16,21 @@ from san.backbones.families import (
     model_parameters,
     pretrained_config,
 )
-from san.backbones.weights import (
-    Pretrained,
-    check_sha256,
-    fetch_weights,
-    file_sha256,
-    fill_from_npz,
-    find_weights,
-    load_tensors,
-)
+from san.backbones.pretrained import Pretrained, fill_from_npz, load_tensors
+from san.backbones.weights import check_sha256, fetch_weights, file_sha256, find_weights
 from san.errors import InvalidValueError, choose
-from san.schema import from_mapping
+from san.schema import PositiveInt, check_value, from_mapping
 
+# What timm's models raise on values that they cannot work with.
+_BUILD_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _DECIDED_ELSEWHERE = {
     "num_classes": "the task says how many classes there are",
     "in_chans": "images have three channels",
@@ -78,7 +81,9 @@ class Backbone:
         """
         if self.weights in ("timm", "random"):
             return f"{self.weights}:{self.timm_name}"
-        return file_sha256(find_weights(self.weights))[:16]
+        path = find_weights(self.weights)
+        check_sha256(path, self.sha256)  # before there is a record of another file's run
+        return file_sha256(path)[:16]
 
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -97,7 +102,7 @@ class Backbone:
     def check_kwargs(self) -> None:
         """Raise UnknownNameError or InvalidValueError on arguments that no run can be made with."""
         if self.kwargs:
-            check_kwargs(self.timm_name, json.dumps(self.kwargs, sort_keys=True))
+            _try_kwargs(self.timm_name, json.dumps(self.kwargs, sort_keys=True))
 
     def build(self, classes: int) -> Pretrained:
         """Build the model and load its weights, as `build_backbone` does."""
@@ -134,7 +139,7 @@ def build_backbone(
 
 
 @cache
-def check_kwargs(timm_name: str, kwargs: str) -> None:
+def _try_kwargs(timm_name: str, kwargs: str) -> None:
     """Try arguments of a model (as JSON), on a device without memory.
 
     Raises UnknownNameError on one that the model does not have, InvalidValueError on one that is
@@ -148,24 +153,31 @@ def check_kwargs(timm_name: str, kwargs: str) -> None:
                 f"backbone.kwargs.{key} is not an option: {_DECIDED_ELSEWHERE[key]}."
             )
         choose(key, sorted(allowed), f"argument of {timm_name}")
-    side = options.get("img_size")
-    if isinstance(side, list) and len(set(side)) != 1:
-        raise InvalidValueError(
-            f"backbone.kwargs.img_size came as {side}; allowed: one number, as images are square."
-        )
+    _check_side(options.get("img_size"))
     size = input_size_of_name(timm_name, options)
     model = _create_model_on_meta(timm_name, {"num_classes": 2, **options})
     try:
         shape = tuple(model.eval()(torch.empty(1, 3, size, size, device="meta")).shape)
-    except (RuntimeError, AssertionError, TypeError, ValueError, IndexError) as error:
+    except _BUILD_ERRORS as error:
         raise _not_built(timm_name, options, error) from error
     if shape != (1, 2):
         raise _not_built(timm_name, options, f"its output is {shape} and not one row of logits")
 
 
+def _check_side(side: object) -> None:
+    """Raise InvalidValueError unless images are squares of that side, or of the model's own."""
+    checked = check_value(side, PositiveInt | list[PositiveInt] | None, "backbone.kwargs.img_size")
+    if isinstance(checked, list) and len(set(checked)) != 1:
+        raise InvalidValueError(
+            f"backbone.kwargs.img_size came as {side}; allowed: one number, as images are square."
+        )
+
+
 def _not_built(timm_name: str, options: Mapping[str, Any], reason: object) -> InvalidValueError:
+    said = str(reason) or type(reason).__name__
     return InvalidValueError(
-        f"timm cannot build {timm_name} with {dict(options)}: {reason}. See backbone.kwargs."
+        f"timm cannot build {timm_name} with {dict(options)}: {said}. Give other backbone.kwargs, "
+        "or leave them out."
     )
 
 
@@ -173,7 +185,7 @@ def _create_model(timm_name: str, options: Mapping[str, Any]) -> nn.Module:
     """Build a timm model with random weights."""
     try:
         model: nn.Module = timm.create_model(timm_name, pretrained=False, **options)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except _BUILD_ERRORS as error:
         raise _not_built(timm_name, options, error) from error
     return model
 

@@ -63,7 +63,7 @@ def explain_cell(suite: str, name: str, task: str, records: Sequence[Record]) ->
         chosen = [cell for cell in ours if cell.method == method]
     for cell in chosen:
         yield from _describe_our_cell(cell, where)
-    if not chosen and method:
+    if method and not any(cell.runs for cell in chosen):
         yield f"{MISSING}  {where}, {method}: not run yet"
         yield _line("run", f"python train.py method={method} data={where}")
     for printed in published:
@@ -143,8 +143,9 @@ def _choose_row(name: str, ours: Sequence[_OurCell], published: Sequence[_Publis
     known += [cell.row for cell in ours]
     known += [cell.row.method for cell in published]
     plain = name.translate(_WITHOUT_MARKS).strip()
-    if plain in known:
-        return plain
+    for each in (name, plain):
+        if each in known:
+            return each
     for each in known:
         if _is_called(plain, each):
             return each
@@ -194,7 +195,7 @@ def _describe_published_cell(cell: _PublishedCell, where: str) -> Iterator[str]:
         yield _line("note", number.note)
         yield ""
     if not cell.numbers:
-        claim = row.claim or "a source states means alone"
+        claim = row.claim or "no source has one for this task"
         yield f"{MISSING}  {where}, {row.method}: published without a number: {claim}"
 
 
@@ -231,7 +232,7 @@ def _settings(r: Record) -> str:
     recipe = ", ".join(words)
     if not r.variant:
         return recipe
-    return f"{recipe}; {settings.shorten(r.variant)}"
+    return f"{recipe}; {settings.shorten_variant(r.variant)}"
 
 
 def _data(r: Record) -> str:

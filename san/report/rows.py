@@ -184,7 +184,7 @@ def row_name(key: RowKey, keys: Sequence[RowKey]) -> str:
     protocols = {other.protocol for other in keys}
     details = []
     if key.variant:
-        details.append(settings.shorten(key.variant))
+        details.append(settings.shorten_variant(key.variant))
     if len(protocols) > 1:
         details.append(key.protocol)
     return f"{key.method} [{', '.join(details)}]" if details else key.method

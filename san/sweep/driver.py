@@ -13,7 +13,7 @@ import yaml
 
 from san import compose, record
 from san.errors import FileAccessError, InvalidValueError, LaunchError, Preempted
-from san.experiment import RunOptions
+from san.run_options import RunOptions
 from san.settings import RunConfig
 from san.sweep import ray_pool, slurm
 from san.sweep.disk import disk_estimate
@@ -26,14 +26,14 @@ from san.tasks import load_suite
 
 def plan_sweep(request: SweepRequest) -> list[PlannedRun]:
     """Return the runs of a request; raise SanError if it asks for what does not exist."""
-    jobs = _compose_jobs(request)
-    options = _shared_options(jobs)
+    configs = _compose_runs(request)
+    options = _shared_options(configs)
     if options.force:
         raise InvalidValueError(
             "force=true would run everything again each time the sweep is resumed. "
             "Remove the records instead."
         )
-    return plan_runs(jobs)
+    return plan_runs(configs)
 
 
 def show_plan(request: SweepRequest) -> None:
@@ -50,7 +50,7 @@ def show_status(request: SweepRequest) -> None:
 
 def cancel(request: SweepRequest) -> None:
     """Cancel the SLURM jobs that were submitted with the results directory of a request."""
-    options = _shared_options(_compose_jobs(request))
+    options = _shared_options(_compose_runs(request))
     cancelled = slurm.cancel_jobs(_job_directory(options))
     for line in cancelled:
         _print(f"cancelled {line}")
@@ -124,7 +124,7 @@ def cluster_options(request: SweepRequest) -> dict[str, Any]:
     return options
 
 
-def _compose_jobs(request: SweepRequest) -> list[RunConfig]:
+def _compose_runs(request: SweepRequest) -> list[RunConfig]:
     """Return the configurations of a request; names that occur twice count once."""
     suite = load_suite(request.suite)
     tasks = [suite.task(name).name for name in request.tasks] or list(suite.tasks)
@@ -140,9 +140,9 @@ def _compose_jobs(request: SweepRequest) -> list[RunConfig]:
     )
 
 
-def _shared_options(jobs: Sequence[RunConfig]) -> RunOptions:
+def _shared_options(configs: Sequence[RunConfig]) -> RunOptions:
     """Return the options of the runs, which differ in task, method and seed alone."""
-    return RunOptions.from_config(jobs[0].config)
+    return RunOptions.from_config(configs[0].config)
 
 
 def _job_directory(options: RunOptions) -> Path:

@@ -17,8 +17,9 @@ from san.config_keys import check_keys
 from san.data import task_data
 from san.data.packed_task import PackedTask
 from san.errors import NotPreparedError, RecordError, SanError
-from san.experiment import OpenTask, RunOptions, from_config
+from san.experiment import OpenTask, from_config
 from san.record import Record, Status
+from san.run_options import RunOptions
 from san.runtime import lease
 from san.runtime.lease import Lease
 from san.settings import RunConfig
@@ -49,7 +50,7 @@ PENDING = (RunState.MISSING, RunState.INTERRUPTED, RunState.CRASHED)
 class PlannedRun:
     """One run of a sweep, and what estimates of its cost need to know.
 
-    config: what the process that does the run is given. path: of the record; None if the run
+    run_config: what the process that does the run is given. path: of the record; None if the run
     cannot be done, for the reason in `obstacle`. is_prepared: False if that reason is that the
     task's images are not packed yet; they take `bytes_needed` (0 where unknown).
     """
@@ -62,7 +63,7 @@ class PlannedRun:
     epochs: int
     optimizer: str
     options: RunOptions
-    config: RunConfig
+    run_config: RunConfig
     path: Path | None = None
     obstacle: str = ""
     is_prepared: bool = True
@@ -210,7 +211,7 @@ def _describe_run(run_config: RunConfig) -> PlannedRun:
         epochs=config["epochs"],
         optimizer=config["optimizer"],
         options=RunOptions.from_config(config),
-        config=run_config,
+        run_config=run_config,
     )
 
 

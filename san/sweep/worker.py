@@ -40,7 +40,7 @@ class Assignment:
     known_mtime: of its record when the sweep began; see `san.run.run`.
     """
 
-    config: RunConfig
+    run_config: RunConfig
     known_mtime: int
 
 
@@ -80,7 +80,7 @@ class Worker:
         """Give the worker a run."""
         self.run = run
         with contextlib.suppress(OSError):  # it has just died, which `receive` will report
-            self.pipe.send(Assignment(run.config, known_mtime))
+            self.pipe.send(Assignment(run.run_config, known_mtime))
 
     def receive(self) -> Report:
         """Return what a ready worker reports, or that it died."""
@@ -135,7 +135,7 @@ def _do_run(assignment: Assignment) -> Report:
         RunOutcome.HELD_ELSEWHERE: Verdict.HELD_ELSEWHERE,
     }
     try:
-        result = run(*assignment.config, assignment.known_mtime)
+        result = run(*assignment.run_config, assignment.known_mtime)
     except Exception as error:  # the record has its trace; without a record, the pool logs it
         return Report(Verdict.FAILED, str(error))
     return Report(verdicts[result.outcome])

@@ -97,9 +97,9 @@ def broken(kind: str, path: Path) -> str:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("truncated", r"w\.safetensors is corrupt or truncated"),
-        ("garbage", r"w\.safetensors is corrupt or truncated"),
-        ("empty", r"w\.safetensors is corrupt or truncated"),
+        ("truncated", r"w\.safetensors cannot be read, or is corrupt or truncated"),
+        ("garbage", r"w\.safetensors cannot be read, or is corrupt or truncated"),
+        ("empty", r"w\.safetensors cannot be read, or is corrupt or truncated"),
         ("another model", r"w\.safetensors holds another model: size mismatch for cls_token"),
         ("too deep", r"w\.safetensors holds another model: it has 2 blocks, this one 1"),
     ],
@@ -112,7 +112,10 @@ def test_broken_weights_are_refused(kind: str, message: str, tmp_path: Path) -> 
 def test_wrong_hash_missing_file_and_pickles_are_refused(tmp_path: Path) -> None:
     saved(tmp_path / "w.safetensors")
     wrong = small_vit(tmp_path / "w.safetensors", "00")
-    with pytest.raises(WeightsError, match="its sha256 is .*, expected 00. Fetch it again"):
+    with pytest.raises(
+        WeightsError,
+        match="has the sha256 .*; expected 00. Fetch it again, or give backbone.sha256=null",
+    ):
         wrong.build(3)
     with pytest.raises(WeightsError, match="No weights at .* takes 'timm', 'random' or the path"):
         small_vit("nowhere.safetensors").build(3)

@@ -166,19 +166,20 @@ def test_an_original_npz_loads_exactly(
         ({"depth": 1}, "it has 2 blocks, the model 1"),
         ({"depth": 3}, "it has 2 blocks, the model 3"),
         ({"embed_dim": 64}, "size of tensor"),
-        ({"qk_norm": True}, None),
     ],
 )
 def test_an_npz_of_another_model_is_refused(
-    kwargs: dict[str, Any], reason: str | None, tmp_path: Path
+    kwargs: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
     as_npz(stock(VIT, **SMALL_VIT), tmp_path / "w.npz")
-    if reason is None:
-        loaded = by_file(VIT, 3, tmp_path / "w.npz", SMALL_VIT | kwargs)
-        assert len(loaded.fresh) == 2 * 2 * 2  # weight and bias of two norms in two blocks
-        return
     with pytest.raises(WeightsError, match=f"w.npz cannot be read as weights of this .*{reason}"):
         by_file(VIT, 3, tmp_path / "w.npz", SMALL_VIT | kwargs)
+
+
+def test_what_an_npz_does_not_fill_is_known(tmp_path: Path) -> None:
+    as_npz(stock(VIT, **SMALL_VIT), tmp_path / "w.npz")
+    loaded = by_file(VIT, 3, tmp_path / "w.npz", SMALL_VIT | {"qk_norm": True})
+    assert len(loaded.fresh) == 2 * 2 * 2  # weight and bias of two norms in two blocks
 
 
 def test_an_npz_with_a_pickle_in_it_is_not_unpickled(tmp_path: Path) -> None:
@@ -226,12 +227,44 @@ def test_a_file_with_nothing_for_the_model_is_refused(tmp_path: Path) -> None:
         by_file(VIT, 3, path, SMALL_VIT)
 
 
+@pytest.mark.parametrize(
+    ("more", "missing"),
+    [
+        ({"init_values": 0.1}, "blocks.0.ls1.gamma"),
+        ({"qk_norm": True}, "blocks.0.attn.k_norm.bias"),
+        ({"depth": 3}, "it has 3 blocks, this one 2; one has no blocks.2"),
+    ],
+)
+def test_a_file_with_more_than_the_model_is_refused(
+    more: dict[str, Any], missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(stock(VIT, **SMALL_VIT | more).state_dict(), path)
+    with pytest.raises(
+        WeightsError, match=f"holds another model: .*{missing}.*backbone.name="
+    ) as a:
+        by_file(VIT, 3, path, SMALL_VIT)
+    with pytest.raises(WeightsError) as b:
+        by_tag(VIT, 3, path, SMALL_VIT, monkeypatch)
+    assert str(a.value) == str(b.value)
+
+
+def test_what_is_pooled_in_another_way_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(stock(VIT, **SMALL_VIT, global_pool="map").state_dict(), path)
+    assert by_file(VIT, 3, path, SMALL_VIT).fresh == frozenset()
+    assert "the model has no attn_pool." in caplog.text
+
+
 def test_weights_that_timm_has_as_a_pickle_alone_are_refused() -> None:
     pickled = [
         name
         for name in timm.list_pretrained("vit*") + timm.list_pretrained("swin*")
         if not timm.get_pretrained_cfg(name).hf_hub_id
     ]
+    assert len(pickled) >= 3
     for name in pickled[:3]:
         with pytest.raises(WeightsError, match="in a format that can run code"):
             build_backbone(name, 3, "timm")

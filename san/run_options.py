@@ -1,0 +1,43 @@
+"""How a run is carried out, beside what it computes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from san.schema import PositiveFloat, check_value
+
+Logger = Literal["wandb", "none"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; nothing here may change its number.
+
+    force: run although a record exists. save_adapter: write the adapter beside the record;
+    log_adapter: upload it, too. max_hours: of training, after which the run fails.
+    """
+
+    results_dir: Path
+    force: bool
+    save_adapter: bool
+    logger: Logger
+    log_adapter: bool
+    max_hours: float | None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "RunOptions":
+        """Check the options of a resolved configuration.
+
+        Raise InvalidValueError or UnknownNameError.
+        """
+        logger = config["logger"]
+        max_hours = PositiveFloat | None
+        return cls(
+            results_dir=Path(check_value(config["results_dir"], str, "results_dir")),
+            force=check_value(config["force"], bool, "force"),
+            save_adapter=check_value(config["save_adapter"], bool, "save_adapter"),
+            logger=check_value(logger["name"], Logger, "logger"),
+            log_adapter=check_value(logger["log_adapter"], bool, "logger.log_adapter"),
+            max_hours=check_value(config["max_hours"], max_hours, "max_hours"),
+        )
