@@ -37,8 +37,9 @@ TAKES_tables := SUITE BACKBONE
 TAKES_bench := METHODS BACKBONE
 GOALS := $(or $(MAKECMDGOALS),help)
 TAKEN := $(sort $(foreach goal,$(GOALS),$(TAKES_$(goal))) PYTHON VENV)
+# Of several targets each has to take it.
 GIVEN := $(foreach variable,$(.VARIABLES),$(if $(filter command,$(origin $(variable))),$(variable)))
-UNKNOWN := $(filter-out $(TAKEN),$(GIVEN))
+UNKNOWN := $(sort $(foreach goal,$(GOALS),$(filter-out $(TAKES_$(goal)) PYTHON VENV,$(GIVEN))))
 ifneq ($(UNKNOWN),)
 $(error `make $(GOALS)` does not take $(UNKNOWN). It takes $(TAKEN)$(if $(filter SET,$(TAKEN)),; settings of train.py go into SET="epochs=1 lr=1e-3"))
 endif

@@ -33,7 +33,7 @@ from san.methods import check_compatible, check_options, method_module, norm_par
 class Attachment:
     """Token set on a model, as `adapted_by`, while a method is attached; compared by identity.
 
-    hooks: that keep frozen batch norms from moving.
+    hooks: that keep batch norms from moving.
     """
 
     method: str
@@ -139,7 +139,7 @@ def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
     trainable = tuple(name for name in parameters if name in trains or name.startswith(head))
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in trainable)
-    attachment = Attachment(method, _keep_frozen_statistics(model))
+    attachment = Attachment(method, _keep_statistics(model))
     model.adapted_by = attachment  # type: ignore[assignment]
     norms = stock.keys() & norm_parameters(model, found)
     counts = _count_parameters(parameters, trainable, norms, head, stock)
@@ -177,18 +177,14 @@ def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
     return adapter
 
 
-def _keep_frozen_statistics(model: nn.Module) -> tuple[RemovableHandle, ...]:
-    """Let batch norms whose parameters are frozen use and keep their statistics in training, too.
+def _keep_statistics(model: nn.Module) -> tuple[RemovableHandle, ...]:
+    """Let batch norms, which hybrid ViTs have, use and keep their pre-trained statistics.
 
-    Hybrid ViTs have some. Return the hooks that see to it.
+    So they do with every method: statistics that move are neither frozen nor trained by gradients,
+    and a saved adapter has parameters alone. Return the hooks that see to it.
     """
-    frozen = []
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            parameters = list(module.parameters())
-            if parameters and not any(p.requires_grad for p in parameters):
-                frozen.append(module)
-    return tuple(module.register_forward_pre_hook(_evaluate) for module in frozen)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return tuple(norm.register_forward_pre_hook(_evaluate) for norm in norms)
 
 
 def _evaluate(module: nn.Module, _inputs: object) -> None:

@@ -26,6 +26,7 @@ def dry_run(*words: str) -> subprocess.CompletedProcess[str]:
         (["prepare-vtab", "SEEDS=1"], "SEEDS"),
         (["test", "SUITE=demo"], "SUITE"),
         (["SUITE=demo"], "SUITE"),
+        (["plan", "tables", "TASKS=a"], "TASKS"),
     ],
 )
 def test_a_variable_that_a_target_does_not_take_is_refused(words: list[str], unknown: str) -> None:

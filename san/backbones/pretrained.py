@@ -6,6 +6,7 @@ Weights are never silently random: which tensors no file has filled is known of 
 import contextlib
 import json
 import logging
+import math
 import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -37,6 +38,17 @@ _BEFORE_THE_HEAD = (
     "reg_token",
     "stages.",
     "stem.",
+)
+# What numpy and timm raise on a file that is not whole, or not of this model.
+_NPZ_ERRORS = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
 )
 _NPZ_EMBEDDING = "embedding/kernel"
 log = logging.getLogger(__name__)
@@ -107,11 +119,12 @@ def fill_from_npz(model: nn.Module, path: Path) -> Pretrained:
     try:
         _check_npz(model, path)
         loader.load_pretrained(str(path))
-    except (OSError, EOFError, RuntimeError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        fresh = {name for name, tensor in state.items() if tensor.isnan().any()}
+        _check_npz_blocks(path, _count_in_blocks(state, fresh))
+    except _NPZ_ERRORS as error:
         reason = _first_reason(error)
         raise WeightsError(f"{path} cannot be read as weights of this model: {reason}") from error
     classifier = classifier_name(model) + "."
-    fresh = {name for name, tensor in state.items() if tensor.isnan().any()}
     for name, tensor in state.items():
         if name in fresh or name.startswith(classifier):
             tensor.copy_(initial[name])
@@ -279,3 +292,33 @@ def _check_npz(model: Any, path: Path) -> None:
         raise ValueError(f"its patches are {patch} pixels, those of the model {wanted}")
     if depth != len(model.blocks):
         raise ValueError(f"it has {depth} blocks, the model {len(model.blocks)}")
+
+
+def _count_in_blocks(state: Mapping[str, Tensor], fresh: Collection[str]) -> int:
+    """Return how many numbers of a model's blocks were filled."""
+    return sum(t.numel() for name, t in state.items() if _BLOCK.match(name) and name not in fresh)
+
+
+def _check_npz_blocks(path: Path, filled: int) -> None:
+    """Raise ValueError if a file has more or fewer numbers for the blocks than were filled.
+
+    timm copies arrays with broadcasting, and leaves out those that it does not look for.
+    """
+    stored = 0
+    with np.load(path, allow_pickle=False) as arrays:
+        for name in arrays.files:
+            if "Transformer/encoderblock" in name:
+                stored += _array_size(arrays, name)
+    if stored != filled:
+        raise ValueError(f"its blocks have {stored:,} numbers, those of the model {filled:,}")
+
+
+def _array_size(arrays: Any, name: str) -> int:
+    """Return how many numbers an array of an `.npz` has, without reading them."""
+    with arrays.zip.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            read_header = np.lib.format.read_array_header_2_0
+        shape, _, _ = read_header(file)
+    return math.prod(shape)

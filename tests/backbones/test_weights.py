@@ -176,6 +176,23 @@ def test_an_npz_of_another_model_is_refused(
         by_file(VIT, 3, tmp_path / "w.npz", SMALL_VIT | kwargs)
 
 
+@pytest.mark.parametrize("change", ["one number", "extra", "no bias"])
+def test_arrays_that_do_not_fit_are_refused(change: str, tmp_path: Path) -> None:
+    as_npz(stock(VIT, **SMALL_VIT), tmp_path / "whole.npz")
+    with np.load(tmp_path / "whole.npz") as whole:
+        arrays = dict(whole)
+    kwargs = dict(SMALL_VIT)
+    if change == "one number":
+        arrays["Transformer/encoderblock_0/LayerNorm_0/scale"] = np.ones(1, np.float32)
+    if change == "extra":
+        arrays["Transformer/encoderblock_0/LayerScale/scale"] = np.ones(32, np.float32)
+    if change == "no bias":
+        kwargs["qkv_bias"] = False
+    np.savez(tmp_path / "w.npz", **arrays)
+    with pytest.raises(WeightsError, match="cannot be read as weights of this model"):
+        by_file(VIT, 3, tmp_path / "w.npz", kwargs)
+
+
 def test_what_an_npz_does_not_fill_is_known(tmp_path: Path) -> None:
     as_npz(stock(VIT, **SMALL_VIT), tmp_path / "w.npz")
     loaded = by_file(VIT, 3, tmp_path / "w.npz", SMALL_VIT | {"qk_norm": True})
@@ -232,6 +249,7 @@ def test_a_file_with_nothing_for_the_model_is_refused(tmp_path: Path) -> None:
     [
         ({"init_values": 0.1}, "blocks.0.ls1.gamma"),
         ({"qk_norm": True}, "blocks.0.attn.k_norm.bias"),
+        ({"qkv_bias": True}, "blocks.0.attn.qkv.bias"),
         ({"depth": 3}, "it has 3 blocks, this one 2; one has no blocks.2"),
     ],
 )
@@ -239,13 +257,14 @@ def test_a_file_with_more_than_the_model_is_refused(
     more: dict[str, Any], missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "w.safetensors"
+    wanted = SMALL_VIT | ({"qkv_bias": False} if "qkv_bias" in more else {})
     save_file(stock(VIT, **SMALL_VIT | more).state_dict(), path)
     with pytest.raises(
         WeightsError, match=f"holds another model: .*{missing}.*backbone.name="
     ) as a:
-        by_file(VIT, 3, path, SMALL_VIT)
+        by_file(VIT, 3, path, wanted)
     with pytest.raises(WeightsError) as b:
-        by_tag(VIT, 3, path, SMALL_VIT, monkeypatch)
+        by_tag(VIT, 3, path, wanted, monkeypatch)
     assert str(a.value) == str(b.value)
 
 
