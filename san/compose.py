@@ -3,6 +3,7 @@
 Also what a recorded run is called by its values, and the overrides that repeat it.
 """
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -120,14 +121,14 @@ def named_by_value(record: Record) -> Record:
 
     A record made by hand, or of a suite, task or method that is not known here, stays as it is.
     """
-    run = _run_of(record)
-    if run is None:
+    config = _config_of(record)
+    if config is None:
         return record
     return replace(
         record,
-        backbone=run.config["backbone"]["name"],
-        protocol=run.config["protocol"]["name"],
-        variant=settings.join_overrides(settings.departures(*run)),
+        backbone=config["backbone"]["name"],
+        protocol=config["protocol"]["name"],
+        variant=_variant_of(json.dumps(settings.compared_part(config))),
     )
 
 
@@ -144,15 +145,15 @@ def rerun_words(record: Record) -> list[str]:
         f"protocol.name={settings.override_value(record.protocol)}"
     ]
     words.append(f"precision={record.config.get('precision', 'auto')}")
-    run = _run_of(record)
-    if run is None:
+    config = _config_of(record)
+    if config is None:
         typed = shlex.split(record.variant)
         words += current_words(typed, [record.method], warn=False)
         if settings.RESTORED in words:
             adapter = settings.override_value(record.config.get("restore"))
             words[words.index(settings.RESTORED)] = f"adapter_checkpoint={adapter}"
     else:
-        words += settings.departures(*run).values()
+        words += settings.departures(config, _base_of(config)).values()
     if record.data.forced:
         words.append("allow_unverified_data=true")
     return words
@@ -240,14 +241,21 @@ def _representative(suite: Suite, task: Task) -> str:
     return next(each.name for each in suite.tasks.values() if each.recipe == task.recipe)
 
 
-def _run_of(record: Record) -> RunConfig | None:
-    """Return configuration and base of a recorded run, None if that cannot be told."""
+@cache
+def _variant_of(config: str) -> str:
+    """Return the variant of a configuration (as JSON): many records of a table share it."""
+    plain = json.loads(config)
+    return settings.join_overrides(settings.departures(plain, _base_of(plain)))
+
+
+def _config_of(record: Record) -> dict[str, Any] | None:
+    """Return a recorded configuration in current words and names, None if it is not a whole one."""
     config = current_config(record.config, warn=False)
     if not _has_keys(config) or not _is_known(config["data"], config["method"]["name"]):
         return None
     config["backbone"]["name"] = _backbone_name(config["backbone"])
     config["protocol"]["name"] = _protocol_name(config["protocol"])
-    return RunConfig(config, _base_of(config))
+    return config
 
 
 def _has_keys(config: Mapping[str, Any]) -> bool:

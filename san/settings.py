@@ -82,6 +82,12 @@ def departures(config: Mapping[str, Any], base: Base) -> dict[str, str]:
     return dict(sorted(changed.items()))
 
 
+def compared_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a configuration decides on its row, with the names of its groups."""
+    groups = {group: config[group] for group in _COMPARED_OF_GROUP if group in config}
+    return groups | {key: config[key] for key in _COMPARED if key in config}
+
+
 def join_overrides(overrides: Mapping[str, str]) -> str:
     """Return what `departures` returned as one text, as a shell takes it.
 

@@ -8,8 +8,9 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from san.compose import config_choices
+from san.compose import compose_grid, config_choices, named_by_value
 from san.counts import ParameterCounts
 from san.record import (
     DataSource,
@@ -21,6 +22,7 @@ from san.record import (
     record_path,
     write_record,
 )
+from san.renamed_keys import schema_1_config
 from san.report.figure import draw_figure
 from san.report.render import write_table
 from san.report.table import make_table
@@ -60,12 +62,11 @@ def write_records(directory: Path, wanted: int) -> int:
     cells = sum(len(suite.tasks) for suite in suites) * len(methods)
     seeds = -(-wanted // cells)
     for suite in suites:
-        for task in suite.tasks:
-            for method in methods:
-                for seed in range(seeds):
-                    r = make_record(suite.name, task, method, suite.backbone, seed)
-                    path = record_path(directory, suite.name, method, task, seed, r.id)
-                    write_record(r, path)
+        tasks = [f"{suite.name}/{task}" for task in suite.tasks]
+        for run in compose_grid(tasks, methods, range(seeds), ["epochs=50", "lr=0.003"]):
+            r = make_record(run.config)
+            path = record_path(directory, r.suite, r.method, r.task, r.seed, r.id)
+            write_record(r, path)
     return cells * seeds
 
 
@@ -73,31 +74,35 @@ def make_tables(results: Path, count: int) -> None:
     """Read the records, of which there are `count`, and write tables and figures."""
     records, _ = read_records(results / "records")
     assert len(records) == count
+    records = [named_by_value(r) for r in records]
     for name in SUITES:
         table = make_table(load_suite(name), records)
         write_table(table, results / "tables", name)
         draw_figure(table, results / "figures", name)
 
 
-def make_record(suite: str, task: str, method: str, backbone: str, seed: int) -> Record:
-    """Return a record as a run leaves it, of a made-up score."""
+def make_record(config: dict[str, Any]) -> Record:
+    """Return a record as a run of a resolved configuration leaves it, of a made-up score."""
+    data = config["data"]
+    method = config["method"]["name"]
+    seed = config["seed"]
     score = Score(100, 7000 + seed, 10000)
     counts = ParameterCounts(
         method=1000, norm=1000, head=1000, trainable=3000, total=10000, percent=30.0
     )
     return Record(
-        id=hash_identity({"of": [suite, task, method, seed]}),
-        suite=suite,
-        task=task,
+        id=hash_identity({"of": [data["suite"], data["task"], method, seed]}),
+        suite=data["suite"],
+        task=data["task"],
         method=method,
         seed=seed,
-        backbone=backbone,
+        backbone=config["backbone"]["name"],
         protocol="last_epoch",
         variant="",
         selected_on="last",
         evaluated_on="test",
         status=Status.DONE,
-        config={"precision": "bf16", "data": {"resize": "vtab", "normalise": "half"}},
+        config=schema_1_config({**config, "precision": "bf16"}),
         weights="w",
         data=DataSource(train="a", evaluate="b", kind="tfds"),
         code=CodeState(),
