@@ -194,18 +194,19 @@ def _base_of(config: Mapping[str, Any]) -> Base:
     """
     words = _cell_words(config)
     base = Base(_composed(words))
-    fewest = len(settings.departures(config, base))
+    changed = settings.departures(config, base)
     for group in ("augment", "recipe"):
+        # One departure cannot be said in fewer words.
+        if len(settings.of_group(changed, group)) < 2:
+            continue
         chosen = dict(base.overrides)
         for choice in _choices(group):
-            if fewest < 2:
-                break
             overrides = {**chosen, group: f"{group}={choice}"}
             other = Base(_composed((*words, *overrides.values())), overrides)
             count = len(settings.departures(config, other))
-            if count < fewest:
+            if count < len(changed):
                 base = other
-                fewest = count
+                changed = settings.departures(config, base)
     return base
 
 

@@ -82,6 +82,13 @@ def departures(config: Mapping[str, Any], base: Base) -> dict[str, str]:
     return dict(sorted(changed.items()))
 
 
+def of_group(overrides: Mapping[str, str], group: str) -> list[str]:
+    """Return the keys of `departures` that a choice of `augment` or `recipe` may take back."""
+    if group == "recipe":
+        return [key for key in overrides if key in _COMPARED and key != "adapter_checkpoint"]
+    return [key for key in overrides if key.startswith(f"{group}.")]
+
+
 def compared_part(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a configuration decides on its row, with the names of its groups."""
     groups = {group: config[group] for group in _COMPARED_OF_GROUP if group in config}

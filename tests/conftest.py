@@ -1,9 +1,15 @@
 """Small things that several tests use."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Threads that wait for one another cost small tensors more than they give, above all on a machine
+# that does other work. Set before torch is imported, and inherited by the programs under test.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 from timm.layers import SwiGLUPacked
 from timm.models import ConvNeXt, Eva, SwinTransformer, VisionTransformer

@@ -77,12 +77,13 @@ def rerun_command(r: Record) -> str:
 
 
 def _find_suite(name: str) -> Suite:
-    """Return a suite by its name or by its title."""
+    """Return a suite by its name or by the title of one of its tables."""
+    title = name.partition(", ")[0]  # what follows is another backbone
     for each in suite_names():
         suite = load_suite(each)
-        if _is_called(name, suite.name, suite.title):
+        if _is_called(title, suite.name, suite.title):
             return suite
-    return load_suite(name)  # which names the nearest
+    return load_suite(title)  # which names the nearest
 
 
 def _find_task(suite: Suite, name: str) -> str:
