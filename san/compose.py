@@ -79,10 +79,11 @@ def compose_grid(
     register_tasks()
     words = current_words(overrides, methods)
     by_task = {task: _compose([f"data={task}", *words]) for task in tasks}
-    by_method = {
-        method: _compose([f"method={method}", f"data={tasks[0]}", *words]).method
-        for method in methods
-    }
+    by_method = {method: _method_node(method) for method in methods}
+    if any(word.lstrip("+~").startswith("method.") for word in words):
+        for method in methods:
+            chosen = [f"method={method}", f"data={tasks[0]}", *words]
+            by_method[method] = _compose(chosen).method
     runs: list[RunConfig] = []
     for task in tasks:
         for method in methods:
@@ -192,8 +193,9 @@ def _base_of(config: Mapping[str, Any]) -> Base:
     The default is that of its suite, method, backbone and protocol by their names, and of its task
     where that has a recipe of its own.
     """
+    method = config["method"]["name"]
     words = _cell_words(config)
-    base = Base(_composed(words))
+    base = Base(_composed(method, words))
     changed = settings.departures(config, base)
     for group in ("augment", "recipe"):
         # One departure cannot be said in fewer words.
@@ -202,7 +204,7 @@ def _base_of(config: Mapping[str, Any]) -> Base:
         chosen = dict(base.overrides)
         for choice in _choices(group):
             overrides = {**chosen, group: f"{group}={choice}"}
-            other = Base(_composed((*words, *overrides.values())), overrides)
+            other = Base(_composed(method, (*words, *overrides.values())), overrides)
             count = len(settings.departures(config, other))
             if count < len(changed):
                 base = other
@@ -211,7 +213,7 @@ def _base_of(config: Mapping[str, Any]) -> Base:
 
 
 def _cell_words(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the overrides that choose suite, task, method, backbone and protocol of a run.
+    """Return the overrides that choose suite, task, backbone and protocol of a run.
 
     The task is the first of its suite with the same default composition.
     """
@@ -220,7 +222,6 @@ def _cell_words(config: Mapping[str, Any]) -> tuple[str, ...]:
     if data["suite"] in suite_names():
         suite = load_suite(data["suite"])
         words = [f"data={suite.name}/{_representative(suite, suite.task(data['task']))}"]
-    words.append(f"method={config['method']['name']}")
     words += _backbone_words(config["backbone"]["name"])
     words += _protocol_words(config["protocol"]["name"])
     return tuple(words)
@@ -232,9 +233,25 @@ def _choices(group: str) -> tuple[str, ...]:
 
 
 @cache
-def _composed(words: tuple[str, ...]) -> dict[str, Any]:
+def _composed(method: str, words: tuple[str, ...]) -> dict[str, Any]:
+    """Return the resolved composition of a method with overrides of anything else."""
+    config = _composed_node(words).copy()
+    config.method = _method_node(method)
+    return _to_plain(config)
+
+
+@cache
+def _composed_node(words: tuple[str, ...]) -> DictConfig:
     register_tasks()
-    return _to_plain(compose_config(words))
+    return compose_config(words)
+
+
+@cache
+def _method_node(method: str) -> DictConfig:
+    """Return the default configuration of a method."""
+    register_tasks()
+    node: DictConfig = compose_config([f"method={method}"]).method
+    return node
 
 
 def _representative(suite: Suite, task: Task) -> str:
