@@ -30,6 +30,7 @@ _CELL_KEYS: Mapping[str, Mapping[str, type]] = {
     "method": {"name": str},
     "protocol": {"name": str},
 }
+_CHOSEN_BY_SWEEP = {"data": "--tasks", "method": "--methods", "seed": "--seeds"}
 _ANY_MODEL = "timm"  # the choice of `backbone` that takes a name of timm
 
 
@@ -74,11 +75,20 @@ def compose_grid(
     """Return the runs of tasks (`vtab/cifar`) x methods x seeds.
 
     Hydra composes each task and each method once; a method's configuration is a node of its own,
-    so they combine, and thousands of runs take seconds.
+    so they combine, and thousands of runs take seconds. Raises InvalidValueError on an override
+    that chooses one task, method or seed, which would be swallowed.
     """
     register_tasks()
     words = current_words(overrides, methods)
-    by_task = {task: _compose([f"data={task}", *words]) for task in tasks}
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        if key in _CHOSEN_BY_SWEEP:
+            raise InvalidValueError(
+                f"{word} is not a setting of a whole sweep; "
+                f"{_CHOSEN_BY_SWEEP[key]} says which runs."
+            )
+    one_method = f"method={methods[0]}"  # words may be options that not every method has
+    by_task = {task: _compose([one_method, f"data={task}", *words]) for task in tasks}
     by_method = {method: _method_node(method) for method in methods}
     if any(word.lstrip("+~").startswith("method.") for word in words):
         for method in methods:

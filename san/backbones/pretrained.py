@@ -201,6 +201,7 @@ def _unread_tensors() -> Iterator[set[str]]:
         unread.update(keys.unexpected_keys)
 
     def watch(module: nn.Module, _name: str, _child: nn.Module | None) -> None:
+        """Set the hook on a module as it gets its first part."""
         if not module._load_state_dict_post_hooks:
             hooked: Any = module
             hooked.register_load_state_dict_post_hook(note_unread)

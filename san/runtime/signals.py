@@ -34,6 +34,7 @@ def exit_with_parent(parent: int) -> None:
     """Send this process SIGTERM once its parent has died; a background thread checks."""
 
     def watch() -> None:
+        """Wait for the parent's end, then stop this process."""
         # An orphan gets another parent, so the id changes.
         while os.getppid() == parent:
             time.sleep(PARENT_POLL_S)
