@@ -83,10 +83,8 @@ def compose_grid(
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
         if key in _CHOSEN_BY_SWEEP:
-            raise InvalidValueError(
-                f"{word} is not a setting of a whole sweep; "
-                f"{_CHOSEN_BY_SWEEP[key]} says which runs."
-            )
+            option = _CHOSEN_BY_SWEEP[key]
+            raise InvalidValueError(f"{word} is one run's setting; {option} says which runs.")
     one_method = f"method={methods[0]}"  # words may be options that not every method has
     by_task = {task: _compose([one_method, f"data={task}", *words]) for task in tasks}
     by_method = {method: _method_node(method) for method in methods}

@@ -150,7 +150,7 @@ def test_numbers_of_a_run_are_checked(word: str, data_root: Path) -> None:
 
 @pytest.mark.parametrize("word", ["method=lora", "data=demo/count", "seed=3", "+seed=3"])
 def test_what_a_sweep_would_swallow_is_refused(word: str) -> None:
-    with pytest.raises(SanError, match=r"is not a setting of a whole sweep; --\w+ says which runs"):
+    with pytest.raises(SanError, match=r"is one run's setting; --\w+ says which runs"):
         compose.compose_grid(["demo/digits"], ["linear"], [0], [word])
     (run,) = compose.compose_grid(["demo/digits"], ["lora"], [0], ["method.rank=4"])
     assert run.config["method"]["rank"] == 4
