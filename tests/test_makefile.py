@@ -1,5 +1,6 @@
 """`make` passes on what it is given, and refuses what it would swallow."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,9 +13,12 @@ SWEEPS = ["demo", "plan", "status", "cancel"]
 
 
 def dry_run(*words: str) -> subprocess.CompletedProcess[str]:
-    """Print the commands of a target without running them."""
+    """Print the commands of a target without running them, as if nobody else's make ran us."""
+    # `make test` hands its own flags and level to what it starts.
+    outer = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "GNUMAKEFLAGS")
+    env = {name: value for name, value in os.environ.items() if name not in outer}
     command = ["make", "--dry-run", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
