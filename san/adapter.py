@@ -1,6 +1,7 @@
 """Attach a method to a stock model; count its parameters, merge, save and restore it."""
 
 import copy
+import math
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from san.adapter_file import (
     SavedAdapter,
     check_model,
     content_hash,
+    layout_of,
     logits_match,
     named_parameters,
     probe_logits,
     read_adapter,
-    shape_and_dtype,
+    read_tensors,
     write_adapter,
 )
 from san.backbones import backbone_tag, family, head_name, sites
@@ -96,7 +98,7 @@ class Adapter:
         """Write the trained parameters and no frozen one to a safetensors file.
 
         The file is complete or not there at all; `san.adapter_file` has its format. Raises
-        InvalidValueError after a merge.
+        InvalidValueError after a merge, and where the model's logits are not finite.
         """
         if getattr(self.model, "adapted_by", None) is not self.attachment:
             raise InvalidValueError(
@@ -104,16 +106,24 @@ class Adapter:
             )
         parameters = named_parameters(self.model)
         frozen = {name: p for name, p in parameters.items() if name not in self.trainable}
-        tensors = {name: parameters[name].detach() for name in self.trainable}
+        trained = {name: parameters[name].detach() for name in self.trainable}
+        tensors = {name: value.cpu().contiguous() for name, value in trained.items()}
+        logits = probe_logits(self.model)
+        if not all(map(math.isfinite, logits)):
+            raise InvalidValueError(
+                f"The logits of this '{self.method}' are not finite: it has diverged. "
+                "Nobody could tell a restored one from another; train it with a lower lr."
+            )
         saved = SavedAdapter(
             method=self.method,
             options=self.options,
             backbone=backbone_tag(self.model),
             frozen=content_hash(frozen),
-            probe_logits=probe_logits(self.model),
-            tensors={name: value.cpu().contiguous() for name, value in tensors.items()},
+            probe_logits=logits,
+            digest=content_hash(tensors),
+            layout=layout_of(tensors),
         )
-        write_adapter(saved, Path(path))
+        write_adapter(saved, tensors, Path(path))
 
 
 def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
@@ -158,14 +168,11 @@ def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
     saved = read_adapter(path)
     _check_not_attached(model, saved.method)
     check_model(model, saved, path)
-    try:
-        options = check_options(saved.method, saved.options, warn=False)
-        trial = attach(copy.deepcopy(model), saved.method, **options)
-    except SanError as error:
-        raise AdapterFileError(
-            f"{path}, written by version {saved.version}, cannot be attached: {error}"
-        ) from error
-    _load_tensors(trial, saved.tensors, path)
+    options, planned = _plan(model, saved, path)
+    _check_layout(saved.layout, planned, path)
+    tensors = read_tensors(saved, path)
+    trial = attach(copy.deepcopy(model), saved.method, **options)
+    _copy_tensors(trial, tensors)
     dtype = next(trial.model.parameters()).dtype
     if not logits_match(probe_logits(trial.model), saved.probe_logits, dtype):
         raise AdapterFileError(
@@ -173,8 +180,39 @@ def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
             "than the model that it was trained on."
         )
     adapter = attach(model, saved.method, **options)
-    _load_tensors(adapter, saved.tensors, path)
+    _copy_tensors(adapter, tensors)
     return adapter
+
+
+def _plan(
+    model: nn.Module, saved: SavedAdapter, path: Path
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return all options of a saved method, and the layout of the tensors it would train here.
+
+    It is attached to a copy on the meta device, where nothing is allocated whatever rank a file
+    asks for. Raises AdapterFileError where it cannot be attached.
+    """
+    try:
+        options = check_options(saved.method, saved.options, warn=False)
+        with torch.device("meta"):
+            plan = attach(copy.deepcopy(model).to("meta"), saved.method, **options)
+    # Sizes that no tensor can have are RuntimeErrors and TypeErrors of torch.
+    except (SanError, RuntimeError, TypeError) as error:
+        raise AdapterFileError(
+            f"{path}, written by version {saved.version}, cannot be attached: {error}"
+        ) from error
+    parameters = named_parameters(plan.model)
+    return options, layout_of({name: parameters[name] for name in plan.trainable})
+
+
+def _check_layout(found: Mapping[str, str], wanted: Mapping[str, str], path: Path) -> None:
+    """Raise AdapterFileError unless the saved tensors are those that the method trains here."""
+    for name in {**wanted, **found}:
+        if wanted.get(name) != found.get(name):
+            raise AdapterFileError(
+                f"{path} does not fit this model: {name} is {found.get(name, 'nothing')} there "
+                f"and {wanted.get(name, 'nothing')} here."
+            )
 
 
 def _keep_statistics(model: nn.Module) -> tuple[RemovableHandle, ...]:
@@ -235,16 +273,8 @@ def _count_parameters(
 
 
 @torch.no_grad()
-def _load_tensors(adapter: Adapter, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy the saved values in; raise AdapterFileError, before any is, unless all of them fit."""
+def _copy_tensors(adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
+    """Copy the saved values into parameters of the same layout."""
     parameters = named_parameters(adapter.model)
-    wanted = {name: shape_and_dtype(parameters[name]) for name in adapter.trainable}
-    found = {name: shape_and_dtype(value) for name, value in tensors.items()}
-    for name in wanted | found:
-        if wanted.get(name) != found.get(name):
-            raise AdapterFileError(
-                f"{path} does not fit this model: {name} is {found.get(name, 'nothing')} there "
-                f"and {wanted.get(name, 'nothing')} here."
-            )
     for name, value in tensors.items():
         parameters[name].copy_(value)

@@ -12,13 +12,14 @@ Safetensors of format `san-adapter-1`; all values of its metadata are text:
     san         version of this library
 """
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,31 +27,38 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from san.backbones import as_bytes, backbone_tag, input_size
-from san.errors import AdapterFileError
+from san.errors import AdapterFileError, InvalidValueError
 from san.renamed_keys import schema_1_options
-from san.runtime.files import atomic_write
+from san.runtime.files import atomic_write, check_regular, parse_json
 from san.version import __version__
 
+T = TypeVar("T")
 FORMAT = "san-adapter-1"
+
+
+# What safetensors calls the types that parameters have.
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
 class SavedAdapter:
-    """The content of a file.
+    """What a file says beside its tensors.
 
-    frozen: hash of the frozen weights. probe_logits: of the adapted model, by `probe_logits`.
+    frozen: hash of the frozen weights. digest: of the tensors. layout: their shapes and types.
+    probe_logits: of the adapted model, by `probe_logits`.
     """
 
     method: str
     options: Mapping[str, Any]
     backbone: str
     frozen: str
-    probe_logits: Sequence[object]
-    tensors: Mapping[str, Tensor]
+    probe_logits: Sequence[float]
+    digest: str
+    layout: Mapping[str, str]
     version: str = __version__
 
 
-def write_adapter(saved: SavedAdapter, path: Path) -> None:
+def write_adapter(saved: SavedAdapter, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a file that is complete or not there at all."""
     metadata = {
         "format": FORMAT,
@@ -58,43 +66,48 @@ def write_adapter(saved: SavedAdapter, path: Path) -> None:
         "options": json.dumps(schema_1_options(saved.method, saved.options)),
         "backbone": saved.backbone,
         "frozen": saved.frozen,
-        "tensors": content_hash(saved.tensors),
-        "answer": json.dumps(saved.probe_logits),
+        "tensors": saved.digest,
+        "answer": json.dumps(saved.probe_logits, allow_nan=False),
         "san": saved.version,
     }
     with atomic_write(path) as unfinished:
-        save_file(dict(saved.tensors), unfinished, metadata)
-        unfinished.chmod(0o644)  # safetensors lets nobody else read it
+        save_file(dict(tensors), unfinished, metadata)
 
 
 def read_adapter(path: Path) -> SavedAdapter:
-    """Return the content of a file; raise AdapterFileError where it is not a saved adapter."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise AdapterFileError(f"{path} cannot be read as an adapter: {error}") from error
+    """Return what a file says, without its tensors.
+
+    Raises AdapterFileError where it is not a saved adapter.
+    """
+    with _opened(path) as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        layout = {name: _slice_layout(part) for name, part in slices.items()}
     _check_metadata(metadata, path)
-    if content_hash(tensors) != metadata["tensors"]:
+    return SavedAdapter(
+        method=metadata["method"],
+        options=_parse_json(metadata["options"], dict[str, Any], "options", path),
+        backbone=metadata["backbone"],
+        frozen=metadata["frozen"],
+        probe_logits=_parse_json(metadata["answer"], list[float], "answer", path),
+        digest=metadata["tensors"],
+        layout=layout,
+        version=metadata["san"],
+    )
+
+
+def read_tensors(saved: SavedAdapter, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file, once their layout is known to be that of the model.
+
+    Raises AdapterFileError where they are not those that were saved.
+    """
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in saved.layout}
+    if content_hash(tensors) != saved.digest:
         raise AdapterFileError(
             f"{path} is corrupt: its tensors are not those that were saved. Fetch it again."
         )
-    options = _parse_json(metadata["options"])
-    if not isinstance(options, dict):
-        raise AdapterFileError(f"{path} has no readable options: save it again.")
-    logits = _parse_json(metadata["answer"])
-    if not isinstance(logits, list):
-        raise AdapterFileError(f"{path} has no readable answer: save it again.")
-    return SavedAdapter(
-        method=metadata["method"],
-        options=options,
-        backbone=metadata["backbone"],
-        frozen=metadata["frozen"],
-        probe_logits=logits,
-        tensors=tensors,
-        version=metadata["san"],
-    )
+    return tensors
 
 
 def check_model(model: nn.Module, saved: SavedAdapter, path: Path) -> None:
@@ -102,7 +115,7 @@ def check_model(model: nn.Module, saved: SavedAdapter, path: Path) -> None:
     tag = backbone_tag(model)
     if tag != saved.backbone:
         raise AdapterFileError(f"{path} belongs to a {saved.backbone}; this is a {tag}.")
-    frozen = {n: p for n, p in named_parameters(model).items() if n not in saved.tensors}
+    frozen = {n: p for n, p in named_parameters(model).items() if n not in saved.layout}
     if content_hash(frozen) != saved.frozen:
         raise AdapterFileError(
             f"{path} belongs to a {tag} with other weights or precision. "
@@ -126,30 +139,35 @@ def probe_logits(model: nn.Module) -> list[float]:
     return logits
 
 
-def logits_match(ours: Sequence[float], saved: Sequence[object], dtype: torch.dtype) -> bool:
+def logits_match(ours: Sequence[float], saved: Sequence[float], dtype: torch.dtype) -> bool:
     """Tell whether two answers differ by no more than devices and versions may change.
 
     The tolerance is relative to the largest logit and depends on the type of the parameters.
     """
-    theirs = [value for value in saved if isinstance(value, float)]
-    if len(theirs) != len(saved) or len(theirs) != len(ours):
+    if len(saved) != len(ours):
         return False
-    expected = torch.tensor(theirs)
+    expected = torch.tensor(saved, dtype=torch.double)
     relative = 5e-2 if dtype in (torch.float16, torch.bfloat16) else 3e-3
     tolerance = relative * float(expected.abs().max())
-    return torch.allclose(torch.tensor(ours), expected, rtol=0, atol=tolerance, equal_nan=True)
+    found = torch.tensor(ours, dtype=torch.double)
+    return torch.allclose(found, expected, rtol=0, atol=tolerance)
+
+
+def layout_of(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return shape and type of each tensor, in words."""
+    return {name: _shape_and_dtype(tensor) for name, tensor in tensors.items()}
 
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:
     """Return a sha256 over names, shapes, types and values."""
     sha = hashlib.sha256()
     for name, value in sorted(tensors.items()):
-        sha.update(f"{name} {shape_and_dtype(value)}".encode())
+        sha.update(f"{name} {_shape_and_dtype(value)}".encode())
         sha.update(as_bytes(value))
     return sha.hexdigest()
 
 
-def shape_and_dtype(tensor: Tensor) -> str:
+def _shape_and_dtype(tensor: Tensor) -> str:
     """Return shape and type in words."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
@@ -177,14 +195,31 @@ def _check_metadata(metadata: Mapping[str, str], path: Path) -> None:
 
 
 def _version_key(text: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version, for comparing."""
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+    """Return the leading numbers of a version, of at most nine digits, for comparing."""
+    return tuple(int(part) for part in re.findall(r"\d{1,9}", text)[:3])
 
 
-def _parse_json(text: str) -> object:
-    """Return the value, None where the text is not JSON."""
+def _parse_json(text: str, kind: type[T], name: str, path: Path) -> T:
+    """Return a value of the metadata; raise AdapterFileError where it is not a `kind`."""
     try:
-        value: object = json.loads(text)
-    except ValueError:
-        return None
+        value: T = parse_json(text, kind)
+    except InvalidValueError as error:
+        raise AdapterFileError(f"{path} has no readable {name} ({error}): save it again.") from None
     return value
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; raise AdapterFileError for whatever is wrong with it."""
+    try:
+        check_regular(path)
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise AdapterFileError(f"{path} cannot be read as an adapter: {error}") from error
+
+
+def _slice_layout(part: Any) -> str:
+    """Return shape and type of a tensor that has not been read, as `_shape_and_dtype` does."""
+    dtype = part.get_dtype()
+    return f"{tuple(part.get_shape())} {_DTYPES.get(dtype, dtype)}"

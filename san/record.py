@@ -5,6 +5,7 @@ The JSON Schema is `record.schema.json` beside this file; `python -m san.record`
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from enum import StrEnum
@@ -15,10 +16,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from san.counts import ParameterCounts
-from san.errors import FileAccessError, RecordError
+from san.errors import FileAccessError, InvalidValueError, RecordError
 from san.runtime.environment import CodeState, DeviceInfo
-from san.runtime.files import write_text
-from san.score import Score
+from san.runtime.files import read_json, write_text
+from san.score import Score, check_curve
+from san.tasks import known_split_sizes
 
 SCHEMA: Literal[1] = 1
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
@@ -73,6 +75,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     evaluated_on: the split behind `last` and `best`.
     config: the resolved configuration, in the words of schema 1 (`san.renamed_keys`).
     peak_bytes: of the process, or on the GPU. It and joules are None where unknown.
+    warnings: what failed after the number was there; the key is left out where nothing did.
     """
 
     id: str
@@ -101,6 +104,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     peak_bytes: int | None = None
     joules: float | None = None
     error: str | None = None
+    warnings: list[str] = []
     schema: Literal[1] = SCHEMA
 
     def __post_init__(self) -> None:
@@ -157,17 +161,33 @@ def write_record(record: Record, path: Path) -> None:
 
     Raises ValueError where it could not be read again.
     """
+    write_text(_to_json(record), path)
+
+
+def _to_json(record: Record) -> str:
+    """Return the content of a record's file; raise ValueError where it could not be read again."""
     builtins = msgspec.to_builtins(record)
-    msgspec.convert(builtins, Record)
-    write_text(json.dumps(builtins, indent=1, allow_nan=False), path)
+    if not record.warnings:
+        del builtins["warnings"]  # earlier versions do not know the key
+    text = json.dumps(builtins, indent=1, allow_nan=False)
+    _check_consistent(msgspec.json.decode(text, type=Record))
+    return text
+
+
+def check_storable(record: Record) -> None:
+    """Raise InvalidValueError unless a record could be read again; call it before training."""
+    try:
+        _to_json(record)
+    except (ValueError, TypeError) as error:
+        raise InvalidValueError(f"No record could hold this run: {error}") from error
 
 
 def check_writable(path: Path) -> None:
-    """Raise FileAccessError unless a record can be written to `path`; call it before training."""
+    """Raise FileAccessError unless a file can be written to `path`; call it before training."""
     if path.is_dir():
         raise FileAccessError(
-            f"{path} is a directory; a record belongs there. "
-            "Remove it, or give results_dir=DIRECTORY."
+            f"{path} is a directory; a run writes a file there. "
+            "Move it away, or give results_dir=DIRECTORY."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,34 +205,92 @@ def read_record(path: Path) -> Record:
     Raise RecordError that names the file where it is corrupt or of another schema.
     """
     try:
-        raw = json.loads(path.read_text())
+        raw: Any = read_json(path)
         version = raw.get("schema") if isinstance(raw, dict) else None
+        if version != SCHEMA or isinstance(version, bool):
+            raise RecordError(
+                f"{path} has schema {version}; {SCHEMA} is allowed. Delete it and run again."
+            )
+        for key in ("params", "seconds"):
+            if raw.get(key) == {}:
+                raw[key] = None  # of a failed run of earlier versions
+        record = msgspec.convert(raw, Record)
+        _check_consistent(record)
+    except RecordError:
+        raise
+    # An OSError is a file that cannot be read, the others are content.
     except (OSError, ValueError, RecursionError) as error:
-        raise _not_readable(path, error) from error
-    if version != SCHEMA or isinstance(version, bool):
         raise RecordError(
-            f"{path} has schema {version}; {SCHEMA} is allowed. Delete it and run again."
-        )
-    for key in ("params", "seconds"):
-        raw[key] = raw.get(key) or None  # {} of a failed run means None
-    try:
-        return msgspec.convert(raw, Record)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise _not_readable(path, error) from error
+            f"{path} is not a readable record ({error}). Delete it and run again."
+        ) from error
+    return record
 
 
-def _not_readable(path: Path, error: Exception) -> RecordError:
-    return RecordError(f"{path} is not a readable record ({error}). Delete it and run again.")
+def _check_consistent(record: Record) -> None:
+    """Raise ValueError where what a record says of a run that is done cannot be true."""
+    if record.last is None or record.best is None:
+        return
+    if record.selected_on not in ("last", record.evaluated_on):
+        raise ValueError(f"it was scored on {record.evaluated_on}, not on {record.selected_on}.")
+    check_curve(record.curve, record.last, record.best)
+    _check_total(record, record.last.total)
+    _check_config(record, record.last.epoch)
+
+
+def _check_total(record: Record, total: int) -> None:
+    """Raise ValueError where a run was not scored on all images of its split.
+
+    Data that the user forced may have another number, and so may suites that are not ours.
+    """
+    allowed = known_split_sizes(record.suite, record.task, record.evaluated_on)
+    if record.data.forced or allowed is None or total in allowed:
+        return
+    sizes = " or ".join(map(str, sorted(allowed))) or "none"
+    raise ValueError(
+        f"it was scored on {total} images of '{record.evaluated_on}'; "
+        f"{record.suite}/{record.task} has {sizes}."
+    )
+
+
+def _check_config(record: Record, last_epoch: int) -> None:
+    """Raise ValueError where the configuration of a run that is done is another run's.
+
+    One that was made by hand may lack keys; what is there must agree.
+    """
+    config = record.config
+    for group in ("data", "method", "augment", "backbone", "protocol"):
+        if not isinstance(config.get(group, {}), dict):
+            raise ValueError(f"config.{group} is {config[group]!r}, no group of settings.")
+    # A run that tests a saved adapter does not train.
+    epochs = 0 if config.get("restore") else config.get("epochs")
+    told = {
+        "epochs": (last_epoch, epochs),
+        "seed": (record.seed, config.get("seed")),
+        "suite": (record.suite, config.get("data", {}).get("suite")),
+        "task": (record.task, config.get("data", {}).get("task")),
+        "method": (record.method, config.get("method", {}).get("name")),
+    }
+    for name, (of_record, of_config) in told.items():
+        if of_config is not None and of_config != of_record:
+            raise ValueError(f"its {name} is {of_record}; its configuration says {of_config!r}.")
 
 
 def read_records(folder: Path) -> tuple[list[Record], list[str]]:
     """Read every record below a folder, sorted by path.
 
-    Also return one sentence per file that is not one.
+    Also return one sentence per file that is not one, and per folder that cannot be read.
     """
     records: list[Record] = []
     problems: list[str] = []
-    for path in sorted(folder.rglob("*.json")):
+    paths: list[Path] = []
+
+    def unreadable(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            problems.append(f"{error.filename} cannot be read ({error.strerror}).")
+
+    for parent, _, names in os.walk(folder, onerror=unreadable):
+        paths += [Path(parent, name) for name in names if name.endswith(".json")]
+    for path in sorted(paths):
         try:
             records.append(read_record(path))
         except RecordError as error:

@@ -18,11 +18,12 @@ from torch import nn
 from san import record
 from san.adapter import Adapter, attach, restore
 from san.backbones import weights_hash
-from san.errors import InvalidValueError, NonFiniteLossError, Preempted
+from san.errors import FileAccessError, InvalidValueError, NonFiniteLossError, Preempted
 from san.experiment import Experiment, from_config
 from san.record import Record, Seconds, Status
 from san.run_options import RunOptions
 from san.runtime import distributed, lease
+from san.runtime.device import is_out_of_memory
 from san.runtime.lease import HeldLease
 from san.runtime.signals import stop_on_signal
 from san.runtime.wandb_logger import NoLogger, WandbLogger, open_logger
@@ -73,7 +74,7 @@ def run(
     distributed.init_distributed(experiment.device)
     if (completed := _find_completed(experiment, options, path)) is not None:
         return completed
-    record.check_writable(path)
+    _check_outputs(experiment, path)
     with stop_on_signal() as stop, _hold_lease(path, stop) as held:
         if not _from_rank_0(held is not None):
             name = experiment.display_name
@@ -110,6 +111,13 @@ def _hold_lease(path: Path, stop: threading.Event) -> AbstractContextManager[Hel
     return contextlib.nullcontext()
 
 
+def _check_outputs(experiment: Experiment, path: Path) -> None:
+    """Raise SanError where what a run will write could not be written, or not be read again."""
+    for output in (path, path.with_suffix(".safetensors"), path.with_suffix(".checkpoint")):
+        record.check_writable(output)
+    record.check_storable(experiment.record(Status.FAILED, weights="", error=""))
+
+
 def _execute(
     experiment: Experiment,
     options: RunOptions,
@@ -118,7 +126,8 @@ def _execute(
     stop: threading.Event,
 ) -> RunResult:
     """Build, train and evaluate; write a record whether that succeeds or fails."""
-    checkpoint = Checkpoint(path.with_suffix(".checkpoint"), stop)
+    evaluated = len(experiment.evaluate)
+    checkpoint = Checkpoint(path.with_suffix(".checkpoint"), experiment.identity, evaluated, stop)
     logger = _open_logger(experiment, options)
     weights = ""
     try:
@@ -129,9 +138,7 @@ def _execute(
         fitted = train_and_evaluate(experiment, adapter, checkpoint, logger, held, max_hours)
         result = _completed_record(experiment, adapter, weights, fitted, build_seconds)
         if distributed.rank() == 0:
-            if options.save_adapter:
-                adapter.save(path.with_suffix(".safetensors"))
-            record.write_record(result, path)
+            _write_result(result, options, path)
     except (KeyboardInterrupt, Preempted):
         logger.finish({"status": "interrupted"}, failed=True)
         raise
@@ -144,7 +151,9 @@ def _execute(
             raise Preempted("Another process of this run has died.") from error
         raise
     checkpoint.remove()
-    if options.log_adapter and options.save_adapter:
+    if distributed.rank() == 0 and options.save_adapter:
+        _save_adapter(adapter, result, path)
+    if options.log_adapter and path.with_suffix(".safetensors").is_file():
         logger.log_artifact(path.with_suffix(".safetensors"), experiment.identity)
     counts = msgspec.to_builtins(result.params)
     seconds = msgspec.to_builtins(result.seconds)
@@ -152,6 +161,34 @@ def _execute(
     message = "%s: %.2f %% in %.0f s: %s"
     log.info(message, experiment.display_name, result.accuracy, fitted.fit_seconds, path)
     return RunResult(RunOutcome.COMPLETED, result.score)
+
+
+def _write_result(result: Record, options: RunOptions, path: Path) -> None:
+    """Write the record of a run that is done; where that fails, the error says the number.
+
+    An adapter that will be replaced goes first: it would stand beside a record not its own.
+    """
+    try:
+        if options.save_adapter:
+            path.with_suffix(".safetensors").unlink(missing_ok=True)
+        record.write_record(result, path)
+    except OSError as error:
+        raise FileAccessError(
+            f"{error} The run is done, with {result.accuracy:.2f} %; "
+            "the same command writes its record, from the last checkpoint on."
+        ) from error
+
+
+def _save_adapter(adapter: Adapter, result: Record, path: Path) -> None:
+    """Save the adapter beside its record; a failure is a warning in the record."""
+    try:
+        adapter.save(path.with_suffix(".safetensors"))
+    except Exception as error:  # whatever it is, the number is there
+        warning = f"The adapter was not saved: {error}"
+        log.warning("%s: %s", path, warning)
+        noted = msgspec.structs.replace(result, warnings=[*result.warnings, warning])
+        with contextlib.suppress(OSError):  # the disk is full; the record stays as it is
+            record.write_record(noted, path)
 
 
 def _completed_record(
@@ -230,12 +267,16 @@ def _record_failure(
 
     The checkpoint stays for another try, unless it would only lead to the same failure.
     """
-    status = Status.OOM if isinstance(error, torch.OutOfMemoryError) else Status.FAILED
+    status = Status.OOM if is_out_of_memory(error) else Status.FAILED
     reason = str(error).partition("\n")[0]
     log.error("%s: %s (%s)", experiment.display_name, status, reason)
     if isinstance(error, NonFiniteLossError):
         checkpoint.remove()
     # Whichever rank knows the reason writes it.
-    if record.find_completed(path) is None:
-        failure = experiment.record(status, weights, error=traceback.format_exc())
+    if record.find_completed(path) is not None:
+        return
+    failure = experiment.record(status, weights, error="".join(traceback.format_exception(error)))
+    try:
         record.write_record(failure, path)
+    except OSError as unwritten:
+        log.warning("Of this failure there is no record: %s", unwritten)

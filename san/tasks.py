@@ -159,13 +159,28 @@ def select_tasks(names: Sequence[str]) -> list[tuple[Suite, Task]]:
 
 
 @cache
+def known_split_sizes(suite: str, task: str, split: str) -> frozenset[int] | None:
+    """Return how many images a split may have: in its papers' layout, or in the official one.
+
+    None where that is not known: of a user's own images, and of a suite or task that is gone.
+    """
+    if suite not in suite_names() or task not in load_suite(suite).tasks:
+        return None
+    found = load_suite(suite).tasks[task]
+    sizes = set()
+    for layout in (found.splits, found.official_splits or {}):
+        sizes.add(sum(layout.get(part, 0) for part in split.split("+")))
+    return frozenset(sizes - {0})
+
+
+@cache
 def load_suite(name: str) -> Suite:
     """Read `benchmarks/<name>.yaml`.
 
     Raise UnknownNameError with the nearest names if there is none.
     """
     choose(name, suite_names(), "suite")
-    return read_suite(name, yaml.safe_load((BENCHMARKS / f"{name}.yaml").read_text()))
+    return read_suite(name, yaml.safe_load((BENCHMARKS / f"{name}.yaml").read_text("utf-8")))
 
 
 def read_suite(name: str, rows: Mapping[str, Any]) -> Suite:
@@ -198,5 +213,5 @@ def _class_names(classes: list[str] | str | int) -> tuple[str, ...]:
     if isinstance(classes, int):
         return tuple(map(str, range(classes)))
     if isinstance(classes, str):
-        return tuple((BENCHMARKS / "classes" / f"{classes}.txt").read_text().splitlines())
+        return tuple((BENCHMARKS / "classes" / f"{classes}.txt").read_text("utf-8").splitlines())
     return tuple(map(str, classes))

@@ -142,4 +142,6 @@ def a_record(**changes: Any) -> Record:
     fields |= changes
     if fields["status"] != Status.DONE:
         fields |= {"last": None, "best": None, "params": None, "seconds": None}
+    elif "curve" not in fields and fields["last"] and fields["best"]:
+        fields["curve"] = sorted({fields["best"], fields["last"]}, key=lambda score: score.epoch)
     return Record(**fields)

@@ -274,7 +274,16 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ({"options": "null"}, "no readable options"),
         ({"answer": "3"}, "no readable answer"),
         ({"answer": "[]"}, "gives other logits here"),
-        ({"answer": '["a"]'}, "gives other logits here"),
+        ({"answer": '["a"]'}, "no readable answer"),
+        ({"answer": "[NaN]"}, "no readable answer"),
+        ({"answer": "[" * 100_000}, "no readable answer"),
+        ({"options": '{"a":' * 100_000}, "no readable options"),
+        ({"options": '{"rank": 1000000000}', "method": "lora"}, "does not fit this model"),
+        ({"options": '{"rank": 1e30}', "method": "lora"}, "cannot be attached"),
+        ({"options": f'{{"rank": {10**18}}}', "method": "lora"}, "cannot be attached"),
+        ({"options": f'{{"rank": {10**40}}}', "method": "lora"}, "cannot be attached"),
+        ({"options": '{"num_prompts": 1000000000}', "method": "vpt_deep"}, "does not fit"),
+        ({"san": "9" * 10_000}, "was written by version"),
     ],
 )
 def test_other_metadata_are_refused(metadata: dict[str, str], message: str, tmp_path: Path) -> None:

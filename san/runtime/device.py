@@ -45,6 +45,14 @@ def describe_device(device: torch.device) -> DeviceInfo:
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # torch has no class of its own for the CPU's.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 @dataclass(frozen=True)
 class Cost:
     """Cost of a run. joules: None without a readable energy counter.

@@ -1,27 +1,30 @@
 """Checkpoint and resume: what training needs, in one safetensors file beside the record.
 
 Saved: trainable parameters, optimizer, position in the epoch, random states of torch and of the
-shuffling, scores so far. On a CPU an interrupted and resumed run ends with the same bits as an
+shuffling, scores so far; with the run's identity and a checksum, so that nothing else is taken for
+it. On a CPU an interrupted and resumed run ends with the same bits as an
 uninterrupted one.
 """
 
-import json
+import hashlib
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from san.adapter_file import content_hash
 from san.errors import FileAccessError, Preempted
 from san.runtime import distributed
-from san.runtime.files import atomic_write
+from san.runtime.files import atomic_write, check_regular, parse_json
 from san.score import Score
 
 log = logging.getLogger(__name__)
@@ -47,26 +50,35 @@ class Position:
 class Checkpoint:
     """Where a run is saved.
 
-    stop: once it is set, the run is saved after the step in flight, and Preempted is raised.
-    curve: the scores so far; `load` brings back those of an interrupted run.
+    identity: of the run; a checkpoint of another run is not used. evaluated: how many images a
+    score counts. stop: once it is set, the run is saved after the step in flight, and Preempted is
+    raised. curve: the scores so far; `load` brings back those of an interrupted run.
     """
 
     path: Path
+    identity: str
+    evaluated: int
     stop: threading.Event = field(default_factory=threading.Event)
     curve: list[Score] = field(default_factory=list)
     saved_at: float = field(default_factory=time.monotonic)
 
     def load(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+        epochs: int,
+        batches: int,
     ) -> Position:
         """Restore model, optimizer and random states; return the position, or the beginning.
 
-        A file that cannot be read is ignored with a warning, and training restarts from scratch.
-        Raises FileAccessError where ranks do not see the same file.
+        epochs, batches: of the run, and of each epoch. A file that cannot be read, is damaged, or
+        says what cannot be of this run, is ignored with a warning, and training restarts from
+        scratch. Raises FileAccessError where ranks do not see the same file.
         """
         position = Position()
         if self.path.exists():
-            position = self._read(model, optimizer, generator)
+            position = self._read(model, optimizer, generator, epochs, batches)
         if any(other != position for other in distributed.all_gather_object(position)):
             raise FileAccessError(
                 f"{self.path} is not the same for all ranks. "
@@ -133,16 +145,23 @@ class Checkpoint:
             self.path.unlink(missing_ok=True)
 
     def _read(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+        epochs: int,
+        batches: int,
     ) -> Position:
         """Read the file; return the position, or the beginning where it cannot be used."""
         try:
+            check_regular(self.path)
             with safe_open(self.path, "pt") as file:
-                facts = json.loads(file.metadata()["facts"])
-                keys = list(file.keys())
-                tensors = {key: file.get_tensor(key) for key in keys}
-            curve = [Score(**score) for score in facts["curve"]]
-            position = Position(**facts["position"])
+                metadata = file.metadata() or {}
+                facts: _Facts = parse_json(metadata.get("facts", ""), _Facts)
+                self._check_facts(facts, epochs, batches)
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            if _digest(facts, tensors) != metadata.get("digest"):
+                raise ValueError("its content is not what was saved")
             _load_state(model, optimizer, generator, tensors)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             log.warning(
@@ -151,20 +170,46 @@ class Checkpoint:
                 error,
             )
             return Position()
-        self.curve[:] = curve
-        return position
+        self.curve[:] = facts.curve
+        return facts.position
+
+    def _check_facts(self, facts: "_Facts", epochs: int, batches: int) -> None:
+        """Raise ValueError unless a run of so many epochs could have saved this."""
+        position = facts.position
+        if facts.run != self.identity:
+            raise ValueError("it is of another run")
+        is_within = 1 <= position.epoch <= epochs + 1 and 0 <= position.batch <= batches
+        if not is_within or position.seconds < 0:
+            raise ValueError(f"{position} is not within {epochs} epochs of {batches} batches")
+        scored = [0, *(score.epoch for score in facts.curve), position.epoch]
+        if any(after <= before for before, after in itertools.pairwise(scored)):
+            raise ValueError(f"its scores are of epochs {scored[1:-1]}: out of order, or to come")
+        if position.epoch > epochs and scored[-2] != epochs:
+            raise ValueError("it says that training is over, and has no score of the last epoch")
+        if any(score.total != self.evaluated for score in facts.curve):
+            raise ValueError(f"its scores do not count {self.evaluated} images")
 
     def _write(self, tensors: Mapping[str, Tensor], position: Position) -> None:
-        curve = [_score_facts(score) for score in self.curve]
-        facts: dict[str, Any] = {"position": asdict(position), "curve": curve}
+        facts = _Facts(self.identity, position, self.curve)
         # safetensors takes no views, and tensors on a GPU go on training meanwhile
         copies = {key: value.cpu().contiguous().clone() for key, value in tensors.items()}
+        text = msgspec.json.encode(facts).decode()
         with atomic_write(self.path) as unfinished:
-            save_file(copies, unfinished, {"facts": json.dumps(facts)})
+            save_file(copies, unfinished, {"facts": text, "digest": _digest(facts, copies)})
 
 
-def _score_facts(score: Score) -> dict[str, int]:
-    return {"epoch": score.epoch, "correct": score.correct, "total": score.total}
+class _Facts(msgspec.Struct, forbid_unknown_fields=True):
+    """What a checkpoint says beside its tensors. run: the identity of the run that saved it."""
+
+    run: str
+    position: Position
+    curve: list[Score]
+
+
+def _digest(facts: _Facts, tensors: Mapping[str, Tensor]) -> str:
+    """Return a sha256 over facts and tensors."""
+    text = msgspec.json.encode(facts) + content_hash(tensors).encode()
+    return hashlib.sha256(text).hexdigest()
 
 
 def _trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -50,7 +50,9 @@ def fit(
     assert generator is not None, "training batches are shuffled"
     steps = recipe.epochs * len(batches)
     warmup = recipe.warmup_epochs * len(batches)
-    position = checkpoint.load(model, optimizer, generator) if checkpoint else Position()
+    position = Position()
+    if checkpoint is not None:
+        position = checkpoint.load(model, optimizer, generator, recipe.epochs, len(batches))
     ddp_model = distributed.wrap_ddp(model)
     for epoch in range(position.epoch, recipe.epochs + 1):
         model.train()

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from samples import demo_records, done
 
 from san.errors import SanError
 from san.record import Record, record_path, write_record
+from san.score import Score
+from san.tasks import known_split_sizes
 from scripts import tables as program
 
 ROOT = Path(__file__).parents[2]
@@ -33,8 +36,22 @@ def tables(results: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def write(records: list[Record], results: Path) -> None:
-    for r in records:
+    """Write records that count all images of their splits, as records that are read must."""
+    for made in records:
+        r = made if made.last is None else with_true_total(made)
         write_record(r, record_path(results / "records", r.suite, r.method, r.task, r.seed, r.id))
+
+
+def with_true_total(r: Record) -> Record:
+    """The record with about the same accuracy, of as many images as its split has."""
+    sizes = known_split_sizes(r.suite, r.task, r.evaluated_on)
+    scores = [score for score in (r.best, r.last) if score is not None]
+    if sizes:
+        (total,) = sizes
+        scores = [Score(s.epoch, s.correct * total // s.total, total) for s in scores]
+    best, last = scores
+    curve = [best, last] if best.correct > last.correct else [last]
+    return msgspec.structs.replace(r, best=curve[0], last=last, curve=curve)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +104,8 @@ def test_the_backbone_of_a_table_can_be_chosen(
 def test_a_cell_is_explained(results: Path) -> None:
     shown = tables(results, "--cell", "demo", "ssf", "count")
     assert shown.returncode == 0, shown.stderr
-    assert "71.00 (failed)  demo/count, ssf [last_epoch], vit_nano: 2 records" in shown.stdout
+    cell = r"71\.\d\d \(failed\)  demo/count, ssf \[last_epoch\], vit_nano: 2 records"
+    assert re.search(cell, shown.stdout)
 
 
 @pytest.mark.parametrize(
