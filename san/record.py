@@ -24,7 +24,10 @@ from san.tasks import known_split_sizes
 
 SCHEMA: Literal[1] = 1
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
-_BACKBONE_NAME = r"^[\w.-]+$"  # result files are named by it
+_BACKBONE_NAME = r"^[\w.-]+(?!\n)$"  # result files are named by it
+# A line that a terminal prints as it is (Python's $ lets a last newline pass); and a name that is a part of a path, as well.
+_Line = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$")]
+_Name = Annotated[str, Meta(pattern=r"^[^/\x00-\x1f\x7f]+(?!\n)$")]
 
 
 class Status(StrEnum):
@@ -78,19 +81,19 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     warnings: what failed after the number was there; the key is left out where nothing did.
     """
 
-    id: str
-    suite: str
-    task: str
-    method: str
+    id: _Name
+    suite: _Name
+    task: _Name
+    method: _Name
     backbone: Annotated[str, Meta(pattern=_BACKBONE_NAME)]
-    protocol: str
-    variant: str
+    protocol: _Line
+    variant: _Line
     seed: Annotated[int, Meta(ge=0)]
-    selected_on: str
-    evaluated_on: str
+    selected_on: _Line
+    evaluated_on: _Line
     status: Status
     config: dict[str, Any]
-    weights: str
+    weights: _Line
     data: DataSource
     code: CodeState
     versions: dict[str, str]

@@ -160,4 +160,19 @@ def _markdown_table(lines: Sequence[Sequence[str]], header: Sequence[str], left:
 
 
 def _to_csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False)
+    safe = frame.map(_quote_formula).rename(columns=_quote_formula)
+    return safe.to_csv(index=False)
+
+
+def _quote_formula(cell: object) -> object:
+    """Return a cell that no spreadsheet runs: a text that begins like a formula gets a quote.
+
+    Names of tasks, methods and variants may come from somebody else's records.
+    """
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell  # a signed number

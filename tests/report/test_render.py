@@ -1,5 +1,6 @@
 """Files against golden ones; all are written, or none."""
 
+import csv
 import os
 import resource
 from collections.abc import Callable
@@ -72,3 +73,25 @@ def test_where_one_file_cannot_be_written_all_stay_as_they_were(tmp_path: Path) 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+def test_no_cell_of_a_csv_file_is_a_formula(start: str, tmp_path: Path) -> None:
+    formula = f"{start}HYPERLINK(1)"
+    records = [done(900, method=formula), done(800, variant=formula), done(700, protocol=formula)]
+    write_table(make_table(DEMO, records), tmp_path, "demo")
+    found = 0
+    for name in ("demo.csv", "demo_cells.csv", "demo_runs.csv"):
+        with (tmp_path / name).open(newline="", encoding="utf-8") as file:
+            cells = [cell for row in csv.reader(file) for cell in row]
+        assert not [cell for cell in cells if cell.startswith(formula)]
+        found += sum(cell.startswith(f"'{formula}") for cell in cells)
+    assert found >= 6
+
+
+def test_signed_numbers_stay_numbers(tmp_path: Path) -> None:
+    write_table(make_table(VTAB, vtab_records()), tmp_path, "vtab")
+    with (tmp_path / "vtab.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    signed = [cell for row in rows if row["kind"] == "gap" for cell in row.values()]
+    assert [cell for cell in signed if cell.startswith("-") and float(cell) < 0]
