@@ -16,3 +16,9 @@ class ParameterCounts(Struct, frozen=True, forbid_unknown_fields=True):
     trainable: int
     total: int
     percent: float
+
+    def __post_init__(self) -> None:
+        parts = (self.method, self.norm, self.head)
+        adds_up = sum(parts) == self.trainable <= self.total < 2**53
+        if min(parts) < 0 or not adds_up or self.percent < 0:
+            raise ValueError(f"impossible numbers of parameters: {self}.")

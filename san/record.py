@@ -24,9 +24,11 @@ from san.tasks import known_split_sizes
 
 SCHEMA: Literal[1] = 1
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
+_NonNegative = Annotated[float, Meta(ge=0)]
 _BACKBONE_NAME = r"^[\w.-]+(?!\n)$"  # result files are named by it
-# A line that a terminal prints as it is (Python's $ lets a last newline pass); and a name that is a part of a path, as well.
+# A line that a terminal prints as it is; Python's $ alone would let a last newline pass.
 _Line = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$")]
+# A part of a path, as well.
 _Name = Annotated[str, Meta(pattern=r"^[^/\x00-\x1f\x7f]+(?!\n)$")]
 
 
@@ -48,10 +50,10 @@ class Seconds(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     Of an interrupted run: all of `fit`, and the last process's share of the others.
     """
 
-    fit: float | None = None
-    evaluate: float | None = None
-    step: float | None = None
-    build: float | None = None
+    fit: _NonNegative | None = None
+    evaluate: _NonNegative | None = None
+    step: _NonNegative | None = None
+    build: _NonNegative | None = None
 
 
 class DataSource(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -104,8 +106,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     curve: list[Score] = []
     params: ParameterCounts | None = None
     seconds: Seconds | None = None
-    peak_bytes: int | None = None
-    joules: float | None = None
+    peak_bytes: Annotated[int, Meta(ge=0, lt=2**53)] | None = None
+    joules: _NonNegative | None = None
     error: str | None = None
     warnings: list[str] = []
     schema: Literal[1] = SCHEMA

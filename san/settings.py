@@ -32,6 +32,7 @@ _COMPARED_OF_GROUP: Mapping[str, Sequence[str] | None] = {  # None: all but the 
 _KWARGS = "backbone.kwargs."
 _WEIGHTS = ("backbone.weights", "backbone.sha256")
 RESTORED = "restored"  # stands for `adapter_checkpoint=FILE`: which file, the identity knows
+_EXACT_AS_FLOAT = 2**53  # the largest integer up to which a float has all of them
 _PLAIN_TEXT = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:@%+-]*")
 _RESERVED = ("null", "true", "false", "nan", "inf")
 
@@ -150,7 +151,7 @@ def _as_typed(value: Any, usual: Any) -> Any:
     if isinstance(value, bool):
         return value
     if isinstance(value, int) and isinstance(usual, float):
-        return float(value)
+        return float(value) if abs(value) <= _EXACT_AS_FLOAT else value
     if isinstance(value, float) and value.is_integer() and not isinstance(usual, float):
         return int(value)
     return value

@@ -212,16 +212,17 @@ def _has_mixed_settings(group: RunGroup) -> bool:
     return len(settings) > 1 or len(fingerprints) > len(tasks)
 
 
-def _shared_settings(r: Record) -> tuple[str | None, ...]:
+def _shared_settings(r: Record) -> tuple[str, ...]:
     """Return what all runs of a row should share."""
-    data = r.config.get("data") or {}
-    return (
+    data = r.config.get("data", {})
+    shared = (
         r.weights,
         r.config.get("precision"),
         r.data.kind,
         data.get("resize"),
         data.get("normalise"),  # records have the words of schema 1
     )
+    return tuple(map(repr, shared))  # of a record made by hand they may be anything
 
 
 def _mean_flags(group: RunGroup) -> frozenset[Flag]:

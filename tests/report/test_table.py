@@ -209,8 +209,8 @@ def test_forced_data_is_marked() -> None:
 def test_parameters_are_a_mean_over_tasks_and_stand_over_whole_rows_alone() -> None:
     counts = run().params
     assert counts is not None
-    many_counts = msgspec.structs.replace(counts, head=0, trainable=600)
-    no_counts = msgspec.structs.replace(counts, head=0, trainable=0)
+    many_counts = msgspec.structs.replace(counts, method=590, head=0, trainable=600)
+    no_counts = msgspec.structs.replace(counts, method=0, norm=0, head=0, trainable=0)
     first, *others = DEMO.tasks
     assert len(others) == 5
     many = [done(1, task=first, seed=seed, params=many_counts) for seed in (0, 1, 2)]
