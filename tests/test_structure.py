@@ -180,6 +180,58 @@ def test_modules_show_their_face() -> None:
     assert public > 100
 
 
+def calls() -> list[tuple[str, ast.Call]]:
+    """Every call in a program, with where it is."""
+    found = []
+    for path in programs():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call):
+                found.append((f"{path}:{node.lineno}", node))
+    assert len(found) > 3000
+    return found
+
+
+def keywords(call: ast.Call) -> dict[str | None, object]:
+    """The keywords of a call, with the values of constants."""
+    return {word.arg: getattr(word.value, "value", word.value) for word in call.keywords}
+
+
+def opens_text(call: ast.Call) -> bool:
+    """Whether a call opens, reads or writes text by a method of a path, or runs a program."""
+    if keywords(call).get("text") is True:
+        return True
+    if not isinstance(call.func, ast.Attribute) or ast.unparse(call.func.value) == "files":
+        return False
+    if call.func.attr in ("read_text", "write_text"):
+        return True
+    mode = getattr(call.args[0], "value", None) if call.args else "r"
+    return call.func.attr == "open" and isinstance(mode, str) and "b" not in mode
+
+
+def test_text_is_utf_8_whatever_the_locale() -> None:
+    texts = [(where, call) for where, call in calls() if opens_text(call)]
+    assert len(texts) > 10
+    for where, call in texts:
+        encodings = [getattr(argument, "value", None) for argument in call.args]
+        assert "utf-8" in (*encodings, keywords(call).get("encoding")), where
+
+
+def test_nothing_is_read_that_could_run_code() -> None:
+    found = Counter()
+    for where, call in calls():
+        name = ast.unparse(call.func)
+        root = name.partition(".")[0]
+        assert root not in ("pickle", "marshal", "shelve", "joblib", "eval", "exec"), where
+        assert name not in ("torch.load", "yaml.load", "np.fromfile"), where
+        if name == "np.load":
+            assert keywords(call)["allow_pickle"] is False, where
+        if name == "Image.open":
+            assert "formats" in keywords(call), where
+        found[name] += 1
+    assert found["np.load"] > 3
+    assert found["Image.open"] > 0
+
+
 def test_tests_are_laid_out_like_the_package() -> None:
     packages = {path.parent.name for path in (ROOT / "san").rglob("__init__.py")} - {"san"}
     folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")} - {"tests"}
