@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from san.data import pack
 from san.data.layout import class_name_mismatch, expected_count
-from san.data.pack import Manifest
+from san.data.manifest import Manifest, ids_digest, read_manifest
 from san.data.split import Split, join_splits, open_split
 from san.errors import DataError, UnknownNameError
 from san.tasks import Task
@@ -39,7 +38,7 @@ class PackedTask:
     @classmethod
     def open(cls, task: Task, folder: Path) -> "PackedTask":
         """Read the manifests of a task's splits; images stay untouched."""
-        manifests = {part: pack.read_manifest(folder / part) for part in task.splits}
+        manifests = {part: read_manifest(folder / part) for part in task.splits}
         return cls(task, folder, manifests)
 
     def source(self, part: str) -> Mapping[str, Any]:
@@ -129,7 +128,7 @@ class PackedTask:
             why = "this source keeps no ids of the benchmark's"
             return Finding(None, f"membership cannot be verified: {why}")
         ids = [*self.load_part("train").ids, *self.load_part("val").ids]
-        found = pack.ids_digest(ids)
+        found = ids_digest(ids)
         if found == wanted:
             return Finding(True, f"the ids of train and val are the benchmark's ({found})")
         return Finding(

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from san.data.layout import packed_bytes, packed_dir
-from san.data.pack import ids_digest
+from san.data.manifest import ids_digest
 from san.data.packed_task import PackedTask
 from san.data.prepare import demo
 from san.data.prepare.pack_task import pack_splits

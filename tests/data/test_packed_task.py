@@ -15,6 +15,7 @@ from san.data.pack import ids_digest, write_split
 from san.data.packed_task import PackedTask
 from san.data.verify import verify
 from san.errors import DataError, UnknownNameError
+from san.runtime import files
 from san.tasks import Task, load_suite
 
 VTAB = load_suite("vtab")
@@ -55,19 +56,13 @@ def write_task(folder: Path, source: Mapping[str, Any] = UPSTREAM) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count the files of packed splits that are read, by name."""
     counts: Counter[str] = Counter()
-    read_text = Path.read_text
-    load = np.load
+    check_regular = files.check_regular
 
-    def counted_read(path: Path, *args: Any, **options: Any) -> str:
+    def counted(path: Path) -> None:
         counts[path.name] += 1
-        return read_text(path, *args, **options)
+        check_regular(path)
 
-    def counted_load(path: Path, *args: Any, **options: Any) -> np.ndarray:
-        counts[path.name] += 1
-        return load(path, *args, **options)
-
-    monkeypatch.setattr(Path, "read_text", counted_read)
-    monkeypatch.setattr(np, "load", counted_load)
+    monkeypatch.setattr(files, "check_regular", counted)
     return counts
 
 

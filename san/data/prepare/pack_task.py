@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from san.data import pack
+from san.data.images import decode_image
 from san.data.layout import class_name_mismatch, expected_count, packed_dir
-from san.data.pack import Example, Manifest
+from san.data.manifest import Manifest, read_manifest
+from san.data.pack import Example
 from san.data.prepare.sources import Source
 from san.data.resize import resize as resize_images
-from san.data.split import decode_image, open_split
+from san.data.split import open_split
 from san.errors import DataError
 from san.tasks import Suite, Task
 
@@ -62,7 +63,7 @@ def pack_splits(
     done = []
     for part in source.parts:
         about = source.describe(part) | {"form": form.name}
-        old = pack.read_manifest(folder / part)
+        old = read_manifest(folder / part)
         if old is not None and _is_current(task, folder / part, old, about):
             done.append(f"{part}: already packed")
             continue
@@ -181,14 +182,7 @@ def _decode(name: str, file: bytes, task: Task) -> NDArray[np.uint8]:
     where = f"Image {name} of {task.suite}/{task.name}"
     try:
         image = decode_image(file)
-    except UnidentifiedImageError as error:
-        raise DataError(f"{where} cannot be decoded (it is not an image).") from error
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,  # PIL's, at a broken PNG
-        Image.DecompressionBombError,
-    ) as error:
+    except DataError as error:
         raise DataError(f"{where} cannot be decoded ({error}).") from error
     size = task.native_size
     if size and image.shape != (size, size, 3):

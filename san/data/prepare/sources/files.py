@@ -14,7 +14,7 @@ from os import stat_result
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from san.data.pack import ids_digest
+from san.data.manifest import ids_digest
 from san.errors import DataError, MissingFileError
 
 Root = Path | zipfile.Path
