@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,9 @@ from san.data.split import open_split
 from san.errors import DataError
 from san.tasks import Suite, Task
 
-CHUNK = 256  # images in memory at a time
+# Of the files of images in memory at a time.
+CHUNK = 256
+CHUNK_BYTES = 2**28
 
 # Called with examples, a title and their number, it yields them and shows how far it is.
 Progress = Callable[[Iterable[Example], str, int], Iterable[Example]]
@@ -142,9 +143,8 @@ class _StoredForm:
 
         Decoding and resizing release the GIL.
         """
-        remaining = iter(examples)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            while chunk := list(islice(remaining, CHUNK)):
+            for chunk in _chunks(examples):
                 yield from pool.map(self._convert, chunk)
 
     def _convert(self, example: Example) -> Example:
@@ -159,6 +159,21 @@ class _StoredForm:
             return name, label, scaled
         resized = resize_images([scaled], self.resize, self.image_size)
         return name, label, resized[0]
+
+
+def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """Yield examples in lists that are short, and not large in memory."""
+    chunk: list[Example] = []
+    size = 0
+    for example in examples:
+        chunk.append(example)
+        size += len(example[2])
+        if len(chunk) == CHUNK or size >= CHUNK_BYTES:
+            yield chunk
+            chunk = []
+            size = 0
+    if chunk:
+        yield chunk
 
 
 def _stored_examples(
