@@ -70,6 +70,14 @@ class FileList:
         """Return how many images a split has."""
         return len(self.files[part])
 
+    def ids(self, part: str) -> Sequence[str]:
+        """Return the ids of a split's images."""
+        return [image.id for image in self.files[part]]
+
+    def paths(self, part: str) -> Sequence[str]:
+        """Return the paths of a split's images, each spelt in one way (no `./`)."""
+        return [str(PurePosixPath(image.path)) for image in self.files[part]]
+
     def examples(self, part: str) -> Iterator[tuple[str, int, bytes]]:
         """Yield id, label and the file's bytes; raise DataError where a file cannot be read."""
         for image in self.files[part]:
