@@ -69,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--force",
         action="store_true",
-        help="pack although counts or class names are not the benchmark's",
+        help="pack although counts or class names are not the benchmark's, or splits share images",
     )
     return parser.parse_args()
 

@@ -27,21 +27,21 @@ def png(label: int, i: int) -> bytes:
 
 
 def vtab_lists(folder: Path, sizes: dict[str, int], classes: int, **size: int) -> Path:
-    """The vtab-1k folder of one task; sizes by list."""
-    for name, count in sizes.items():
+    """The vtab-1k folder of one task, of which no two images are equal; sizes by list."""
+    for number, (name, count) in enumerate(sizes.items()):
         lines = []
         for i in range(count):
             path = f"images/{name}/{i:06d}.jpg"
-            save(folder / path, i % classes, i, **size)
+            save(folder / path, i % classes, 10_000 * number + i, **size)
             lines.append(f"{path} {i % classes}\n")
         (folder / f"{name}.txt").write_text("".join(lines))
     return folder
 
 
 def vpt_json(folder: Path, splits: dict[str, dict[str, object]], place: str = "images") -> Path:
-    """VPT's json files, and the images below `place`."""
-    for name, entries in splits.items():
+    """VPT's json files, and the images below `place`, of which no two are equal."""
+    for number, (name, entries) in enumerate(splits.items()):
         for i, path in enumerate(entries):
-            save(folder / place / path, i, i)
+            save(folder / place / path, i, 10_000 * number + i)
         (folder / f"{name}.json").write_text(json.dumps(entries))
     return folder

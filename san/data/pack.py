@@ -4,6 +4,7 @@
 <folder>/offsets.npy    int64 (N + 1,): where each file begins and ends
 <folder>/labels.npy     int64 (N,)
 <folder>/ids.json       N strings
+<folder>/hashes.npy     uint64 (N,): a hash of each image, see `san.data.hashes`
 <folder>/manifest.json  source, counts, class histogram, digests
 """
 
@@ -11,84 +12,41 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict
+from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from san.errors import DataError, FileAccessError
+from san.data.arrays import Pixels, load_array, write_header
+from san.data.hashes import hash_image, write_hashes
+from san.data.manifest import (
+    NAME,
+    VERSION,
+    Contents,
+    Manifest,
+    fingerprint,
+    ids_digest,
+    labels_digest,
+    read_manifest,
+)
+from san.errors import DataError, FileAccessError, SanError
 
-VERSION = 2
-Pixels = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 # Id, label, and the image (H, W, 3) or the bytes of its file.
 Example = tuple[str, int, Pixels | bytes]
 
-_NPY_HEADER_BYTES = 128  # a fixed size, as the true shape is known only at the end
 _READ_BYTES = 2**24  # of images in memory at a time
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class Contents(TypedDict):
-    """What a packed split holds.
-
-    shape: `[H, W, 3]` of every image, or empty where image files are stored. classes: the number
-    of images of each class. pixels, labels, ids: their digests.
-    """
-
-    count: int
-    shape: list[int]
-    classes: list[int]
-    pixels: str
-    labels: str
-    ids: str
-
-
-class Manifest(Contents):
-    """The content of `manifest.json`. source: how the split was made; digest: its fingerprint."""
-
-    version: int
-    source: dict[str, Any]
-    digest: str
-
-
-def _sha256_16(data: bytes | memoryview) -> str:
-    """Return 16 hex digits of a sha256."""
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
-def fingerprint(contents: Contents) -> str:
-    """Return 16 hex digits that are equal for equal images, labels and ids, whoever packed them."""
-    facts = [
-        contents["shape"],
-        contents["pixels"],
-        contents["labels"],
-        contents["ids"],
-    ]
-    return _sha256_16(json.dumps(facts).encode())
-
-
-def labels_digest(labels: Labels) -> str:
-    """Return the digest of labels in their order."""
-    return _sha256_16(np.ascontiguousarray(labels).astype("<i8").data)
-
-
-def ids_digest(ids: Sequence[str]) -> str:
-    """Return the digest of ids in their order, joined by newlines."""
-    return _sha256_16("\n".join(ids).encode())
-
-
 def pixels_digest(folder: Path) -> str:
     """Return the digest of the images, and of the offsets where there are any."""
-    images: Pixels = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    images: Pixels = load_array(folder / "images.npy", mapped=True)
     digest = hashlib.sha256()
     image_bytes = max(1, images[:1].nbytes)
     step = max(1, _READ_BYTES // image_bytes)
@@ -97,21 +55,9 @@ def pixels_digest(folder: Path) -> str:
         digest.update(chunk.data)
     # Where each file begins matters as much as its bytes.
     if (folder / "offsets.npy").exists():
-        offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+        offsets = load_array(folder / "offsets.npy")
         digest.update(offsets.astype("<i8").data)
     return digest.hexdigest()[:16]
-
-
-def read_manifest(folder: Path) -> Manifest | None:
-    """Return the manifest of a packed split, or None if there is none of this version."""
-    try:
-        manifest: Manifest = json.loads((folder / "manifest.json").read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    if not isinstance(manifest, dict) or not manifest.keys() >= Manifest.__required_keys__:
-        return None
-    current = isinstance(manifest["source"], dict) and manifest["version"] == VERSION
-    return manifest if current else None
 
 
 def write_split(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> Manifest:
@@ -125,10 +71,7 @@ def write_split(folder: Path, examples: Iterable[Example], source: dict[str, Any
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging, lock = _create_staging_dir(folder)
     except OSError as error:
-        raise FileAccessError(
-            f"{folder.parent} cannot be written ({error.strerror}). "
-            "Choose another data_root (--root of the scripts)"
-        ) from None
+        raise _unwritable(folder.parent, error) from None
     try:
         contents = _write_contents(staging, examples)
         manifest: Manifest = {
@@ -137,20 +80,29 @@ def write_split(folder: Path, examples: Iterable[Example], source: dict[str, Any
             **contents,
             "digest": fingerprint(contents),
         }
-        (staging / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        staging.chmod(0o755)  # mkdtemp makes private directories
+        (staging / NAME).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         _publish(staging, folder, manifest)
+    except SanError:
+        raise
     except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise FileAccessError(
-            f"The disk is full ({error.strerror}): nothing was kept of {folder}. "
-            "Make room, run again"
-        ) from None
+        raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         os.close(lock)
     return manifest
+
+
+def _unwritable(folder: Path, error: OSError) -> FileAccessError:
+    """Return an error that says what to do where the system refuses a folder."""
+    if error.errno in _DISK_FULL:
+        return FileAccessError(
+            f"The disk is full ({error.strerror}): nothing was kept of {folder}. "
+            "Make room, run again"
+        )
+    return FileAccessError(
+        f"{folder} cannot be written ({error.strerror}). "
+        "Choose another data_root (--root of the scripts)"
+    )
 
 
 def hardlink_images(folder: Path, other: Path) -> bool:
@@ -197,8 +149,13 @@ def _create_staging_dir(folder: Path) -> tuple[Path, int]:
 
 
 def _make_hidden_dir(folder: Path) -> Path:
-    """Make an empty directory beside `folder` that no search for splits finds."""
-    return Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    """Make an empty directory beside `folder` that no search for splits finds.
+
+    Unlike those of `tempfile`, it is open to whom the user's umask says.
+    """
+    path = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    path.mkdir()
+    return path
 
 
 @contextlib.contextmanager
@@ -227,10 +184,15 @@ def _publish(staging: Path, folder: Path, manifest: Manifest) -> None:
         # Through JSON, which has no tuples.
         if read_manifest(folder) == json.loads(json.dumps(manifest)):
             return
-        with contextlib.suppress(FileNotFoundError):  # another process removed it first
-            aside = _make_hidden_dir(folder)
-            folder.replace(aside / "old")
-            shutil.rmtree(aside, ignore_errors=True)
+        remove_split(folder)
+
+
+def remove_split(folder: Path) -> None:
+    """Remove a packed split at once, so that nobody finds half of it."""
+    aside = _make_hidden_dir(folder)
+    with contextlib.suppress(FileNotFoundError):  # another process removed it first
+        folder.replace(aside / "old")
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 @dataclass
@@ -239,6 +201,7 @@ class _Rows:
 
     ids: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+    hashes: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=lambda: [0])
     shape: tuple[int, ...] | None = None
 
@@ -251,7 +214,8 @@ def _write_contents(folder: Path, examples: Iterable[Example]) -> Contents:
         np.save(folder / "offsets.npy", offsets, allow_pickle=False)
     labels = np.array(rows.labels, np.int64)
     np.save(folder / "labels.npy", labels, allow_pickle=False)
-    (folder / "ids.json").write_text(json.dumps(rows.ids))
+    (folder / "ids.json").write_text(json.dumps(rows.ids), encoding="utf-8")
+    write_hashes(rows.hashes, folder)
     return {
         "count": len(rows.ids),
         "shape": list(shape),
@@ -267,16 +231,16 @@ def _write_images(folder: Path, examples: Iterable[Example]) -> tuple[_Rows, tup
     rows = _Rows()
     with (folder / "images.npy").open("wb") as file:
         # The number of images is known only at the end, when the header is written again.
-        _write_npy_header(file, (0,))
+        write_header(file, (0,))
         for example in examples:
             _append_example(file, rows, example)
         if rows.shape is None:
             raise DataError(f"No images for {folder.parent}.")
         file.seek(0)
         if rows.shape:
-            _write_npy_header(file, (len(rows.ids), *rows.shape))
+            write_header(file, (len(rows.ids), *rows.shape))
         else:
-            _write_npy_header(file, (rows.offsets[-1],))
+            write_header(file, (rows.offsets[-1],))
     return rows, rows.shape
 
 
@@ -299,17 +263,4 @@ def _append_example(file: BinaryIO, rows: _Rows, example: Example) -> None:
     rows.offsets.append(rows.offsets[-1] + len(data))
     rows.ids.append(name)
     rows.labels.append(label)
-
-
-def _write_npy_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """Write the header of a uint8 .npy file, padded to `_NPY_HEADER_BYTES`."""
-    buffer = io.BytesIO()
-    facts = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, facts)
-    header = buffer.getvalue()
-    magic = header[:8]
-    description = header[10:].rstrip(b" \n")
-    # Bytes 8 and 9 are the length of the description, which ends with a newline.
-    length = _NPY_HEADER_BYTES - 10
-    file.write(magic + length.to_bytes(2, "little"))
-    file.write(description.ljust(length - 1) + b"\n")
+    rows.hashes.append(hash_image(data))

@@ -3,17 +3,20 @@
 Are they what they say, and are they the benchmark?
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from san.data import pack
+from san.data.hashes import Hashes, load_hashes
 from san.data.layout import class_name_mismatch, expected_count
-from san.data.pack import Manifest
+from san.data.manifest import Manifest, ids_digest, read_manifest
+from san.data.overlap import find_twins, shared_names
 from san.data.split import Split, join_splits, open_split
 from san.errors import DataError, UnknownNameError
 from san.tasks import Task
@@ -35,11 +38,12 @@ class PackedTask:
     folder: Path
     manifests: Mapping[str, Manifest | None]
     _splits: dict[str, Split] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _hashes: dict[str, Hashes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, task: Task, folder: Path) -> "PackedTask":
         """Read the manifests of a task's splits; images stay untouched."""
-        manifests = {part: pack.read_manifest(folder / part) for part in task.splits}
+        manifests = {part: read_manifest(folder / part) for part in task.splits}
         return cls(task, folder, manifests)
 
     def source(self, part: str) -> Mapping[str, Any]:
@@ -69,7 +73,7 @@ class PackedTask:
     def load_part(self, part: str, full: bool = False) -> Split:
         """Open a stored split, once, checked as `open_split` says and by its classes and ids.
 
-        full: compare all pixels with their digest.
+        full: compare all pixels with their digest, and hash them again.
         """
         if full or part not in self._splits:
             split = open_split(
@@ -79,6 +83,8 @@ class PackedTask:
                 len(self.task.classes),
                 full,
             )
+            if full:
+                self._hashes[part] = load_hashes(self.folder / part, split.parts[0], full)
             problems = (*split.problems, *self._find_problems(part, split))
             self._splits[part] = replace(split, problems=problems)
         return self._splits[part]
@@ -86,15 +92,54 @@ class PackedTask:
     def split(self, name: str) -> Split:
         """Return a split (`train`, `val`, `test`, or a sum such as `train+val`).
 
-        Its `problems` include those of the task's membership.
+        Its `problems` include those of the task's membership, and images that any two of its stored
+        splits share.
         """
         parts = [self.load_part(part) for part in self.parts(name)]
         split = join_splits(parts)
-        membership = self.membership()
-        if membership.good is not False:
-            return split
-        problem = f"{self.folder}: {membership.text}"
-        return replace(split, problems=(*split.problems, problem))
+        findings = [self.membership(), *self.overlaps]
+        problems = [f"{self.folder}: {found.text}" for found in findings if found.good is False]
+        return replace(split, problems=(*split.problems, *problems))
+
+    @cached_property
+    def overlaps(self) -> Sequence[Finding]:
+        """What any two stored splits share, of all that can be opened; compared once.
+
+        Equal images under other ids are no problem (None) where they are few, or where splits are
+        known to be disjoint: the benchmark's own, or rows of TFDS's.
+        """
+        splits = self._openable_splits()
+        if len(splits) < 2:
+            return ()
+        ids = {part: split.ids for part, split in splits.items()}
+        hashes = {part: self._load_hashes(part, split) for part, split in splits.items()}
+        from_tfds = all(self.source(part)["made_by"] == "TFDS" for part in splits)
+        # An id of TFDS's is that of an image in its split.
+        shared = shared_names(ids, hashes if from_tfds else None)
+        findings = [Finding(False, text) for text in shared]
+        is_disjoint = from_tfds or self._is_benchmark(splits)
+        for twins in find_twins(ids, hashes):
+            is_leak = twins.many and not is_disjoint
+            findings.append(Finding(False if is_leak else None, twins.text))
+        return findings
+
+    def _load_hashes(self, part: str, split: Split) -> Hashes:
+        """Return the hashes of a stored split's images, read once."""
+        if part not in self._hashes:
+            self._hashes[part] = load_hashes(self.folder / part, split.parts[0])
+        return self._hashes[part]
+
+    def _openable_splits(self) -> dict[str, Split]:
+        """Return the stored splits that are not missing or damaged."""
+        splits = {}
+        for part in self.parts("+".join(self.task.splits)):
+            with contextlib.suppress(DataError):
+                splits[part] = self.load_part(part)
+        return splits
+
+    def _is_benchmark(self, splits: Mapping[str, Split]) -> bool:
+        """Return whether the images are known to be the benchmark's, by their ids."""
+        return {"train", "val"} <= splits.keys() and self.membership().good is True
 
     def check_single_source(self) -> None:
         """Raise DataError where splits come from different sources.
@@ -129,7 +174,7 @@ class PackedTask:
             why = "this source keeps no ids of the benchmark's"
             return Finding(None, f"membership cannot be verified: {why}")
         ids = [*self.load_part("train").ids, *self.load_part("val").ids]
-        found = pack.ids_digest(ids)
+        found = ids_digest(ids)
         if found == wanted:
             return Finding(True, f"the ids of train and val are the benchmark's ({found})")
         return Finding(

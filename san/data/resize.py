@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from san.data.pack import Pixels
+from san.data.arrays import Pixels
 from san.errors import choose
 
 

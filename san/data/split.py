@@ -1,7 +1,6 @@
 """A packed split as training sees it: opened, checked against its manifest, joined with others."""
 
 import contextlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,49 +10,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from san.data import pack
-from san.data.pack import Labels, Manifest, Pixels
-from san.errors import DataError
-from san.runtime.files import write_text
+from san.data.arrays import Labels, Pixels, load_array
+from san.data.images import Images
+from san.data.manifest import (
+    Manifest,
+    fingerprint,
+    ids_digest,
+    labels_digest,
+    load_manifest,
+    read_manifest,
+)
+from san.errors import DataError, SanError
+from san.runtime.files import read_json, write_text
 
 _PREPARE_AGAIN = "Delete it and prepare the task again."
-
-
-@dataclass(frozen=True)
-class Images:
-    """The memory-mapped images of one packed split; reading copies, so the file is never changed.
-
-    data: uint8 `(N, H, W, 3)`; or, with offsets `(N + 1,)`, the bytes of N image files end to end.
-    """
-
-    data: Pixels
-    offsets: NDArray[np.int64] | None = None
-
-    def __len__(self) -> int:
-        if self.offsets is None:
-            return len(self.data)
-        return len(self.offsets) - 1
-
-    def __getitem__(self, i: int) -> Pixels:
-        if self.offsets is None:
-            return np.array(self.data[i])  # a copy
-        start = self.offsets[i]
-        end = self.offsets[i + 1]
-        return decode_image(self.data[start:end].tobytes())
-
-
-def decode_image(data: bytes) -> Pixels:
-    """Decode an image file to uint8 `(H, W, 3)`; a single channel is repeated.
-
-    Raises OSError if it cannot be decoded, or has more than 8 bits a channel.
-    """
-    with Image.open(io.BytesIO(data)) as image:
-        # PIL would clip deeper pixels to 8 bits in silence.
-        if image.mode.startswith("I") or image.mode == "F":
-            raise OSError(f"its pixels are of mode {image.mode}; 8 bits a channel are allowed")
-        return np.array(image.convert("RGB"))
 
 
 @dataclass(frozen=True)
@@ -85,10 +57,19 @@ class Split:
         return join_distinct(source["made_by"] for source in self.sources)
 
     def image(self, i: int) -> Pixels:
-        """Return image i as uint8 `(H, W, 3)`, a copy."""
+        """Return image i as uint8 `(H, W, 3)`, a copy.
+
+        Raises DataError, which names it, where its file cannot be decoded.
+        """
         part = int(np.searchsorted(self._starts, i, side="right")) - 1
         start = int(self._starts[part])
-        return self.parts[part][i - start]
+        try:
+            return self.parts[part][i - start]
+        except DataError as error:
+            raise DataError(
+                f"Image {self.ids[i]} ({self.source}) cannot be decoded ({error}). "
+                "Mend or remove it in its source, and prepare the task again."
+            ) from error
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
@@ -98,7 +79,7 @@ class Split:
 
 def read_split(folder: Path, expected: int, classes: int, full: bool = False) -> Split:
     """Open a packed split; see `open_split`."""
-    return open_split(folder, pack.read_manifest(folder), expected, classes, full)
+    return open_split(folder, read_manifest(folder), expected, classes, full)
 
 
 def open_split(
@@ -116,9 +97,7 @@ def open_split(
             f"{folder} is not there: its preparation did not end. Run the same preparation again."
         )
     if manifest is None:
-        raise DataError(
-            f"{folder} holds no packed split of version {pack.VERSION}. {_PREPARE_AGAIN}"
-        )
+        manifest = load_manifest(folder)  # raises an error that says why there is none
     # What is cheap to check comes before the pixels, which take a while at the first time.
     images, labels, ids = _load_arrays(folder, manifest)
     _check_counts(folder, manifest, images, labels, ids)
@@ -171,26 +150,29 @@ def _load_arrays(folder: Path, manifest: Manifest) -> tuple[Images, Labels, Sequ
     """Return images, labels and ids; raise DataError if a file is damaged or of another type."""
     offsets = None
     try:
-        data: Pixels = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        labels: Labels = np.load(folder / "labels.npy", allow_pickle=False)
+        data: Pixels = load_array(folder / "images.npy", mapped=True)
+        labels: Labels = load_array(folder / "labels.npy")
         if not manifest["shape"]:
-            offsets = np.load(folder / "offsets.npy", allow_pickle=False)
-        ids = json.loads((folder / "ids.json").read_text())
-    except (OSError, ValueError, EOFError) as error:
+            offsets = load_array(folder / "offsets.npy")
+        ids: Any = read_json(folder / "ids.json")
+    except SanError as error:
         raise DataError(f"{folder} cannot be read ({error}). {_PREPARE_AGAIN}") from error
-    shape = data.shape[:1]  # of image files end to end: bytes, whatever the images' sizes
+    shape: tuple[object, ...] = ("bytes",)  # of image files end to end
+    is_images = data.ndim == 1
     if offsets is None:
         shape = (manifest["count"], *manifest["shape"])
-    is_images = data.dtype == np.uint8 and data.shape[1:] == shape[1:]
+        is_images = data.ndim == 4 and data.shape[1:] == shape[1:]
     is_labels = labels.dtype == np.int64 and labels.ndim == 1
-    if not is_images or not is_labels:
+    if data.dtype != np.uint8 or not is_images or not is_labels:
         found = f"images {data.dtype} {data.shape}, labels {labels.dtype} {labels.shape}"
         raise DataError(
             f"{folder} holds {found}; its manifest says uint8 {shape} and int64. {_PREPARE_AGAIN}"
         )
     if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
         raise DataError(f"{folder / 'ids.json'} is not a list of names. {_PREPARE_AGAIN}")
-    return Images(data, offsets), labels, ids
+    images = Images(data, offsets)
+    _check_offsets(folder, images)
+    return images, labels, ids
 
 
 def _check_counts(
@@ -221,13 +203,28 @@ def _check_range(folder: Path, labels: Labels, classes: int) -> None:
     )
 
 
+def _check_offsets(folder: Path, images: Images) -> None:
+    """Raise DataError unless the offsets of image files ascend, from end to end of the bytes."""
+    offsets = images.offsets
+    if offsets is None:
+        return
+    is_list = offsets.dtype == np.int64 and offsets.ndim == 1 and len(offsets) > 1
+    if is_list and offsets[0] == 0 and offsets[-1] == len(images.data):
+        ascend = offsets[:-1] <= offsets[1:]
+        if ascend.all():
+            return
+    raise DataError(
+        f"{folder / 'offsets.npy'} does not say where each of its images is. {_PREPARE_AGAIN}"
+    )
+
+
 def _facts_match(manifest: Manifest, labels: Labels, ids: Sequence[str]) -> bool:
     """Return whether labels, ids and the manifest itself match the manifest's digests."""
     return (
-        pack.labels_digest(labels) == manifest["labels"]
-        and pack.ids_digest(ids) == manifest["ids"]
+        labels_digest(labels) == manifest["labels"]
+        and ids_digest(ids) == manifest["ids"]
         and np.bincount(labels).tolist() == manifest["classes"]
-        and pack.fingerprint(manifest) == manifest["digest"]
+        and fingerprint(manifest) == manifest["digest"]
     )
 
 
@@ -260,6 +257,6 @@ def _size_and_mtime(file: Path) -> list[int]:
 
 def _read_stamp(stamp: Path) -> object:
     try:
-        return json.loads(stamp.read_text())
-    except (OSError, ValueError):
+        return read_json(stamp)
+    except SanError:
         return None

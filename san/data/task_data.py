@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from san.data.layout import packed_bytes, packed_dir
-from san.data.pack import ids_digest
+from san.data.manifest import ids_digest
 from san.data.packed_task import PackedTask
 from san.data.prepare import demo
 from san.data.prepare.pack_task import pack_splits
@@ -63,7 +63,8 @@ def open_task(suite: Suite, task: Task, root: Path, resize: str, image_size: int
     if suite.source == "folder":
         assert task.root is not None
         source = _folder_source(task.root)
-        pack_splits(suite, task, source, root, resize, image_size)
+        # Whether splits may share images is for the run to say: see `usable_split`.
+        pack_splits(suite, task, source, root, resize, image_size, force=True)
     if not folder.is_dir():
         message = _how_to_prepare(task, root, resize, image_size)
         raise NotPreparedError(message, packed_bytes(task, image_size))

@@ -1,7 +1,5 @@
 """Check a packed task in full: findings for people, and for a run that has to be forced."""
 
-from collections.abc import Mapping
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +31,7 @@ def verify(task: Task, folder: Path) -> list[Finding]:
     # Membership is a matter of both; a damaged one is a finding already.
     if "train" in splits and "val" in splits:
         findings.append(packed.membership())
-    findings += _find_overlaps(splits)
+    findings += packed.overlaps
     return findings
 
 
@@ -48,14 +46,3 @@ def _describe_split(task: Task, part: str, split: Split) -> str:
         f"digest {split.fingerprint}",
     ]
     return f"{part}: {', '.join(facts)}"
-
-
-def _find_overlaps(splits: Mapping[str, Split]) -> list[Finding]:
-    """Report ids that are in two splits."""
-    findings = []
-    for first, second in combinations(sorted(splits), 2):
-        shared = set(splits[first].ids) & set(splits[second].ids)
-        if shared:
-            text = f"{first} and {second} share {len(shared)} images"
-            findings.append(Finding(False, text))
-    return findings

@@ -57,6 +57,7 @@ def test_the_format_is_to_the_byte_that_of_the_first_splits_of_this_version(tmp_
     arrays = pack.write_split(tmp_path / "arrays", examples(), source)
     assert arrays["digest"] == "c6fec4903ca56f6b"
     assert file_digests(tmp_path / "arrays") == {
+        "hashes.npy": "6f850c87",  # which the first did not have
         "ids.json": "29ceaa3b",
         "images.npy": "f5cb6377",
         "labels.npy": "271bbb19",
@@ -66,6 +67,7 @@ def test_the_format_is_to_the_byte_that_of_the_first_splits_of_this_version(tmp_
     encoded = pack.write_split(tmp_path / "files", files, source)
     assert encoded["digest"] == "e967bb373d786dd0"
     assert file_digests(tmp_path / "files") == {
+        "hashes.npy": "6f850c87",
         "ids.json": "29ceaa3b",
         "images.npy": "5b47a03e",
         "labels.npy": "271bbb19",

@@ -15,6 +15,7 @@ from san.data.pack import ids_digest, write_split
 from san.data.packed_task import PackedTask
 from san.data.verify import verify
 from san.errors import DataError, UnknownNameError
+from san.runtime import files
 from san.tasks import Task, load_suite
 
 VTAB = load_suite("vtab")
@@ -37,11 +38,16 @@ def small_task(**changes: Any) -> Task:
     return replace(VTAB.task("cifar"), **(facts | changes))
 
 
+def image_of(name: str) -> np.ndarray:
+    """An image of noise that its id tells."""
+    return np.random.default_rng(list(name.encode())).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+
+
 def write_part(
     folder: Path, part: str, labels: list[int], ids: list[str], source: Mapping[str, Any]
 ) -> None:
-    image = np.zeros((32, 32, 3), np.uint8)
-    rows = zip(ids, labels, [image] * len(labels), strict=True)
+    images = [image_of(name) for name in ids]
+    rows = zip(ids, labels, images, strict=True)
     write_split(folder / part, rows, dict(source))
 
 
@@ -55,19 +61,13 @@ def write_task(folder: Path, source: Mapping[str, Any] = UPSTREAM) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count the files of packed splits that are read, by name."""
     counts: Counter[str] = Counter()
-    read_text = Path.read_text
-    load = np.load
+    check_regular = files.check_regular
 
-    def counted_read(path: Path, *args: Any, **options: Any) -> str:
+    def counted(path: Path) -> None:
         counts[path.name] += 1
-        return read_text(path, *args, **options)
+        check_regular(path)
 
-    def counted_load(path: Path, *args: Any, **options: Any) -> np.ndarray:
-        counts[path.name] += 1
-        return load(path, *args, **options)
-
-    monkeypatch.setattr(Path, "read_text", counted_read)
-    monkeypatch.setattr(np, "load", counted_load)
+    monkeypatch.setattr(files, "check_regular", counted)
     return counts
 
 
@@ -86,18 +86,19 @@ def test_manifests_are_read_once_and_splits_are_opened_once(
     assert reads["labels.npy"] == reads["images.npy"] == reads["ids.json"] == 3
 
 
-def test_a_split_alone_costs_its_own_files_and_those_of_the_membership(
+def test_a_split_alone_is_compared_with_all_that_are_stored(
     tmp_path: Path, reads: Counter[str]
 ) -> None:
-    task = small_task()
+    task = small_task(ids_digest=None)
     folder = write_task(packed_dir(task, tmp_path, "vtab", 32))
-    reads.clear()
-    task_data.load_split(VTAB, task, "train+val", tmp_path, "vtab", 32)
-    assert (reads["manifest.json"], reads["labels.npy"]) == (3, 2)
-    reads.clear()
-    task_data.load_split(VTAB, replace(task, ids_digest=None), "test", tmp_path, "vtab", 32)
-    assert (reads["manifest.json"], reads["labels.npy"]) == (3, 1)
+    for name in ("train+val", "test"):
+        reads.clear()
+        task_data.load_split(VTAB, task, name, tmp_path, "vtab", 32)
+        assert reads["manifest.json"] == reads["labels.npy"] == reads["hashes.npy"] == 3
     assert len(list(folder.glob("*/proved.json"))) == 3
+    write_part(folder, "val", LABELS["val"], ["test-0", "val-1"], UPSTREAM)
+    with pytest.raises(DataError, match="val and test share 1 images: test-0"):
+        task_data.load_split(VTAB, task, "train", tmp_path, "vtab", 32)
 
 
 def test_membership_is_told_by_the_ids_of_train_and_val(tmp_path: Path) -> None:
@@ -191,5 +192,5 @@ def test_verify_goes_on_after_a_damaged_split(tmp_path: Path) -> None:
     wrong = [finding.text for finding in findings if finding.good is False]
     assert len(wrong) == 2
     assert "holds no packed split of version 2" in wrong[0]
-    assert wrong[1] == "test and val share 1 images"
+    assert wrong[1] == "val and test share 1 images: val-0"
     assert [finding.text[:5] for finding in findings if finding.good] == ["val: ", "test:"]

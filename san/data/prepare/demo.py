@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from san.data.pack import read_manifest, write_split
+from san.data.manifest import read_manifest
+from san.data.pack import write_split
 from san.data.prepare.demo_images import VERSION, draw
 from san.tasks import Suite, Task
 

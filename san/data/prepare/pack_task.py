@@ -1,28 +1,33 @@
 """Pack a task: images of a source, decoded once, in the form and place that training looks for."""
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from san.data import pack
+from san.data.images import decode_image
 from san.data.layout import class_name_mismatch, expected_count, packed_dir
-from san.data.pack import Example, Manifest
+from san.data.manifest import Manifest, read_manifest
+from san.data.overlap import shared_names
+from san.data.pack import Example
+from san.data.packed_task import PackedTask
 from san.data.prepare.sources import Source
 from san.data.resize import resize as resize_images
-from san.data.split import decode_image, open_split
+from san.data.split import open_split
 from san.errors import DataError
 from san.tasks import Suite, Task
 
-CHUNK = 256  # images in memory at a time
+# Of the files of images in memory at a time.
+CHUNK = 256
+CHUNK_BYTES = 2**28
 
 # Called with examples, a title and their number, it yields them and shows how far it is.
 Progress = Callable[[Iterable[Example], str, int], Iterable[Example]]
@@ -45,9 +50,10 @@ def pack_splits(
 ) -> list[str]:
     """Pack every split of a task that is not packed from the same source already.
 
-    force: pack although counts or class names are not the row's; a run on it must be forced, too.
-    Returns what was done with each split, in words. Raises DataError, which names the image or
-    list that is wrong; the splits that were complete before that stay.
+    force: pack although counts or class names are not the row's, or splits share images; a run on
+    it must be forced, too. Returns what was done with each split, in words. Raises DataError, which
+    names the image or list that is wrong; the splits that were complete before that stay, but for
+    those of this call where images are found to be shared.
     """
     folder = packed_dir(task, root, resize, image_size)
     form = _StoredForm(
@@ -59,26 +65,42 @@ def pack_splits(
     )
     if not force:
         _check_source(task, source)
-    done = []
+        _check_lists(task, source)
+    done = {}
+    new = []
     for part in source.parts:
         about = source.describe(part) | {"form": form.name}
-        old = pack.read_manifest(folder / part)
+        old = read_manifest(folder / part)
         if old is not None and _is_current(task, folder / part, old, about):
-            done.append(f"{part}: already packed")
+            done[part] = "already packed"
             continue
-        # Not compared above: another Pillow is no reason to pack again.
-        about |= {
-            "decoder": f"Pillow {PIL.__version__}",
-            "names": source.names,
-        }
-        examples = _stored_examples(source, part, form, progress)
-        manifest = pack.write_split(folder / part, examples, about)
+        manifest = _pack_part(source, part, folder, about, form, progress)
         _hardlink_shared_images(suite, task, folder, part)
-        text = f"{part}: {manifest['count']} images"
+        new.append(part)
+        done[part] = f"{manifest['count']} images"
         if old is not None:
-            text += f" instead of {old['source']['made_by']}'s"
-        done.append(text)
-    return done
+            done[part] += f" instead of {old['source']['made_by']}'s"
+    if not force:
+        _check_pixels(task, folder, new)
+    return [f"{part}: {text}" for part, text in done.items()]
+
+
+def _pack_part(
+    source: Source,
+    part: str,
+    folder: Path,
+    about: dict[str, Any],
+    form: "_StoredForm",
+    progress: Progress,
+) -> Manifest:
+    """Write a split of a source, made as `about` says."""
+    # Not compared with what is packed: another Pillow is no reason to pack again.
+    made_by = about | {
+        "decoder": f"Pillow {PIL.__version__}",
+        "names": source.names,
+    }
+    examples = _stored_examples(source, part, form, progress)
+    return pack.write_split(folder / part, examples, made_by)
 
 
 def _is_current(task: Task, folder: Path, manifest: Manifest, about: dict[str, Any]) -> bool:
@@ -111,6 +133,35 @@ def _check_source(task: Task, source: Source) -> None:
             )
 
 
+def _check_lists(task: Task, source: Source) -> None:
+    """Raise DataError where two splits of a source name the same image."""
+    for names in (source.ids, source.paths):
+        shared = shared_names({part: names(part) for part in source.parts})
+        if shared:
+            raise DataError(_describe_leak(task, shared))
+
+
+def _check_pixels(task: Task, folder: Path, new: Sequence[str]) -> None:
+    """Raise DataError where packed splits share images, and remove those that are `new`."""
+    overlaps = PackedTask.open(task, folder).overlaps
+    shared = [finding.text for finding in overlaps if finding.good is False]
+    if not shared:
+        return
+    for part in new:
+        pack.remove_split(folder / part)
+    with contextlib.suppress(OSError):  # splits that were there before stay
+        folder.rmdir()
+    raise DataError(_describe_leak(task, shared))
+
+
+def _describe_leak(task: Task, shared: Sequence[str]) -> str:
+    return (
+        f"{task.suite}/{task.name}: {'; '.join(shared)}. "
+        "A model would be tested on what it was trained on. Mend the lists or folders. "
+        "(--force packs it nevertheless.)"
+    )
+
+
 def _check_labels(examples: Iterable[Example], task: Task) -> Iterator[Example]:
     """Pass on examples; raise DataError at a label that the task does not have."""
     classes = len(task.classes)
@@ -141,9 +192,8 @@ class _StoredForm:
 
         Decoding and resizing release the GIL.
         """
-        remaining = iter(examples)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            while chunk := list(islice(remaining, CHUNK)):
+            for chunk in _chunks(examples):
                 yield from pool.map(self._convert, chunk)
 
     def _convert(self, example: Example) -> Example:
@@ -158,6 +208,21 @@ class _StoredForm:
             return name, label, scaled
         resized = resize_images([scaled], self.resize, self.image_size)
         return name, label, resized[0]
+
+
+def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """Yield examples in lists that are short, and not large in memory."""
+    chunk: list[Example] = []
+    size = 0
+    for example in examples:
+        chunk.append(example)
+        size += len(example[2])
+        if len(chunk) == CHUNK or size >= CHUNK_BYTES:
+            yield chunk
+            chunk = []
+            size = 0
+    if chunk:
+        yield chunk
 
 
 def _stored_examples(
@@ -181,14 +246,7 @@ def _decode(name: str, file: bytes, task: Task) -> NDArray[np.uint8]:
     where = f"Image {name} of {task.suite}/{task.name}"
     try:
         image = decode_image(file)
-    except UnidentifiedImageError as error:
-        raise DataError(f"{where} cannot be decoded (it is not an image).") from error
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,  # PIL's, at a broken PNG
-        Image.DecompressionBombError,
-    ) as error:
+    except DataError as error:
         raise DataError(f"{where} cannot be decoded ({error}).") from error
     size = task.native_size
     if size and image.shape != (size, size, 3):

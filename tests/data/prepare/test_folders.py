@@ -17,7 +17,7 @@ def test_class_folders_as_imagenet_has_them(tmp_path: Path) -> None:
     for i, name in enumerate(("n01440764", "n01443537", "n15075141")):
         pictures.save(tmp_path / "train" / name / "x.JPEG", i, i)
     for i, name in enumerate(("n01440764", "n15075141")):
-        pictures.save(tmp_path / "val" / name / "y.JPEG", i, i)
+        pictures.save(tmp_path / "val" / name / "y.JPEG", i, 10 + i)
     packed = imagenet.pack(tmp_path, tmp_path / "data")
     assert packed.load_part("train").labels.tolist() == [0, 1, 999]
     assert packed.load_part("test").labels.tolist() == [0, 999]

@@ -111,7 +111,7 @@ def test_images_in_two_splits_are_found(tmp_path: Path) -> None:
     assert wrong(task, folder) == []
     rows = [("train_16399", 0, np.zeros((32, 32, 3), np.uint8))]
     write_split(folder / "test", rows, {"made_by": "TFDS", "ids": "upstream"})
-    assert wrong(task, folder) == ["test and train share 1 images"]
+    assert wrong(task, folder) == ["train and test share 1 images: train_16399"]
 
 
 def test_the_summary_counts_what_is_wrong_and_what_is_verified(tmp_path: Path) -> None:

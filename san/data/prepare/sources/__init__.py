@@ -31,6 +31,12 @@ class Source(Protocol):
     def count(self, part: str) -> int:
         """Return how many images a split has."""
 
+    def ids(self, part: str) -> Sequence[str]:
+        """Return the ids of a split's images, or nothing where only reading these tells."""
+
+    def paths(self, part: str) -> Sequence[str]:
+        """Return the paths of a split's images, or nothing where they are not files."""
+
     def examples(self, part: str) -> Iterator[tuple[str, int, bytes]]:
         """Yield id, label and the bytes of the image file; raise DataError on a damaged source."""
 

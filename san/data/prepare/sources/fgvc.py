@@ -5,20 +5,19 @@ each file. Here the rank is over the union of the three, so that a class which o
 not shift the labels of the others.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 
 from san.data.prepare.sources.files import (
     FileList,
     ImageFile,
     Root,
-    inside,
+    has_file,
     join,
-    read_bytes,
     read_text,
     require_images,
 )
-from san.errors import DataError
+from san.errors import DataError, InvalidValueError
+from san.runtime.files import parse_json
 from san.tasks import Task
 
 JSON = {
@@ -34,7 +33,7 @@ ClassValue = int | str
 def open_json(task: Task, root: Root) -> FileList | None:
     """Return VPT's splits, if `root` or a folder of the task's name in it has the three files."""
     for folder in (root, root / task.name):
-        if all((folder / name).is_file() for name in JSON.values()):
+        if all((folder / name).exists() for name in JSON.values()):
             return _read_splits(task, folder)
     return None
 
@@ -66,11 +65,12 @@ def _read_splits(task: Task, root: Root) -> FileList:
 
 def _read_split(root: Root, name: str) -> dict[str, ClassValue]:
     """Read a map from image paths to numbers or names of classes."""
+    text = read_text(root, name)
     try:
-        classes: dict[str, ClassValue] = json.loads(read_bytes(root, name))
-        if not set(classes.values()):
-            raise ValueError("it is empty")
-    except (ValueError, AttributeError, TypeError) as error:
+        classes: dict[str, ClassValue] = parse_json(text, dict[str, ClassValue])
+        if not classes:
+            raise InvalidValueError("it is empty")
+    except InvalidValueError as error:
         raise DataError(
             f"{name} of {root} is not a map from image paths to classes ({error})."
         ) from error
@@ -99,20 +99,25 @@ def _read_path_map(root: Root) -> dict[str, str]:
 
     It maps a path or the beginning of one (`car_ims/`) to what replaces it (`cars/car_ims/`).
     """
-    if not (root / PATH_MAP).is_file():
+    if not (root / PATH_MAP).exists():
         return {}
-    path_map: dict[str, str] = json.loads(read_text(root, PATH_MAP))
-    is_map = isinstance(path_map, dict)
-    if not is_map or not all(isinstance(path, str) for path in path_map.values()):
-        raise DataError(f"{PATH_MAP} of {root} is not a map from paths to paths.")
+    text = read_text(root, PATH_MAP)
+    try:
+        path_map: dict[str, str] = parse_json(text, dict[str, str])
+    except InvalidValueError as error:
+        raise DataError(
+            f"{PATH_MAP} of {root} is not a map from paths to paths ({error})."
+        ) from error
     return path_map
 
 
 def _remap_path(path: str, path_map: Mapping[str, str]) -> str:
     """Return a path of the json files with the longest beginning that is mapped replaced."""
-    starts = [start for start in path_map if path.startswith(start)]
-    start = max(starts, key=len, default="")
-    return path_map[start] + path[len(start) :] if start else path
+    for length in range(len(path), 0, -1):
+        start = path[:length]
+        if start in path_map:
+            return path_map[start] + path[length:]
+    return path
 
 
 def _locate_image(root: Root, path: str, places: Sequence[str]) -> str:
@@ -121,7 +126,7 @@ def _locate_image(root: Root, path: str, places: Sequence[str]) -> str:
     Raises DataError, which lists all places that were tried, where none has it.
     """
     for place in places:
-        if inside(root, place + path).is_file():
+        if has_file(root, place + path):
             return place + path
     tried = " or ".join(str(join(root, place, path)) for place in places)
     raise DataError(
@@ -146,6 +151,12 @@ def open_birds(task: Task, root: Root) -> FileList | None:
         counts = f"{len(paths)}, {len(classes)}, {len(is_training)}"
         raise DataError(f"The lists of {folder} do not name the same images: {counts}.")
 
+    for number in classes.values():
+        if not number.isdecimal() or len(number) > 9:
+            raise DataError(
+                f"image_class_labels.txt of {folder} has a class '{number[:100]}'; "
+                "numbers are allowed."
+            )
     numbers = sorted(set(classes.values()), key=int)
     labels = {number: label for label, number in enumerate(numbers)}
     files: dict[str, list[ImageFile]] = {"train": [], "test": []}
@@ -168,15 +179,15 @@ def _find_bird_lists(task: Task, root: Root) -> Root | None:
     """Return the folder that has the official lists: beside that of the images, or `root`."""
     for place in task.image_folders:
         folder = join(root, place.removesuffix("images").rstrip("/"))
-        if (folder / "train_test_split.txt").is_file():
+        if (folder / "train_test_split.txt").exists():
             return folder
-    return root if (root / "train_test_split.txt").is_file() else None
+    return root if (root / "train_test_split.txt").exists() else None
 
 
 def _bird_names(folder: Root, numbers: Sequence[str]) -> list[str]:
     """Return the names of classes, or their numbers where classes.txt does not have them."""
     known = {}
-    if (folder / "classes.txt").is_file():
+    if (folder / "classes.txt").exists():
         known = _read_table(folder, "classes.txt")
     return [known.get(number, number) for number in numbers]
 

@@ -1,11 +1,9 @@
-"""Files of a folder or of a zip archive, read in place.
+"""Files of a folder or of a zip archive, read in place."""
 
-Nothing is unpacked, so no archive can write a file outside of its folder.
-"""
-
+import contextlib
+import os
 import re
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,22 +12,19 @@ from os import stat_result
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from san.data.pack import ids_digest
-from san.errors import DataError, MissingFileError
+from san.data.images import FORMATS
+from san.data.manifest import ids_digest
+from san.data.prepare.sources.archives import (
+    MAX_DEPTH,
+    names_below,
+    open_archive,
+    read_member,
+)
+from san.errors import DataError, MissingFileError, SanError
+from san.runtime import files
 
 Root = Path | zipfile.Path
-IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".jfif",
-    ".png",
-    ".bmp",
-    ".gif",
-    ".webp",
-    ".ppm",
-    ".tif",
-    ".tiff",
-)
+IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 
 class ImageFile(NamedTuple):
@@ -75,6 +70,14 @@ class FileList:
         """Return how many images a split has."""
         return len(self.files[part])
 
+    def ids(self, part: str) -> Sequence[str]:
+        """Return the ids of a split's images."""
+        return [image.id for image in self.files[part]]
+
+    def paths(self, part: str) -> Sequence[str]:
+        """Return the paths of a split's images, each spelt in one way (no `./`)."""
+        return [str(PurePosixPath(image.path)) for image in self.files[part]]
+
     def examples(self, part: str) -> Iterator[tuple[str, int, bytes]]:
         """Yield id, label and the file's bytes; raise DataError where a file cannot be read."""
         for image in self.files[part]:
@@ -89,11 +92,18 @@ class FileList:
     def _file_stats(self) -> Iterator[stat_result]:
         if isinstance(self.root, zipfile.Path):
             archive = Path(str(self.root.root.filename))
-            yield archive.stat()
+            yield _stat(archive)
             return
         for images in self.files.values():
             for image in images:
-                yield self.root.joinpath(image.path).stat()
+                yield _stat(self.root.joinpath(image.path))
+
+
+def _stat(path: Path) -> stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
 
 
 def open_root(path: Path) -> Root:
@@ -106,12 +116,7 @@ def open_root(path: Path) -> Root:
         return path
     if not path.exists():
         raise MissingFileError(f"{path} does not exist; a folder or a .zip file is allowed.")
-    try:
-        return zipfile.Path(path)
-    except zipfile.BadZipFile as error:
-        raise DataError(
-            f"{path} is not a directory and not a complete zip file ({error}). Fetch it again."
-        ) from error
+    return open_archive(path)
 
 
 def join(root: Root, *names: str) -> Root:
@@ -132,19 +137,24 @@ def inside(root: Root, name: str) -> Root:
     return root.joinpath(*PurePosixPath(name).parts)
 
 
+def has_file(root: Root, name: str) -> bool:
+    """Return whether `root` has a file; raise DataError where the name points out of it."""
+    try:
+        return inside(root, name).is_file()
+    except OSError:  # a name that is too long, a folder that may not be entered
+        return False
+
+
 def read_bytes(root: Root, name: str) -> bytes:
     """Return the bytes of a file below `root`; raise DataError, which names it, if that fails."""
     file = inside(root, name)
     try:
-        return file.read_bytes()
-    except (
-        OSError,
-        KeyError,
-        zipfile.BadZipFile,
-        zlib.error,
-        RuntimeError,  # an encrypted file of an archive
-    ) as error:
-        raise DataError(f"{name} of {root} cannot be read ({error}).") from error
+        if isinstance(file, zipfile.Path):
+            return read_member(file)
+        return files.read_bytes(file)
+    except SanError as error:
+        reason = str(error).rstrip(".")
+        raise DataError(f"{name} of {root} cannot be read ({reason}).") from error
 
 
 def read_text(root: Root, name: str) -> str:
@@ -158,9 +168,9 @@ def read_text(root: Root, name: str) -> str:
 
 def require_images(root: Root, images: Iterable[ImageFile], listed_in: str) -> None:
     """Raise DataError where files that a list names are missing, with the first of them."""
-    missing = [image.path for image in images if not inside(root, image.path).is_file()]
+    missing = [image.path for image in images if not has_file(root, image.path)]
     if missing:
-        first = ", ".join(missing[:3])
+        first = ", ".join(path[:100] for path in missing[:3])
         raise DataError(
             f"{listed_in} names {len(missing)} files that {root} does not have: {first} ..."
         )
@@ -168,40 +178,88 @@ def require_images(root: Root, images: Iterable[ImageFile], listed_in: str) -> N
 
 def class_folders(root: Root) -> list[str]:
     """Return the names of the folders in `root`, sorted; hidden ones are left out."""
-    return sorted(
-        path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    if isinstance(root, zipfile.Path):
+        names = {name.partition("/")[0] for name in names_below(root) if "/" in name}
+    else:
+        names = {path.name for path in _list_folder(root) if path.is_dir()}
+    return sorted(name for name in names if not name.startswith("."))
 
 
-def images_below(root: Root, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
+def images_below(root: Root, prefix: str = "") -> Iterator[str]:
     """Yield the paths of all image files below `root`, sorted within each folder.
 
-    prefix: what stands before each path. above: the real paths of the folders around `root`.
-    Raises DataError where a link leads back to one of them, which would never end.
+    prefix: what stands before each path. Hidden files and folders are left out. Raises DataError
+    where a folder is reached twice, by a link, or lies too deep.
     """
-    here = str(root.resolve()) if isinstance(root, Path) else ""
-    if here and here in above:
+    if isinstance(root, zipfile.Path):
+        names = _images_of_archive(root)
+    else:
+        names = _images_of_folder(root, (), set())
+    for name in names:
+        yield prefix + name
+
+
+def _images_of_archive(root: zipfile.Path) -> Iterator[str]:
+    # Once over all names: zipfile.Path would go over them for every folder.
+    for parts in sorted(name.split("/") for name in names_below(root)):
+        is_hidden = any(part.startswith(".") for part in parts)
+        if not is_hidden and _is_image(parts[-1]):
+            yield "/".join(parts)
+
+
+def _images_of_folder(root: Path, above: tuple[str, ...], seen: set[str]) -> Iterator[str]:
+    """Yield images as `images_below` says.
+
+    above: the real paths of the folders around `root`. seen: those of all that were read.
+    """
+    here = str(root.resolve())
+    if here in seen:
+        what = "a folder above it" if here in above else f"{here}, which is below it, too"
         raise DataError(
-            f"{root} is a link to a folder above it: its images would be read again and again. "
-            "Remove it."
+            f"{root} is a link to {what}: its images would be read again and again. Remove it."
         )
-    entries: list[Root] = sorted(root.iterdir(), key=lambda path: path.name)
-    for path in entries:
+    if len(above) > MAX_DEPTH:
+        raise DataError(f"{root} is more than {MAX_DEPTH} folders deep. Move its images up.")
+    seen.add(here)
+    for path in sorted(_list_folder(root), key=lambda path: path.name):
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from images_below(path, f"{prefix}{path.name}/", (*above, here))
+            for name in _images_of_folder(path, (*above, here), seen):
+                yield f"{path.name}/{name}"
         elif _is_image(path.name):
-            yield prefix + path.name
+            yield path.name
+
+
+def _list_folder(root: Path) -> list[Path]:
+    """Return what is in a folder; raise DataError where it cannot be read, or named in UTF-8."""
+    try:
+        paths = list(root.iterdir())
+    except OSError as error:
+        raise DataError(f"{root} cannot be read ({error.strerror}).") from error
+    for path in paths:
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{root} has a file {path.name!r}, whose name is not UTF-8. Rename it."
+            ) from error
+    return paths
 
 
 def other_files(root: Path) -> Counter[str]:
     """Count the files below `root` that are not images, by suffix; hidden ones are left out."""
     suffixes = Counter[str]()
-    for path in root.rglob("*"):
-        if path.name.startswith(".") or _is_image(path.name) or not path.is_file():
-            continue
-        suffixes[path.suffix.lower() or path.name] += 1
+    folders = [str(root)]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or _is_image(entry.name):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_file():
+                    suffixes[Path(entry.name).suffix.lower() or entry.name] += 1
     return suffixes
 
 

@@ -88,6 +88,14 @@ class TfdsCopy:
         _, _, rows = self.stored_rows(part)
         return len(rows)
 
+    def ids(self, part: str) -> Sequence[str]:
+        """Return nothing: ids are read with the images."""
+        return ()
+
+    def paths(self, part: str) -> Sequence[str]:
+        """Return nothing: images are rows, and those of two slices are not the same."""
+        return ()
+
     def examples(self, part: str) -> Iterator[tuple[str, int, bytes]]:
         """Yield id, label and the stored bytes of the image, in the stored order."""
         split, _, rows = self.stored_rows(part)

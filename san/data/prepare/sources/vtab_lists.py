@@ -44,7 +44,7 @@ def _find_folder(task: Task, root: Root) -> Root | None:
     for base in (root, root / "vtab-1k", root / "data" / "vtab-1k"):
         for name in names:
             folder = join(base, name)
-            if (folder / LISTS["train"]).is_file():
+            if (folder / LISTS["train"]).exists():
                 return folder
     return None
 
@@ -58,8 +58,10 @@ def _read_list(folder: Root, name: str) -> list[ImageFile]:
         if not words:
             continue
         path, _, label = words.rpartition(" ")
-        if not path or not label.isdecimal():
-            raise DataError(f"{name} of {folder}, line {number}: '{line}'; allowed: PATH LABEL.")
+        if not path or not label.isdecimal() or len(label) > 9:
+            raise DataError(
+                f"{name} of {folder}, line {number}: '{line[:200]}'; allowed: PATH LABEL."
+            )
         path = path.strip()
         images.append(ImageFile(path, path, int(label)))
     return images

@@ -1,0 +1,111 @@
+"""The manifest of a packed split: how it was made, and the digests of what it holds."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from san.data.arrays import Labels
+from san.errors import DataError, SanError
+from san.runtime.files import read_json
+
+VERSION = 2
+NAME = "manifest.json"
+_Count = Annotated[int, Meta(ge=0, le=2**40)]
+_Side = Annotated[int, Meta(ge=1, le=2**20)]
+
+
+class Contents(TypedDict):
+    """What a packed split holds.
+
+    shape: `[H, W, 3]` of every image, or empty where image files are stored. classes: the number
+    of images of each class. pixels, labels, ids: their digests.
+    """
+
+    count: Annotated[int, Meta(ge=1, le=2**40)]
+    shape: list[_Side]
+    classes: list[_Count]
+    pixels: str
+    labels: str
+    ids: str
+
+
+class Manifest(Contents):
+    """The content of `manifest.json`. source: how the split was made; digest: its fingerprint."""
+
+    version: int
+    source: dict[str, Any]
+    digest: str
+
+
+class _Source(TypedDict):
+    """What is read of a manifest's `source`, which says more."""
+
+    made_by: str
+    builder: NotRequired[str | None]
+    layout: NotRequired[str | None]
+    names: NotRequired[list[str] | None]
+    ids: NotRequired[str | None]
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a packed split, or None if there is none of this version."""
+    try:
+        return load_manifest(folder)
+    except DataError:
+        return None
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a packed split; raise DataError, which says why, if there is none."""
+    try:
+        manifest: Manifest = read_json(folder / NAME, Manifest)
+        msgspec.convert(manifest["source"], _Source)
+    except SanError as error:
+        raise DataError(_explain(folder, str(error))) from error
+    except msgspec.ValidationError as error:
+        raise DataError(_explain(folder, f"the source of {NAME}: {error}")) from error
+    if manifest["version"] != VERSION:
+        raise DataError(_explain(folder, f"{NAME} is of version {manifest['version']}"))
+    shape = manifest["shape"]
+    if shape and (len(shape) != 3 or shape[2] != 3):
+        raise DataError(_explain(folder, f"{NAME} says that images are {shape}"))
+    return manifest
+
+
+def _explain(folder: Path, reason: str) -> str:
+    return (
+        f"{folder} holds no packed split of version {VERSION} ({reason.rstrip('.')}). "
+        "Delete it and prepare the task again."
+    )
+
+
+def fingerprint(contents: Contents) -> str:
+    """Return 16 hex digits that are equal for equal images, labels and ids, whoever packed them."""
+    facts = [
+        contents["shape"],
+        contents["pixels"],
+        contents["labels"],
+        contents["ids"],
+    ]
+    return _sha256_16(json.dumps(facts).encode())
+
+
+def labels_digest(labels: Labels) -> str:
+    """Return the digest of labels in their order."""
+    return _sha256_16(np.ascontiguousarray(labels).astype("<i8").data)
+
+
+def ids_digest(ids: Sequence[str]) -> str:
+    """Return the digest of ids in their order, joined by newlines."""
+    return _sha256_16("\n".join(ids).encode())
+
+
+def _sha256_16(data: bytes | memoryview) -> str:
+    """Return 16 hex digits of a sha256."""
+    return hashlib.sha256(data).hexdigest()[:16]

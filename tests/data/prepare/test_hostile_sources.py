@@ -1,0 +1,265 @@
+"""Lists, images and archives that are not what they should be are named, and nothing hangs."""
+
+import json
+import os
+import shutil
+import socket
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pictures
+import pytest
+from small_tasks import DTD, FGVC, LISTS, small
+
+from san.data import task_data
+from san.data.prepare.sources import archives, find_source, folders
+from san.data.prepare.sources.files import images_below
+from san.errors import DataError
+
+CUB = small(FGVC.task("cub"), train=4, val=2, test=3)
+JSON = {
+    "train": {"b/1.jpg": 17, "b/2.jpg": 3, "c/1.jpg": 40, "c/2.jpg": 17},
+    "val": {"v/1.jpg": 3, "v/2.jpg": 40},
+    "test": {"t/1.jpg": 25, "t/2.jpg": 3, "t/3.jpg": 17},
+}
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+def bind(path: Path) -> None:
+    """Put a socket at a path, whatever its length."""
+    here = Path.cwd()
+    os.chdir(path.parent)
+    with socket.socket(socket.AF_UNIX) as each:
+        each.bind(path.name)
+    os.chdir(here)
+
+
+OTHERS: dict[str, Callable[[Path], Any]] = {
+    "a FIFO": os.mkfifo,
+    "a directory": Path.mkdir,
+    "a socket": bind,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+def replace_by(kind: str, path: Path) -> None:
+    path.unlink()
+    OTHERS[kind](path)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("name", ["train800.txt", "val200.txt", "test.txt"])
+def test_a_list_that_is_not_a_regular_file_is_named(name: str, kind: str, tmp_path: Path) -> None:
+    folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
+    replace_by(kind, folder / name)
+    with pytest.raises(DataError, match=f"{name} of .* cannot be read .*{name} is {kind}"):
+        find_source(DTD.task, folder)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("name", ["train.json", "val.json", "test.json", "paths.json"])
+def test_a_json_list_that_is_not_a_regular_file_is_named(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    folder = pictures.vpt_json(tmp_path, JSON)
+    (folder / "paths.json").write_text("{}")
+    replace_by(kind, folder / name)
+    with pytest.raises(DataError, match=f"{name} of .* cannot be read .*{name} is {kind}"):
+        find_source(CUB.task, folder)
+
+
+@pytest.mark.parametrize("kind", [*OTHERS, "a dangling link"])
+def test_an_image_that_is_not_a_regular_file_is_named(kind: str, tmp_path: Path) -> None:
+    folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
+    path = folder / "images/val200/000001.jpg"
+    path.unlink()
+    OTHERS.get(kind, lambda path: path.symlink_to("nothing"))(path)
+    with pytest.raises(DataError, match="val200.txt names 1 files .*images/val200/000001.jpg"):
+        DTD.pack(folder, tmp_path / "data")
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a socket", "a device", "a dangling link"])
+def test_an_own_image_that_is_not_a_regular_file_is_named(kind: str, tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "val/a", "test/a"):
+        for i in range(3):
+            pictures.save(tmp_path / "own" / name / f"{i}.png", len(name), i)
+    path = tmp_path / "own/test/a/1.png"
+    path.unlink()
+    OTHERS.get(kind, lambda path: path.symlink_to("nothing"))(path)
+    suite = task_data.folder_suite(str(tmp_path / "own"))
+    (task,) = suite.tasks.values()
+    with pytest.raises(DataError, match=r"test/a/1.png .*(is a|cannot be read)"):
+        task_data.open_task(suite, task, tmp_path / "data", "vtab", 8)
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a socket", "a device"])
+def test_an_archive_that_is_not_a_regular_file_is_named(kind: str, tmp_path: Path) -> None:
+    OTHERS[kind](tmp_path / "v.zip")
+    with pytest.raises(DataError, match=f"v.zip is {kind}"):
+        find_source(DTD.task, tmp_path / "v.zip")
+
+
+@pytest.mark.parametrize("text", [DEEP, "5", "null", '{"a.jpg": 1e999}', '{"a.jpg": NaN}', "\xff"])
+@pytest.mark.parametrize("name", ["val.json", "paths.json"])
+def test_json_of_any_depth_and_type_is_named(name: str, text: str, tmp_path: Path) -> None:
+    folder = pictures.vpt_json(tmp_path, JSON)
+    (folder / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=f"{name} of .* is not a (map|text file)"):
+        find_source(CUB.task, folder)
+
+
+@pytest.mark.parametrize("value", [True, None, 1.5, {}, "\ud800"], ids=repr)
+def test_classes_of_other_types_are_refused(value: object, tmp_path: Path) -> None:
+    folder = pictures.vpt_json(tmp_path, JSON)
+    (folder / "val.json").write_text(json.dumps({"v/1.jpg": 3, "v/2.jpg": value}))
+    with pytest.raises(DataError, match=r"val.json of .* is not a map"):
+        find_source(CUB.task, folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f"images/test/000000.jpg {'9' * 5000}", "test.txt of .*, line 1: .*allowed: PATH LABEL"),
+        (f"{'x' * 5000}.jpg 1", "test.txt names 1 files that"),
+        (f"images/{'x' * 300}.jpg 1", "test.txt names 1 files that"),
+        ("images/\0.jpg 1", "test.txt names 1 files that"),
+    ],
+)
+def test_lines_that_no_list_has_are_refused(line: str, message: str, tmp_path: Path) -> None:
+    folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
+    (folder / "test.txt").write_text(line)
+    with pytest.raises(DataError, match=message) as caught:
+        find_source(DTD.task, folder)
+    assert len(str(caught.value)) < 1000
+
+
+def zipped(tmp_path: Path, compression: int = zipfile.ZIP_STORED) -> Path:
+    """The lists of a task, and their images, in an archive."""
+    folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
+    with zipfile.ZipFile(tmp_path / "v.zip", "w", compression) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(tmp_path))
+    shutil.rmtree(folder)
+    return tmp_path / "v.zip"
+
+
+def rewrite(path: Path, name: str, offset: int, value: bytes) -> None:
+    """Change a field of a member in an archive's directory, counted from the entry's beginning."""
+    data = bytearray(path.read_bytes())
+    place = data.rindex(name.encode()) - 46 + offset
+    assert data[place - offset : place - offset + 4] == b"PK\x01\x02"
+    data[place : place + len(value)] = value
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_of_each_compression_are_read(method: int, tmp_path: Path) -> None:
+    packed = DTD.pack(zipped(tmp_path, method), tmp_path / "data")
+    assert packed.load_part("test").labels.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_member_that_unpacks_to_too_much_is_named(tmp_path: Path) -> None:
+    path = zipped(tmp_path)
+    rewrite(path, "dtd/val200.txt", 24, (2**31).to_bytes(4, "little"))
+    with pytest.raises(
+        DataError, match=r"val200.txt of .*v.zip/dtd/ .*unpacks to 2\.1 GB; at most"
+    ):
+        find_source(DTD.task, path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_that_lies_about_its_size_is_not_unpacked(method: int, tmp_path: Path) -> None:
+    folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
+    (folder / "val200.txt").write_bytes(bytes(10**7))
+    with zipfile.ZipFile(tmp_path / "v.zip", "w", method) as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(tmp_path))
+    rewrite(tmp_path / "v.zip", "dtd/val200.txt", 24, (100).to_bytes(4, "little"))
+    with pytest.raises(DataError, match=r"val200.txt of .*v.zip/dtd/ cannot be read \(Bad CRC"):
+        find_source(DTD.task, tmp_path / "v.zip")
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [
+        (8, b"\x01\x00", "encrypted"),
+        (10, b"\x63\x00", "compression"),
+        (42, b"\xff\xff\xff\x7f", "val200.txt of"),
+    ],
+)
+def test_members_that_cannot_be_read_are_named(
+    offset: int, value: bytes, message: str, tmp_path: Path
+) -> None:
+    path = zipped(tmp_path)
+    rewrite(path, "dtd/val200.txt", offset, value)
+    with pytest.raises(DataError, match=f"v.zip.*{message}|{message}.*v.zip"):
+        find_source(DTD.task, path)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "a/../../b", "..", "//a", "a//b", "a/" * 40 + "b", "x" * 2000]
+)
+def test_names_that_no_honest_archive_has_are_refused(name: str, tmp_path: Path) -> None:
+    path = zipped(tmp_path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, "x")
+    with pytest.raises(DataError, match="v.zip has a member .* which points out of it or is too"):
+        find_source(DTD.task, path)
+
+
+def test_images_of_an_archive_are_those_of_the_folder_in_the_same_order(tmp_path: Path) -> None:
+    names = ["b/x.png", "b-/y.png", "b/a/z.jpg", "a.png", "b/.hidden/x.png", ".x.png", "n.txt"]
+    for name in names:
+        (tmp_path / "f" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "f" / name).touch()
+    archive = Path(shutil.make_archive(str(tmp_path / "v"), "zip", tmp_path / "f"))
+    found = list(images_below(tmp_path / "f", "p/"))
+    assert found == ["p/a.png", "p/b/a/z.jpg", "p/b/x.png", "p/b-/y.png"]
+    assert list(images_below(archives.open_archive(archive), "p/")) == found
+
+
+def own(folder: Path) -> Path:
+    for name in ("a", "b"):
+        for i in range(30):
+            pictures.save(folder / name / f"{i}.png", len(name), i)
+    return folder
+
+
+def test_a_folder_that_is_linked_twice_is_refused(tmp_path: Path) -> None:
+    """Ten folders of two links each would be 1024 paths, and forty a day."""
+    folder = own(tmp_path)
+    for i in range(40):
+        (folder / f".{i}").mkdir()
+    (folder / "a/0").symlink_to(folder / ".0")
+    for i in range(39):
+        for link in ("x", "y"):
+            (folder / f".{i}" / link).symlink_to(folder / f".{i + 1}")
+    with pytest.raises(DataError, match="more than 32 folders deep|is a link to"):
+        folders.own_folder(folder)
+    (folder / ".30/x").unlink()
+    (folder / ".30/y").unlink()
+    with pytest.raises(DataError, match="is a link to .*, which is below it, too"):
+        folders.own_folder(folder)
+
+
+def test_a_folder_of_any_depth_is_refused(tmp_path: Path) -> None:
+    folder = own(tmp_path)
+    here = Path.cwd()
+    os.chdir(folder / "a")
+    for _ in range(300):
+        Path("d").mkdir()
+        os.chdir("d")
+    os.chdir(here)
+    with pytest.raises(DataError, match="is more than 32 folders deep. Move its images up"):
+        folders.own_folder(folder)
+    shutil.move(folder / "a/d", folder / ".d")
+    task_data.folder_suite(str(folder))
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    folder = own(tmp_path)
+    (folder / "a/1.png").rename(os.fsdecode(os.fsencode(folder) + b"/a/\xff.png"))
+    with pytest.raises(DataError, match="name is not UTF-8. Rename it"):
+        folders.own_folder(folder)

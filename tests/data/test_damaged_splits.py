@@ -1,0 +1,231 @@
+"""Whatever stands in the files of a packed split, it is said, and nothing hangs."""
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from san.data.manifest import read_manifest
+from san.data.pack import pixels_digest, write_split
+from san.data.split import read_split
+from san.errors import DataError
+
+COUNT = 5
+CLASSES = 3
+FILES = ["images.npy", "labels.npy", "offsets.npy", "ids.json", "manifest.json"]
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+def packed(folder: Path, encoded: bool = False) -> Path:
+    """A split of small images, or of files."""
+    rng = np.random.default_rng(0)
+    arrays = rng.integers(0, 255, (COUNT, 4, 4, 3)).astype(np.uint8)
+    images = [array.tobytes() for array in arrays] if encoded else arrays
+    rows = ((f"i{i}", i % CLASSES, image) for i, image in enumerate(images))
+    write_split(folder, rows, {"made_by": "a test", "names": ["a", "b", "c"]})
+    return folder
+
+
+def refused(folder: Path, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read_split(folder, COUNT, CLASSES)
+    assert str(folder) in str(caught.value)
+
+
+def bind(path: Path) -> None:
+    """Put a socket at a path, whatever its length."""
+    here = Path.cwd()
+    os.chdir(path.parent)
+    with socket.socket(socket.AF_UNIX) as each:
+        each.bind(path.name)
+    os.chdir(here)
+
+
+OTHERS: dict[str, Callable[[Path], Any]] = {
+    "a FIFO": os.mkfifo,
+    "a directory": Path.mkdir,
+    "a socket": bind,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to a file that is not there": lambda path: path.symlink_to("nothing"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_not_a_regular_file_is_named(name: str, kind: str, tmp_path: Path) -> None:
+    folder = packed(tmp_path / "s", encoded=True)
+    (folder / name).unlink()
+    OTHERS[kind](folder / name)
+    refused(folder, f"{name} is {kind}")
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("name", ["proved.json", "hashes.npy"])
+def test_what_can_be_made_again_may_be_anything(name: str, kind: str, tmp_path: Path) -> None:
+    folder = packed(tmp_path / "s")
+    (folder / name).unlink(missing_ok=True)
+    OTHERS[kind](folder / name)
+    assert len(read_split(folder, COUNT, CLASSES)) == COUNT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": "5"},
+        {"count": -5},
+        {"count": 0},
+        {"count": 5.5},
+        {"count": 10**400},
+        {"count": None},
+        {"shape": [1e9, 1e9, 3]},
+        {"shape": [10**30, 4, 3]},
+        {"shape": [4, 4, 4]},
+        {"shape": [4, 4]},
+        {"shape": "443"},
+        {"classes": ["2", "2", "1"]},
+        {"classes": {}},
+        {"classes": [-2, 2, 5]},
+        {"version": "2"},
+        {"version": True},
+        {"digest": 7},
+        {"pixels": None},
+        {"source": []},
+        {"source": {}},
+        {"source": {"made_by": 3}},
+        {"source": {"made_by": "a test", "builder": ["x"]}},
+        {"source": {"made_by": "a test", "names": [1, 2, 3]}},
+        {"source": {"made_by": "a test", "names": "abc"}},
+        {"source": {"made_by": "a test", "layout": {}}},
+        {"source": {"made_by": "a test", "ids": 1}},
+    ],
+    ids=str,
+)
+def test_a_manifest_of_wrong_types_is_none(change: dict[str, Any], tmp_path: Path) -> None:
+    folder = packed(tmp_path / "s")
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | change))
+    assert read_manifest(folder) is None
+    refused(folder, "no packed split of version 2 .*manifest.json")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "5", "null", DEEP, '{"count": NaN}', '"\\ud800"', "\xff"]
+)
+@pytest.mark.parametrize("name", ["manifest.json", "ids.json"])
+def test_other_json_is_named(name: str, text: str, tmp_path: Path) -> None:
+    folder = packed(tmp_path / "s")
+    (folder / name).write_bytes(text.encode("latin-1"))
+    refused(folder, f"{name} (cannot be read|is not a list of names)")
+
+
+def test_ids_that_are_not_texts_are_refused(tmp_path: Path) -> None:
+    folder = packed(tmp_path / "s")
+    (folder / "ids.json").write_text("[1, 2, 3, 4, 5]")
+    refused(folder, "ids.json is not a list of names")
+
+
+def claim(path: Path, shape: str, descr: str = "'|u1'", order: str = "False") -> None:
+    """Rewrite the header of a .npy file."""
+    description = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}"
+    header = description.encode().ljust(117) + b"\n"
+    data = path.read_bytes()[128:]
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data)
+
+
+@pytest.mark.parametrize(
+    ("shape", "descr", "order"),
+    [
+        ("(1000000000, 4, 4, 3)", "'|u1'", "False"),
+        ("(9223372036854775807, 9223372036854775807)", "'|u1'", "False"),
+        ("(-5, 4, 4, 3)", "'|u1'", "False"),
+        ("(4, 4, 4, 3)", "'|u1'", "False"),
+        ("(5, 4, 4, 3)", "'|u1'", "True"),
+        ("(5, 4, 4, 3)", "'|i1'", "False"),
+        ("(30,)", "'|O'", "False"),
+        ("()", "'|V240'", "False"),
+        ("(240,)", "'|u1'", "False"),
+        ("(5, 48)", "'|u1'", "False"),
+        ("[5, 4, 4, 3]", "'|u1'", "False"),
+        ("(" * 200 + ")" * 200, "'|u1'", "False"),
+        ("__import__('os').getpid()", "'|u1'", "False"),
+    ],
+)
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
+def test_a_header_is_not_believed(
+    name: str, shape: str, descr: str, order: str, tmp_path: Path
+) -> None:
+    folder = packed(tmp_path / "s")
+    claim(folder / name, shape, descr, order)
+    refused(folder, "cannot be read|holds images")
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x93NUMPY", b"\x80\x04K\x01.", b"x" * 500])
+def test_other_files_than_arrays_are_refused(data: bytes, tmp_path: Path) -> None:
+    folder = packed(tmp_path / "s")
+    (folder / "labels.npy").write_bytes(data)
+    refused(folder, "labels.npy cannot be read")
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        [0, 48, 96, 144, 192, 10**12],
+        [0, 48, 96, 144, 192, 191],
+        [0, 96, 48, 144, 192, 240],
+        [1, 48, 96, 144, 192, 240],
+        [-(2**63), 48, 96, 144, 2**62, 240],
+        [0.0, 48.0, 96.0, 144.0, 192.0, 240.0],
+        [[0, 48, 96, 144, 192, 240]],
+        [],
+        [0],
+    ],
+)
+def test_offsets_that_lead_out_of_the_files_are_refused(offsets: list[Any], tmp_path: Path) -> None:
+    folder = packed(tmp_path / "s", encoded=True)
+    read_split(folder, COUNT, CLASSES)
+    np.save(folder / "offsets.npy", np.array(offsets))
+    refused(folder, "offsets.npy does not say where")
+
+
+def test_no_labels_at_all_are_refused(tmp_path: Path) -> None:
+    folder = packed(tmp_path / "s")
+    np.save(folder / "labels.npy", np.array([], np.int64))
+    refused(folder, "5 images, 0 labels and 5 ids")
+
+
+def test_the_digest_of_a_split_reads_nothing_that_may_hang(tmp_path: Path) -> None:
+    folder = packed(tmp_path / "s")
+    os.mkfifo(folder / "offsets.npy")
+    with pytest.raises(DataError, match="offsets.npy is a FIFO"):
+        pixels_digest(folder)
+    refused(folder, "offsets.npy is a FIFO")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o775), (0o022, 0o755), (0o077, 0o700)])
+def test_who_may_read_a_split_is_what_the_umask_says(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        folder = packed(tmp_path / "new" / "s")
+        read_split(folder, COUNT, CLASSES)
+    finally:
+        os.umask(before)
+    assert (folder / "proved.json").exists()
+    for path in (folder.parent, folder):
+        assert path.stat().st_mode & 0o777 == mode
+    for path in folder.iterdir():
+        assert path.stat().st_mode & 0o777 == mode & 0o666
+
+
+def test_a_file_where_a_split_should_be_is_said(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("a file")
+    refused_write = pytest.raises(OSError, match="s cannot be written .*Choose another data_root")
+    with refused_write:
+        packed(tmp_path / "s")
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+    refused(tmp_path / "s", "is not there")
