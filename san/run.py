@@ -25,6 +25,7 @@ from san.run_options import RunOptions
 from san.runtime import distributed, lease
 from san.runtime.device import is_out_of_memory
 from san.runtime.lease import HeldLease
+from san.runtime.lease_holder import Sighting, find_holder
 from san.runtime.signals import stop_on_signal
 from san.runtime.wandb_logger import NoLogger, WandbLogger, open_logger
 from san.score import Score
@@ -42,7 +43,7 @@ class RunOutcome(StrEnum):
     COMPLETED = "completed"
     ALREADY_COMPLETE = "already complete"
     HELD_ELSEWHERE = "held elsewhere"  # another process is running it
-    TRIED_ELSEWHERE = "tried elsewhere"  # its record changed since `known_mtime`
+    TRIED_ELSEWHERE = "tried elsewhere"  # its record changed since the sweep began
 
 
 @dataclass(frozen=True)
@@ -53,32 +54,44 @@ class RunResult:
     score: Score | None = None
 
 
+@dataclass(frozen=True)
+class SweepView:
+    """What the sweep that asks for a run knows of it.
+
+    known_mtime: of its record. If that has changed since, another process has finished or failed
+    the run, and it is not tried again. dead_lease: which the sweep has watched for long enough.
+    """
+
+    known_mtime: int
+    dead_lease: Sighting | None = None
+
+
 def run(
     config: dict[str, Any],
     base: Base | None = None,
-    known_mtime: int | None = None,
+    sweep: SweepView | None = None,
 ) -> RunResult:
     """Run what a resolved configuration says, unless its record exists.
 
     base: what the configuration is compared with; None: it is the default itself.
-    known_mtime: of the record that led to this call (None: looked up now). If the record has
-    changed since, another process has finished or failed the run, and it is not tried again.
+    sweep: what is known of the run (None: looked up now). A run without a sweep watches a lease of
+    another host until it is known whether its process lives, which takes minutes where it is dead.
     A run that fails leaves a record of it and raises; an interrupted one leaves a checkpoint, from
     which the next call resumes.
     """
     experiment = from_config(config, base)
     options = RunOptions.from_config(config)
     path = experiment.record_path(options.results_dir)
-    if known_mtime is None:
-        known_mtime = record.mtime_ns(path)
+    known_mtime = record.mtime_ns(path) if sweep is None else sweep.known_mtime
     distributed.init_distributed(experiment.device)
     if (completed := _find_completed(experiment, options, path)) is not None:
         return completed
     _check_outputs(experiment, path)
-    with stop_on_signal() as stop, _hold_lease(path, stop) as held:
+    with stop_on_signal() as stop, _hold_lease(path, stop, sweep) as held:
         if not _from_rank_0(held is not None):
-            name = experiment.display_name
-            log.info("%s: another process is running it (%s)", name, lease.lease_path(path))
+            if _from_rank_0(stop.is_set()):
+                raise Preempted("Stopped while it waited for the process that holds the run.")
+            _log_holder(experiment, lease.lease_path(path))
             return RunResult(RunOutcome.HELD_ELSEWHERE)
         # It may have been completed between the first look and the lease.
         if (completed := _find_completed(experiment, options, path)) is not None:
@@ -104,11 +117,26 @@ def _from_rank_0(value: T) -> T:
     return distributed.all_gather_object(value)[0]
 
 
-def _hold_lease(path: Path, stop: threading.Event) -> AbstractContextManager[HeldLease | None]:
+def _hold_lease(
+    path: Path, stop: threading.Event, sweep: SweepView | None
+) -> AbstractContextManager[HeldLease | None]:
     """Hold the lease of a run on rank 0; a run that loses it stops."""
-    if distributed.rank() == 0:
-        return lease.hold(lease.lease_path(path), stop.set)
-    return contextlib.nullcontext()
+    if distributed.rank() != 0:
+        return contextlib.nullcontext()
+    file = lease.lease_path(path)
+    if sweep is None:
+        return lease.hold(file, stop.set, stop=stop)
+    return lease.hold(file, stop.set, dead=sweep.dead_lease)
+
+
+def _log_holder(experiment: Experiment, file: Path) -> None:
+    """Say who is running a run, and what a person can do."""
+    holder = find_holder(file)
+    if holder is None:
+        log.info("%s: another process was running it a moment ago", experiment.display_name)
+    else:
+        name = experiment.display_name
+        log.info("%s: %s is running it; %s", name, holder.name, holder.way_out)
 
 
 def _check_outputs(experiment: Experiment, path: Path) -> None:

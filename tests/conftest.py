@@ -1,6 +1,7 @@
 """Small things that several tests use."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,23 @@ def composed(*overrides: str) -> dict[str, Any]:
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where the demo suite is prepared once for all tests."""
     return tmp_path_factory.mktemp("data")
+
+
+class Clock:
+    """The monotonic clock of this process, as a test sets it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    fake = Clock()
+    monkeypatch.setattr(time, "monotonic", fake)
+    return fake
 
 
 def a_record(**changes: Any) -> Record:

@@ -1,16 +1,20 @@
 """train.py as its user runs it: one process each, real data, real records."""
 
+import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import composed
+from conftest import composed, resolved
 
 import san
 from san import record
@@ -18,6 +22,12 @@ from san.backbones import Backbone
 from san.data import task_data
 from san.data.batches import Batches
 from san.data.preprocess import Preprocess
+from san.errors import Preempted
+from san.experiment import from_config
+from san.run import RunOutcome, run
+from san.runtime import lease
+from san.runtime.lease_holder import Lease
+from san.settings import RunConfig
 from san.tasks import load_suite
 from san.training.loop import evaluate
 
@@ -183,6 +193,48 @@ def test_interrupting_leaves_no_record(train: Shell) -> None:
     assert "no record was written" in errors
     assert train.records() == []
     assert [p for p in train.results.rglob("*") if p.is_file()] == []
+
+
+class HeldRun:
+    """A small run that a process on another host holds."""
+
+    def __init__(self, train: Shell) -> None:
+        self.config: RunConfig = resolved(*QUICK, *train.places)
+        self.path = from_config(*self.config).record_path(train.results)
+        self.file = lease.lease_path(self.path)
+        self.file.parent.mkdir(parents=True)
+        content = Lease("another-host", 1, "1", since=0.0, token="0a")
+        self.file.write_text(json.dumps(asdict(content)))
+
+
+def test_a_run_that_another_host_holds_is_left_and_the_way_out_said(
+    train: Shell, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = HeldRun(train)
+    with caplog.at_level(logging.INFO):
+        assert run(*held.config).outcome == RunOutcome.HELD_ELSEWHERE
+    (said,) = caplog.messages
+    assert "another-host process 1 is running it" in said
+    assert f"if that process is gone, remove {held.file}" in said
+    held.file.unlink()
+    assert run(*held.config).outcome == RunOutcome.COMPLETED
+
+
+def test_a_run_whose_lease_says_nothing_of_life_is_watched_until_a_signal(
+    train: Shell, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = HeldRun(train)
+    os.utime(held.file, (0, 0))
+    before = held.file.read_text()
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    start = time.monotonic()
+    with pytest.raises(Preempted, match="Stopped while it waited"):
+        run(*held.config)
+    assert time.monotonic() - start < 10
+    assert "another-host process 1 holds this run" in caplog.text
+    assert held.file.read_text() == before
+    assert not held.path.exists()
 
 
 def test_help_and_completion_need_no_torch(train: Shell) -> None:

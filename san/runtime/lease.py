@@ -1,65 +1,37 @@
 """The lease of a run: a file beside its record while it is running, so that it never runs twice.
 
 A lease is created atomically, touched while its process lives, and taken over by exactly one other
-process once that one is dead: on the same host this is seen at once; on another host the lease must
-not have been touched for a while. Works on shared file systems.
+process once that one is dead (`san.runtime.lease_holder` says when). Works on shared file systems.
 """
 
 import contextlib
 import json
+import logging
 import os
-import socket
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from san.runtime import files
+from san.runtime import files, lease_holder
+from san.runtime.lease_holder import (
+    Holder,
+    Lease,
+    Liveness,
+    Sighting,
+    find_holder,
+    look,
+    read_lease,
+    seconds_unchanged,
+)
 
-HEARTBEAT_S = 20.0  # seconds between touches of the lease file
-STALE_AFTER_S = 300.0  # a process on another host counts as dead after so long without a touch
-TAKEOVER_LOCK_TIMEOUT_S = 60.0  # a takeover lock older than this is stale
-
-
-@dataclass(frozen=True)
-class Lease:
-    """The content of a lease file: who runs the run, since when, and its progress.
-
-    born: start time of the process, as process ids are reused; since: Unix time;
-    token: unique to each lease.
-    """
-
-    host: str
-    pid: int
-    born: str
-    since: float
-    token: str
-    epoch: int = 0
-    epochs: int = 0
-
-    def alive(self, path: Path) -> bool:
-        """Return whether the process that holds the lease at `path` lives, as far as we can see."""
-        if self.host == socket.gethostname():
-            return process_start_time(self.pid) == self.born
-        try:
-            last_touch = path.stat().st_mtime
-        except FileNotFoundError:
-            return False
-        return time.time() - last_touch < STALE_AFTER_S
-
-
-def process_start_time(pid: int) -> str:
-    """Return the start time of a process in the kernel's ticks, or "" if it is gone or a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    # The second field is the program's name in brackets, which may itself contain spaces.
-    fields = stat.rpartition(")")[2].split()
-    is_zombie = fields[0] == "Z"
-    return "" if is_zombie else fields[19]
+TAKEOVER_LOCK_TIMEOUT_S = 60.0  # a takeover lock that is there for so long is stale
+POLL_S = 2.0  # between looks at a lease that another host holds
+READABLE_BY_ALL = 0o644  # whatever the umask: other users' sweeps share the work
+log = logging.getLogger(__name__)
 
 
 def lease_path(record: Path) -> Path:
@@ -67,40 +39,22 @@ def lease_path(record: Path) -> Path:
     return record.with_suffix(".claim")  # older versions on the same file system look for it
 
 
-def read_lease(path: Path) -> Lease | None:
-    """Return the lease in a file, or None if there is no such file.
+def acquire(path: Path, dead: Sighting | None = None) -> Lease | None:
+    """Create a lease; return None if another process holds it, as far as we can see.
 
-    An unreadable one (a machine that crashed can leave an empty file) counts as one of an unknown
-    host, so that it becomes stale in time.
+    dead: a lease that somebody has watched for long enough; it is taken over if it is still so.
+    Raises FileAccessError where the file system refuses it: a full disk, no hard links, a directory
+    in its place.
     """
-    try:
-        return Lease(**json.loads(path.read_text()))
-    except OSError:
-        return None
-    except (ValueError, TypeError):
-        return Lease("unknown", 0, "", 0.0, "unreadable")
-
-
-def acquire(path: Path) -> Lease | None:
-    """Create a lease; return None if another living process holds it.
-
-    Raises FileAccessError where the file system refuses it: a full disk, no hard links.
-    """
+    mine = Lease.of_this_process(since=time.time(), token=uuid.uuid4().hex)
     with files.refused_by_system(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _create(path, _new_lease())
-
-
-def _create(path: Path, mine: Lease) -> Lease | None:
-    complete = path.with_name(f".{path.name}-{mine.token}")
-    try:
-        complete.write_text(_to_json(mine))
-        # Unlike a rename, a link fails if the target exists; and readers see a complete file.
-        os.link(complete, path)
-    except FileExistsError:
-        return _acquire_stale(path, mine)
-    finally:
-        complete.unlink(missing_ok=True)
+        with _written(mine, path) as complete:
+            try:
+                # Unlike a rename, a link fails if the target exists.
+                os.link(complete, path)
+            except FileExistsError:
+                return mine if _take_over(path, complete, dead) else None
     return mine
 
 
@@ -108,7 +62,7 @@ class HeldLease:
     """A lease that this process holds; a thread touches its file until `release`.
 
     on_lost: called if another process has taken the lease over, as one on another host does if the
-    touches stopped reaching it for too long.
+    touches stopped reaching it for too long, or somebody has removed the file.
     """
 
     def __init__(self, path: Path, lease: Lease, on_lost: Callable[[], None]) -> None:
@@ -131,28 +85,46 @@ class HeldLease:
         """Stop the heartbeat and delete the file, unless it has become another process's."""
         self._released.set()
         self._thread.join()
-        current = read_lease(self._path)
-        if current is not None and current.token == self._lease.token:
+        if self._current_token() == self._lease.token:
             self._path.unlink(missing_ok=True)
 
     def _heartbeat(self) -> None:
-        while not self._released.wait(HEARTBEAT_S):
-            with contextlib.suppress(OSError):
-                os.utime(self._path)
+        while not self._released.wait(lease_holder.HEARTBEAT_S):
             if self._was_lost():
                 self._on_lost()
                 return
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
 
     def _was_lost(self) -> bool:
-        # A missing file is not a loss: a file system that fails for a moment looks the same.
-        current = read_lease(self._path)
-        return current is not None and current.token != self._lease.token
+        # A file system that fails for a moment shows no file, or one that cannot be read.
+        tokens_of_nobody = ("", lease_holder.UNREADABLE.token)
+        return self._current_token() not in (self._lease.token, *tokens_of_nobody)
+
+    def _current_token(self) -> str:
+        """Return the token in the file; "" if there is none."""
+        with contextlib.suppress(OSError):
+            current = read_lease(self._path)
+            if current is not None:
+                return current.token
+        return ""
 
 
 @contextlib.contextmanager
-def hold(path: Path, on_lost: Callable[[], None] = lambda: None) -> Iterator[HeldLease | None]:
-    """Hold a lease during a block; yield None if another living process holds it."""
-    lease = acquire(path)
+def hold(
+    path: Path,
+    on_lost: Callable[[], None] = lambda: None,
+    dead: Sighting | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[HeldLease | None]:
+    """Hold a lease during a block; yield None if another process holds it.
+
+    dead: as in `acquire`. stop: watch a process on another host until it is known whether it lives,
+    or until this event; None: whoever is not known to be dead holds its lease.
+    """
+    lease = acquire(path, dead)
+    if lease is None and stop is not None:
+        lease = _watch(path, stop)
     if lease is None:
         yield None
         return
@@ -163,48 +135,96 @@ def hold(path: Path, on_lost: Callable[[], None] = lambda: None) -> Iterator[Hel
         held.release()
 
 
-def _new_lease() -> Lease:
-    pid = os.getpid()
-    return Lease(
-        host=socket.gethostname(),
-        pid=pid,
-        born=process_start_time(pid),
-        since=time.time(),
-        token=uuid.uuid4().hex,
+def _watch(path: Path, stop: threading.Event) -> Lease | None:
+    """Watch what holds a lease; acquire it once that is dead or gone, else return None."""
+    holder = find_holder(path)
+    if holder is not None:
+        if holder.liveness == Liveness.ALIVE or _was_touched_lately(holder):
+            return None
+        _announce(holder)
+    while not stop.wait(POLL_S):
+        holder = find_holder(path)
+        if holder is not None and holder.liveness == Liveness.ALIVE:
+            return None
+        if holder is None or holder.liveness == Liveness.DEAD:
+            lease = acquire(path)
+            if lease is not None:
+                return lease
+    return None
+
+
+def _announce(holder: Holder) -> None:
+    """Say why nothing happens for some minutes, and what a person can do."""
+    log.warning(
+        "%s holds this run and shows no sign of life. If its file does not change within %.0f s, "
+        "the run is taken over. To go on at once, %s.",
+        holder.name,
+        lease_holder.STALE_AFTER_S,
+        holder.way_out,
     )
 
 
-def _acquire_stale(path: Path, mine: Lease) -> Lease | None:
+def _was_touched_lately(holder: Holder) -> bool:
+    """Return whether a lease file is hardly older than a new one, by the file server's clock.
+
+    Such a process is taken for alive without watching it: nothing is lost if that is wrong.
+    """
+    with (
+        files.refused_by_system(holder.path),
+        tempfile.TemporaryFile(dir=holder.path.parent) as new,
+    ):
+        now_ns = os.fstat(new.fileno()).st_mtime_ns
+    age = (now_ns - holder.sighting.mtime_ns) / 1e9
+    return 0 <= age < lease_holder.ALIVE_FOR_S
+
+
+def _take_over(path: Path, complete: Path, dead: Sighting | None) -> bool:
     """Replace the lease of a dead process; of several that try at once, only one succeeds."""
-    old = read_lease(path)
-    if old is None or old.alive(path):
-        return None
-    lock = path.with_name(f".{path.name}-{old.token}.taken")
+    holder = find_holder(path)
+    if holder is None:
+        return False
+    if holder.liveness != Liveness.DEAD and holder.sighting != dead:
+        return False
+    lock = path.with_name(f".{path.name}-{holder.lease.token}.taken")
     _remove_stale_lock(lock)
     try:
         lock.touch(exist_ok=False)
     except FileExistsError:
-        return None
+        return False
     try:
-        if read_lease(path) != old:  # another process took it over before we had the lock
-            return None
-        _overwrite(mine, path)
-        return mine
+        # It may have been touched, or taken over by another process before we had the lock.
+        if look(path) != holder.sighting:
+            return False
+        complete.replace(path)
+        return True
     finally:
         lock.unlink(missing_ok=True)
 
 
 def _remove_stale_lock(lock: Path) -> None:
     """Remove the takeover lock of a process that died while it held it."""
+    started = time.monotonic()
     with contextlib.suppress(FileNotFoundError):
-        age = time.time() - lock.stat().st_mtime
+        age = seconds_unchanged(lock, lock.lstat().st_mtime_ns, started)
         if age > TAKEOVER_LOCK_TIMEOUT_S:
             lock.unlink()
 
 
 def _overwrite(lease: Lease, path: Path) -> None:
-    files.write_text(_to_json(lease), path)
+    with _written(lease, path) as complete:
+        complete.replace(path)
 
 
-def _to_json(lease: Lease) -> str:
-    return json.dumps(asdict(lease))
+@contextlib.contextmanager
+def _written(lease: Lease, path: Path) -> Iterator[Path]:
+    """Yield a hidden file with the content of a lease, which is removed if it is still there.
+
+    Readers of `path` see a complete file, whether this one is linked or moved to it.
+    """
+    complete = path.with_name(f".{path.name}-{lease.token}")
+    try:
+        complete.write_text(json.dumps(asdict(lease)))
+        complete.chmod(READABLE_BY_ALL)
+        yield complete
+    finally:
+        complete.unlink(missing_ok=True)

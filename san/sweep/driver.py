@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ from san.run_options import RunOptions
 from san.settings import RunConfig
 from san.sweep import ray_pool, slurm
 from san.sweep.disk import disk_estimate
-from san.sweep.plan import PlannedRun, RunState, RunStatus, pending_runs, plan_runs, run_status
+from san.sweep.plan import (
+    PlannedRun,
+    RunState,
+    RunStatus,
+    pending_runs,
+    plan_runs,
+    run_status,
+    should_run,
+)
 from san.sweep.pool import Pool
 from san.sweep.request import ROOT, Launcher, SweepRequest
 from san.sweep.status import details, progress_table, summary
@@ -179,6 +188,7 @@ def _execute(request: SweepRequest, pending: Sequence[PlannedRun]) -> bool:
         log=_print,
         fail_fast=request.fail_fast,
         wait_for_others=not request.is_job,
+        is_wanted=partial(should_run, retry=request.retry, recorded_before_ns=request.submitted_ns),
     )
     return pool.work()
 

@@ -99,4 +99,4 @@ def _finished_epochs(status: RunStatus) -> int:
     """Return how many epochs a run that is running has behind it."""
     if status.state != RunState.RUNNING or status.holder is None:
         return 0
-    return status.holder.epoch
+    return min(status.holder.lease.epoch, status.run.epochs)

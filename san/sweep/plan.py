@@ -4,7 +4,6 @@ A state is read off records and leases alone, so it can be asked at any moment, 
 does the run.
 """
 
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -16,12 +15,12 @@ from san.backbones import Backbone
 from san.config_keys import check_keys
 from san.data import task_data
 from san.data.packed_task import PackedTask
-from san.errors import NotPreparedError, RecordError, SanError
+from san.errors import FileAccessError, NotPreparedError, RecordError, SanError
 from san.experiment import OpenTask, from_config
 from san.record import Record, Status
 from san.run_options import RunOptions
 from san.runtime import lease
-from san.runtime.lease import Lease
+from san.runtime.lease_holder import Holder, Liveness, find_holder
 from san.settings import RunConfig
 from san.tasks import Suite, Task, load_suite
 
@@ -30,7 +29,8 @@ class RunState(StrEnum):
     """How far a run is, in the order in which a summary lists them.
 
     interrupted: it left a checkpoint. crashed: its process died without removing its lease.
-    missing: nothing is there. not_runnable: planning it raised an error, such as missing data.
+    missing: nothing is there. not_runnable: planning it raised an error, such as missing data, or
+    something is in the place of its lease.
     """
 
     DONE = "done"
@@ -84,13 +84,14 @@ class PlannedRun:
 class RunStatus:
     """The state of a run, with its record if it has one.
 
-    holder: the process that does the run, or that crashed.
+    holder: the process that does the run, or that crashed. On another host it counts as running
+    until this process has watched its lease for long enough.
     """
 
     run: PlannedRun
     state: RunState
     record: Record | None = None
-    holder: Lease | None = None
+    holder: Holder | None = None
 
     @property
     def is_left(self) -> bool:
@@ -128,22 +129,35 @@ def run_status(run: PlannedRun) -> RunStatus:
     if run.path is None:
         return RunStatus(run, RunState.NOT_RUNNABLE)
     # The lease is read first: a run that ends meanwhile has written its record by then.
-    lease_path = lease.lease_path(run.path)
-    holder = lease.read_lease(lease_path)
-    if holder is not None and holder.alive(lease_path):
-        return RunStatus(run, RunState.RUNNING, holder=holder)
     try:
-        found = record.read_record(run.path)
+        holder = find_holder(lease.lease_path(run.path))
+    except FileAccessError as error:
+        status = _recorded_status(run, run.path, None)
+        if status.state not in PENDING:
+            return status
+        return RunStatus(replace(run, obstacle=str(error)), RunState.NOT_RUNNABLE)
+    if holder is not None and holder.liveness != Liveness.DEAD:
+        return RunStatus(run, RunState.RUNNING, holder=holder)
+    return _recorded_status(run, run.path, holder)
+
+
+def _recorded_status(run: PlannedRun, path: Path, holder: Holder | None) -> RunStatus:
+    """Return the state of a run that no process does.
+
+    path: of its record; holder: the process that left its lease when it died.
+    """
+    try:
+        found = record.read_record(path)
     except RecordError:
         if holder is not None:
             return RunStatus(run, RunState.CRASHED, holder=holder)
-        has_checkpoint = run.path.with_suffix(".checkpoint").exists()
+        has_checkpoint = path.with_suffix(".checkpoint").exists()
         return RunStatus(run, RunState.INTERRUPTED if has_checkpoint else RunState.MISSING)
     # `save_adapter` may have been set only after the run was done.
     is_done = found.status == Status.DONE
-    if is_done and record.find_completed(run.path, run.options.save_adapter) is None:
-        return RunStatus(run, RunState.MISSING)
-    return RunStatus(run, RunState(found.status), record=found)
+    if is_done and record.find_completed(path, run.options.save_adapter) is None:
+        return RunStatus(run, RunState.MISSING, holder=holder)
+    return RunStatus(run, RunState(found.status), found, holder)
 
 
 def pending_runs(
@@ -156,20 +170,21 @@ def pending_runs(
     retry: states that run again, if their record was written before `recorded_before_ns` (None: at
     any time).
     """
-    return [run for run in runs if _should_run(run_status(run), retry, recorded_before_ns)]
+    return [run for run in runs if should_run(run_status(run), retry, recorded_before_ns)]
 
 
-def heartbeat_overdue(run: PlannedRun) -> bool:
-    """Return whether the process of a run has missed heartbeats, but does not count as dead yet."""
-    assert run.path is not None
-    if run_status(run).state != RunState.RUNNING:
+def should_run(
+    status: RunStatus, retry: Collection[Status] = (), recorded_before_ns: int | None = None
+) -> bool:
+    """Return whether a run in this state has to be done; see `pending_runs`."""
+    if status.state in PENDING or status.state == RunState.RUNNING:
+        return True
+    failed = status.record
+    if failed is None or failed.status not in retry or status.run.path is None:
         return False
-    try:
-        last_touch = lease.lease_path(run.path).stat().st_mtime
-    except FileNotFoundError:
-        return False
-    age = time.time() - last_touch
-    return age > 3 * lease.HEARTBEAT_S
+    if recorded_before_ns is None:
+        return True
+    return record.mtime_ns(status.run.path) < recorded_before_ns
 
 
 class _TaskCache:
@@ -213,16 +228,3 @@ def _describe_run(run_config: RunConfig) -> PlannedRun:
         options=RunOptions.from_config(config),
         run_config=run_config,
     )
-
-
-def _should_run(
-    status: RunStatus, retry: Collection[Status], recorded_before_ns: int | None
-) -> bool:
-    if status.state in PENDING or status.state == RunState.RUNNING:
-        return True
-    failed = status.record
-    if failed is None or failed.status not in retry or status.run.path is None:
-        return False
-    if recorded_before_ns is None:
-        return True
-    return record.mtime_ns(status.run.path) < recorded_before_ns

@@ -12,8 +12,9 @@ from multiprocessing import connection
 from pathlib import Path
 
 from san.record import mtime_ns
+from san.runtime.lease_holder import STALE_AFTER_S, Holder, Liveness, Sighting
 from san.runtime.signals import stop_on_signal
-from san.sweep.plan import PENDING, PlannedRun, RunState, heartbeat_overdue, run_status
+from san.sweep.plan import PlannedRun, RunState, RunStatus, run_status, should_run
 from san.sweep.worker import Verdict, Worker
 
 Log = Callable[[str], None]
@@ -28,7 +29,8 @@ class Pool:
     jobs: how many workers. devices: CUDA's names of the devices to spread them over, or none.
     fail_fast: start no more runs once one has failed, here or in another sweep.
     wait_for_others: wait for runs that other processes hold, to take over those that they abandon;
-    otherwise only for holders whose heartbeat is overdue.
+    otherwise only for holders that have not been seen to live yet. is_wanted: whether a run in some
+    state has to be done.
     """
 
     def __init__(
@@ -39,24 +41,28 @@ class Pool:
         log: Log = print,
         fail_fast: bool = False,
         wait_for_others: bool = True,
+        is_wanted: Callable[[RunStatus], bool] = should_run,
     ) -> None:
         self.jobs = jobs
         self.devices = devices
         self.log = log
         self.fail_fast = fail_fast
         self.wait_for_others = wait_for_others
+        self.is_wanted = is_wanted
         self.queue: deque[PlannedRun] = deque()
         self.held_elsewhere: list[PlannedRun] = []
         self.workers: list[Worker] = []
         self._has_failure = False
-        self._announced = 0  # how many runs the log says that we wait for
+        self._announced: set[Path] = set()  # leases that the log says that we wait for
         self._known_mtime: dict[Path, int] = {}
+        self._dead_leases: dict[Path, Sighting] = {}
         for run in runs:
             self._known_mtime[_path(run)] = mtime_ns(_path(run))
-            if run_status(run).state == RunState.RUNNING:
+            status = run_status(run)
+            if status.state == RunState.RUNNING:
                 self.held_elsewhere.append(run)
             else:
-                self.queue.append(run)
+                self._enqueue(run, status)
 
     def work(self) -> bool:
         """Work until no run is left; return whether a signal stopped it.
@@ -83,7 +89,8 @@ class Pool:
                 run = self._next_run()
                 if run is None:
                     return
-                worker.assign(run, self._known_mtime[_path(run)])
+                path = _path(run)
+                worker.assign(run, self._known_mtime[path], self._dead_leases.get(path))
 
     def collect(self, worker: Worker) -> None:
         """Take the report of a worker that has answered or died; log what no record says."""
@@ -108,17 +115,17 @@ class Pool:
     def requeue_abandoned(self) -> None:
         """Move abandoned runs of other processes back to the queue; drop finished ones."""
         held: list[PlannedRun] = []
+        holders: list[Holder] = []
         for run in self.held_elsewhere:
-            state = run_status(run).state
-            if state in PENDING:
-                self.queue.append(run)
-            if state == RunState.RUNNING and (self.wait_for_others or heartbeat_overdue(run)):
-                held.append(run)
+            status = run_status(run)
+            if status.holder is not None and status.state == RunState.RUNNING:
+                if self.wait_for_others or status.holder.liveness == Liveness.SILENT:
+                    held.append(run)
+                    holders.append(status.holder)
+            elif self.is_wanted(status):
+                self._enqueue(run, status)
         self.held_elsewhere = held
-        if held and len(held) != self._announced:
-            runs = "1 run" if len(held) == 1 else f"{len(held)} runs"
-            self.log(f"Waiting for {runs} held by other processes (Ctrl-C to stop waiting).")
-        self._announced = len(held)
+        self._announce(holders)
 
     def stop(self) -> None:
         """Stop all workers and wait until they have ended.
@@ -132,6 +139,23 @@ class Pool:
         for worker in self.workers:
             worker.process.join()
         self.workers.clear()
+
+    def _enqueue(self, run: PlannedRun, status: RunStatus) -> None:
+        """Queue a run; a worker cannot know that its lease is dead unless we say so."""
+        self.queue.append(run)
+        if status.holder is not None:
+            self._dead_leases[_path(run)] = status.holder.sighting
+
+    def _announce(self, holders: Sequence[Holder]) -> None:
+        """Say for whom we wait, once for each, and what a person can do."""
+        paths = {holder.path for holder in holders}
+        if holders and paths != self._announced:
+            runs = "1 run" if len(holders) == 1 else f"{len(holders)} runs"
+            self.log(f"Waiting for {runs} held by other processes (Ctrl-C to stop waiting).")
+        for holder in holders:
+            if holder.path not in self._announced:
+                self.log(f"  {holder.name}; {_outlook(holder)}")
+        self._announced = paths
 
     def _work_a_moment(self, signalled: threading.Event) -> None:
         self.dispatch()
@@ -197,6 +221,16 @@ class Pool:
         answered = [worker for worker in busy if worker.pipe in ready]
         died = [worker for worker in busy if worker.process.sentinel in ready]
         return answered + [worker for worker in died if worker not in answered]
+
+
+def _outlook(holder: Holder) -> str:
+    """Return what becomes of a run that another process holds."""
+    if holder.liveness == Liveness.ALIVE:
+        return holder.way_out
+    return (
+        f"its run is taken over after {STALE_AFTER_S:.0f} s without a sign of life; "
+        f"{holder.way_out}"
+    )
 
 
 def _path(run: PlannedRun) -> Path:

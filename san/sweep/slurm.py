@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from san.errors import STOPPED_EXIT_CODE, LaunchError
-from san.runtime import lease
+from san.runtime.lease_holder import process_start_time
 
 JOB_NAME = "san"
 REQUEUES = 1000  # times that a job may time out and be queued again; submitit's own limit is 3
@@ -59,9 +59,9 @@ class SweepJob:
         """
         import submitit  # noqa: PLC0415  (an extra)
 
-        if lease.process_start_time(self.pid):
+        if process_start_time(self.pid):
             os.kill(self.pid, signal.SIGTERM)
-        while lease.process_start_time(self.pid):
+        while process_start_time(self.pid):
             time.sleep(POLL_S)
         return submitit.helpers.DelayedSubmission(SweepJob(self.command))
 

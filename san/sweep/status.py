@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from san.record import Record, first_line_of_error
 from san.runtime.formatting import format_duration
-from san.runtime.lease import Lease
+from san.runtime.lease_holder import STALE_AFTER_S, UNREADABLE, Holder
 from san.sweep.duration import estimate_time_left
 from san.sweep.plan import RunState, RunStatus
 
@@ -87,27 +87,42 @@ def _describe(status: RunStatus) -> str | None:
     """Return what there is to say of one run, if anything."""
     holder = status.holder
     if status.state == RunState.RUNNING and holder is not None:
-        return _process(holder) + _progress(holder)
+        return holder.name + _progress(holder) + _last_sign(holder)
     if status.state == RunState.CRASHED and holder is not None:
-        return f"{_process(holder)} is gone; run the same command to resume it"
+        return f"{holder.name} is gone; run the same command to resume it"
     if status.record is not None and status.state != RunState.DONE:
         reason = first_line_of_error(status.record.error or "")
         return f"{reason} ({status.run.path})"
     return None
 
 
-def _process(holder: Lease) -> str:
-    return f"{holder.host} process {holder.pid}"
-
-
-def _progress(holder: Lease) -> str:
+def _progress(holder: Holder) -> str:
     """Return for how long a process has been running, and how far it is."""
+    lease = holder.lease
+    if lease == UNREADABLE:
+        return ""
     # The clock of another host may be ahead of ours.
-    elapsed = max(0.0, time.time() - holder.since)
+    elapsed = max(0.0, time.time() - lease.since)
     text = f", for {format_duration(elapsed)}"
-    if holder.epochs:
-        text += f", epoch {holder.epoch} of {holder.epochs}"
+    if lease.epochs:
+        text += f", epoch {lease.epoch} of {lease.epochs}"
     return text
+
+
+def _last_sign(holder: Holder) -> str:
+    """Return when a process last touched its file, if that is long ago, and the way out.
+
+    One look cannot tell whether a process on another host lives: its clock may be wrong.
+    """
+    if holder.lease.is_local:
+        return f"; {holder.way_out}"
+    silence = time.time() - holder.sighting.mtime_ns / 1e9
+    text = ""
+    if silence > STALE_AFTER_S:
+        text = f", no sign of life for {format_duration(silence)} by its file's time"
+    if silence < -STALE_AFTER_S:
+        text = f", its file's time is {format_duration(-silence)} ahead of this host's clock"
+    return f"{text}; {holder.way_out}"
 
 
 def _obstacles(statuses: Sequence[RunStatus]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from san.errors import STOPPED_EXIT_CODE, Preempted
+from san.runtime.lease_holder import Sighting
 from san.runtime.signals import exit_with_parent
 from san.settings import RunConfig
 from san.sweep.plan import PlannedRun
@@ -37,11 +38,12 @@ class Verdict(StrEnum):
 class Assignment:
     """A run as it is sent to a worker.
 
-    known_mtime: of its record when the sweep began; see `san.run.run`.
+    known_mtime: of its record when the sweep began; dead_lease: see `san.run.SweepView`.
     """
 
     run_config: RunConfig
     known_mtime: int
+    dead_lease: Sighting | None = None
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,11 @@ class Worker:
         pipe_of_worker.close()
         return cls(process, pipe, device)
 
-    def assign(self, run: PlannedRun, known_mtime: int) -> None:
-        """Give the worker a run."""
+    def assign(self, run: PlannedRun, known_mtime: int, dead_lease: Sighting | None) -> None:
+        """Give the worker a run, with what the pool knows of it; see `Assignment`."""
         self.run = run
         with contextlib.suppress(OSError):  # it has just died, which `receive` will report
-            self.pipe.send(Assignment(run.run_config, known_mtime))
+            self.pipe.send(Assignment(run.run_config, known_mtime, dead_lease))
 
     def receive(self) -> Report:
         """Return what a ready worker reports, or that it died."""
@@ -117,7 +119,7 @@ def _worker_main(pipe: Connection, device: str | None, parent: int) -> None:
         while True:
             assignment: Assignment = pipe.recv()
             try:
-                report = _do_run(assignment)
+                report = do_run(assignment)
             except Preempted:
                 raise SystemExit(STOPPED_EXIT_CODE) from None
             pipe.send(report)
@@ -125,8 +127,9 @@ def _worker_main(pipe: Connection, device: str | None, parent: int) -> None:
                 return  # the device may be broken and fail every later run as well
 
 
-def _do_run(assignment: Assignment) -> Report:
-    from san.run import RunOutcome, run  # noqa: PLC0415  (takes seconds)
+def do_run(assignment: Assignment) -> Report:
+    """Do a run in this process and report how it ended."""
+    from san.run import RunOutcome, SweepView, run  # noqa: PLC0415  (takes seconds)
 
     verdicts = {
         RunOutcome.COMPLETED: Verdict.DONE,
@@ -134,8 +137,9 @@ def _do_run(assignment: Assignment) -> Report:
         RunOutcome.TRIED_ELSEWHERE: Verdict.NOT_NEEDED,
         RunOutcome.HELD_ELSEWHERE: Verdict.HELD_ELSEWHERE,
     }
+    view = SweepView(assignment.known_mtime, assignment.dead_lease)
     try:
-        result = run(*assignment.run_config, assignment.known_mtime)
+        result = run(*assignment.run_config, view)
     except Exception as error:  # the record has its trace; without a record, the pool logs it
         return Report(Verdict.FAILED, str(error))
     return Report(verdicts[result.outcome])

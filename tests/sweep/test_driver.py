@@ -1,25 +1,30 @@
 """A sweep without its processes: the command line, plans, and what a pool does with its runs."""
 
+import json
 import os
+import re
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import a_record
+from conftest import Clock, a_record
 
 from san import compose, record
 from san.data import task_data
 from san.errors import FileAccessError, InvalidValueError, UnknownNameError
 from san.record import Status
-from san.runtime import lease
+from san.runtime import lease, lease_holder
+from san.runtime.lease_holder import STALE_AFTER_S, Lease, Sighting
 from san.settings import RunConfig
-from san.sweep import driver, plan
+from san.sweep import driver, plan, status
 from san.sweep.plan import PlannedRun, RunState
 from san.sweep.pool import Pool
 from san.sweep.request import Launcher, SweepRequest
-from san.sweep.worker import Report, Verdict, Worker
+from san.sweep.worker import Assignment, Report, Verdict, Worker, do_run
 from scripts import reproduce
 
 
@@ -105,19 +110,36 @@ def path_of(run: PlannedRun) -> Path:
     return run.path
 
 
+def hold_elsewhere(run: PlannedRun, epoch: int = 0) -> Path:
+    """Let a process on another host hold a run; return its file."""
+    path = lease.lease_path(path_of(run))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = Lease("another-host", 1, "1", since=0.0, token="0a", epoch=epoch, epochs=9)
+    path.write_text(json.dumps(asdict(content)))
+    return path
+
+
+def touch(path: Path, skew: float) -> None:
+    now = time.time() + skew
+    os.utime(path, (now, now))
+
+
 def write(status: Status, run: PlannedRun) -> None:
     record.write_record(a_record(status=status), path_of(run))
 
 
-def test_states_are_read_off_records_leases_and_checkpoints(runs: list[PlannedRun]) -> None:
+def test_states_are_read_off_records_leases_and_checkpoints(
+    runs: list[PlannedRun], clock: Clock
+) -> None:
     write(Status.OOM, runs[0])
     path_of(runs[1]).with_suffix(".checkpoint").touch()
     states = [plan.run_status(run).state for run in runs]
     assert states == [RunState.OOM, RunState.INTERRUPTED, RunState.MISSING]
     with lease.hold(lease.lease_path(path_of(runs[2]))):
         assert plan.run_status(runs[2]).state == RunState.RUNNING
-    lease.lease_path(path_of(runs[2])).write_text("{}")  # of a machine that crashed long ago
-    os.utime(lease.lease_path(path_of(runs[2])), (0.0, 0.0))
+    lease.lease_path(path_of(runs[2])).write_text("{}")  # of a machine that crashed
+    assert plan.run_status(runs[2]).state == RunState.RUNNING
+    clock.now += STALE_AFTER_S
     assert plan.run_status(runs[2]).state == RunState.CRASHED
 
 
@@ -174,14 +196,16 @@ class FakeWorker(Worker):
         self.device = device
         self.run = None
         self.assigned: list[PlannedRun] = []
+        self.dead_leases: list[Sighting | None] = []
 
     @classmethod
     def start(cls, device: str | None) -> "FakeWorker":
         return cls(device)
 
-    def assign(self, run: PlannedRun, known_mtime: int) -> None:
+    def assign(self, run: PlannedRun, known_mtime: int, dead_lease: Sighting | None) -> None:
         self.run = run
         self.assigned.append(run)
+        self.dead_leases.append(dead_lease)
 
     def receive(self) -> Report:
         return self.report
@@ -265,12 +289,135 @@ def test_abandoned_runs_return_to_the_queue_and_finished_ones_leave(
             pooled.pool.requeue_abandoned()
             pooled.pool.requeue_abandoned()
             waiting = "Waiting for 3 runs held by other processes (Ctrl-C to stop waiting)."
-            assert pooled.lines == [waiting]
+            assert pooled.lines[0] == waiting
+            assert len(pooled.lines) == 4  # each is said once
+            assert f"process {os.getpid()}; it lives: `kill {os.getpid()}`" in pooled.lines[1]
+            assert str(leases[0]) in pooled.lines[1]
         write(Status.DONE, runs[1])
         pooled.pool.requeue_abandoned()
         assert pooled.pool.held_elsewhere == runs[:1]
         assert list(pooled.pool.queue) == runs[2:]
-        # One that need not wait does so only for holders that miss their heartbeat.
+        # One that need not wait does so only for holders that may be dead.
         hasty = Pooled(runs[:1], jobs=1, wait_for_others=False)
         hasty.pool.requeue_abandoned()
         assert hasty.pool.held_elsewhere == []
+
+
+@pytest.mark.parametrize("skew", [-400, 0, 3600])
+def test_a_run_of_a_dead_host_is_given_to_a_worker_with_its_lease(
+    skew: float, runs: list[PlannedRun], clock: Clock
+) -> None:
+    file = hold_elsewhere(runs[0])
+    touch(file, skew)
+    pooled = Pooled(runs[:1], jobs=1)
+    pooled.pool.requeue_abandoned()
+    assert pooled.lines == [
+        "Waiting for 1 run held by other processes (Ctrl-C to stop waiting).",
+        "  another-host process 1; its run is taken over after 300 s without a sign of life; "
+        f"if that process is gone, remove {file}",
+    ]
+    clock.now += STALE_AFTER_S - 1
+    touch(file, skew + 1)
+    pooled.pool.requeue_abandoned()
+    clock.now += STALE_AFTER_S - 1
+    pooled.pool.requeue_abandoned()
+    assert list(pooled.pool.queue) == []
+    clock.now += 1
+    pooled.pool.requeue_abandoned()
+    assert list(pooled.pool.queue) == runs[:1]
+    pooled.pool.dispatch()
+    (worker,) = pooled.pool.workers
+    assert isinstance(worker, FakeWorker)
+    assert worker.dead_leases == [lease_holder.look(file)]
+
+
+def test_a_job_waits_only_for_those_that_may_be_dead(runs: list[PlannedRun], clock: Clock) -> None:
+    files = [hold_elsewhere(run) for run in runs[:2]]
+    pooled = Pooled(runs[:2], jobs=1, wait_for_others=False)
+    pooled.pool.requeue_abandoned()
+    assert pooled.pool.held_elsewhere == runs[:2]
+    clock.now += lease_holder.HEARTBEAT_S
+    touch(files[0], 3600)
+    pooled.pool.requeue_abandoned()
+    assert pooled.pool.held_elsewhere == runs[1:2]
+    clock.now += STALE_AFTER_S
+    pooled.pool.requeue_abandoned()
+    assert pooled.pool.held_elsewhere == []
+    assert list(pooled.pool.queue) == runs[1:2]
+
+
+@pytest.mark.parametrize("retry", [[], [Status.FAILED]])
+def test_a_run_that_a_dead_host_had_begun_again_is_tried_again_if_asked_for(
+    retry: list[Status], runs: list[PlannedRun], clock: Clock
+) -> None:
+    write(Status.FAILED, runs[0])
+    file = hold_elsewhere(runs[0])
+    pooled = Pooled(runs[:1], jobs=1, is_wanted=partial(plan.should_run, retry=retry))
+    clock.now += STALE_AFTER_S
+    pooled.pool.requeue_abandoned()
+    assert list(pooled.pool.queue) == runs[: len(retry)]
+    if retry:
+        pooled.pool.dispatch()
+        (worker,) = pooled.pool.workers
+        assert isinstance(worker, FakeWorker)
+        assert worker.dead_leases == [lease_holder.look(file)]
+
+
+def test_a_worker_takes_over_what_the_pool_has_found_dead_and_nothing_else(
+    runs: list[PlannedRun],
+) -> None:
+    file = hold_elsewhere(runs[0])
+    touch(file, 3600)
+    config = {**runs[0].run_config.config, "epochs": 1}
+    assignment = Assignment(RunConfig(config, runs[0].run_config.base), known_mtime=0)
+    (planned,) = plan.plan_runs([assignment.run_config])
+    file = file.rename(lease.lease_path(path_of(planned)))
+    assert do_run(assignment).verdict == Verdict.HELD_ELSEWHERE
+    dead = lease_holder.look(file)
+    touch(file, 1800)
+    told = replace(assignment, dead_lease=dead)
+    assert do_run(told).verdict == Verdict.HELD_ELSEWHERE
+    told = replace(assignment, dead_lease=lease_holder.look(file))
+    assert do_run(told).verdict == Verdict.DONE
+    assert plan.run_status(planned).state == RunState.DONE
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("skew", "said"),
+    [
+        (0, ""),
+        (-3 * 3600 - 60, ", no sign of life for 3.0 h by its file's time"),
+        (2 * 3600 + 60, ", its file's time is 2.0 h ahead of this host's clock"),
+    ],
+)
+def test_the_status_says_who_holds_a_run_since_when_and_the_way_out(
+    skew: float, said: str, runs: list[PlannedRun]
+) -> None:
+    file = hold_elsewhere(runs[0], epoch=3)
+    touch(file, skew)
+    (line,) = status.details([plan.run_status(runs[0])])
+    assert re.fullmatch(
+        "running +demo/digits linear seed 0: another-host process 1, for [0-9.]+ h, epoch 3 of 9"
+        f"{said}; if that process is gone, remove {file}",
+        line,
+    )
+    file.write_text("")
+    touch(file, skew)
+    (line,) = status.details([plan.run_status(runs[0])])
+    assert line.endswith(f": an unknown process{said}; if that process is gone, remove {file}")
+
+
+def test_a_directory_in_the_place_of_a_lease_keeps_one_run_from_starting(
+    runs: list[PlannedRun],
+) -> None:
+    write(Status.DONE, runs[1])
+    for run in runs[:2]:
+        lease.lease_path(path_of(run)).mkdir(parents=True)
+    statuses = [plan.run_status(run) for run in runs]
+    states = [found.state for found in statuses]
+    assert states == [RunState.NOT_RUNNABLE, RunState.DONE, RunState.MISSING]
+    assert plan.pending_runs(runs) == runs[2:]
+    (line,) = status.details(statuses)
+    assert f"{lease.lease_path(path_of(runs[0]))} is a directory" in line
+    assert line.endswith("Move it away.")

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from san import compose, methods, record
 from san.record import Seconds, Status
 from san.runtime import lease
+from san.runtime.lease_holder import Lease, Liveness, find_holder
 from san.sweep import disk, plan, status
 from san.sweep.duration import TimeLeft, estimate_time_left
 from san.sweep.plan import PlannedRun, RunState, RunStatus
@@ -75,12 +76,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> st
     return whole.table()
 
 
-def running(sweep: Sweep) -> lease.Lease | None:
+def running(sweep: Sweep) -> Lease | None:
     """The lease of a run that is running."""
     for path in sweep.results.rglob("*.claim"):
-        held = lease.read_lease(path)
-        if held is not None and held.alive(path):
-            return held
+        holder = find_holder(path)
+        if holder is not None and holder.liveness == Liveness.ALIVE:
+            return holder.lease
     return None
 
 
@@ -257,6 +258,7 @@ def test_the_plan_runs_nothing_and_the_status_knows_who_runs(sweep: Sweep) -> No
         text = sweep("--status").stdout
         assert "4 runs: 1 running, 3 missing" in text
         assert f"process {os.getpid()}, for" in text
+        assert f"frees {lease.lease_path(path)}" in text
         assert "epoch 1 of 2" in text
     assert sweep("--methods", "sann").returncode == 1
 
