@@ -336,4 +336,4 @@ def json_schema() -> str:
 
 
 if __name__ == "__main__":
-    SCHEMA_FILE.write_text(json_schema())
+    SCHEMA_FILE.write_text(json_schema(), "utf-8")

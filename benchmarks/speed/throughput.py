@@ -78,7 +78,7 @@ def pack_images(paths: list[Path], folder: Path, storage: str) -> Split:
     def stored(path: Path) -> np.ndarray | bytes:
         if storage == "encoded":
             return path.read_bytes()
-        image = np.array(Image.open(path).convert("RGB"))
+        image = np.array(Image.open(path, formats=("JPEG",)).convert("RGB"))
         if storage == "resized":
             return resize([image], PREPROCESS.resize, IMAGE_SIZE)[0]
         return image

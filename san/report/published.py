@@ -104,7 +104,7 @@ def published_index() -> PublishedIndex:
 
     Raises UnknownNameError on an unknown key, InvalidValueError on a value that is not allowed.
     """
-    rows: dict[str, Any] = yaml.safe_load(_INDEX_FILE.read_text())
+    rows: dict[str, Any] = yaml.safe_load(_INDEX_FILE.read_text("utf-8"))
     where = _INDEX_FILE.name
     families = {
         name: from_mapping(ProtocolFamily, row, f"{where}: family {name}")
@@ -124,7 +124,7 @@ def published_numbers(suite: str, backbone: str) -> tuple[PublishedNumber, ...]:
     printed_name = published_index().backbones.get(backbone)
     if not path.is_file() or printed_name is None:
         return ()
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return tuple(_read_number(row) for row in rows if row["backbone"] == printed_name)
 

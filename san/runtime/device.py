@@ -117,5 +117,5 @@ def _rapl_joules() -> float | None:
     counters = [folder / "energy_uj" for folder in POWERCAP.glob("intel-rapl:?")]
     if not counters:
         return None
-    microjoules = sum(int(counter.read_text()) for counter in counters)
+    microjoules = sum(int(counter.read_text("utf-8")) for counter in counters)
     return microjoules / 1e6

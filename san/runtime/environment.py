@@ -61,5 +61,5 @@ def package_versions() -> dict[str, str]:
 def _git(*arguments: str) -> str:
     """Return what a git command prints; raise CalledProcessError where it fails."""
     command = ["git", "-C", str(ROOT), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)  # noqa: S603
     return done.stdout.strip()

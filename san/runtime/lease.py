@@ -223,7 +223,7 @@ def _written(lease: Lease, path: Path) -> Iterator[Path]:
     """
     complete = path.with_name(f".{path.name}-{lease.token}")
     try:
-        complete.write_text(json.dumps(asdict(lease)))
+        complete.write_text(json.dumps(asdict(lease)), "utf-8")
         complete.chmod(READABLE_BY_ALL)
         yield complete
     finally:

@@ -266,7 +266,7 @@ def _process_namespace() -> str:
     """Return what tells apart the processes that share their ids with us from all others."""
     try:
         namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115  (it is no path)
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
     except (OSError, ValueError):
         return ""
     return f"{namespace} {boot}"

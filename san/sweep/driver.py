@@ -15,6 +15,7 @@ import yaml
 from san import compose, record
 from san.errors import FileAccessError, InvalidValueError, LaunchError, Preempted
 from san.run_options import RunOptions
+from san.runtime.files import read_text
 from san.settings import RunConfig
 from san.sweep import ray_pool, slurm
 from san.sweep.disk import disk_estimate
@@ -122,8 +123,9 @@ def cluster_options(request: SweepRequest) -> dict[str, Any]:
     """
     path = request.cluster or ROOT / "clusters" / f"{request.launcher}.yaml"
     try:
-        options = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        options = yaml.safe_load(read_text(path))
+    # YAML's nesting ends at the stack.
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise FileAccessError(f"--cluster {path} cannot be read: {error}") from error
     if not isinstance(options, dict):
         raise InvalidValueError(

@@ -13,9 +13,12 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from san.errors import STOPPED_EXIT_CODE, LaunchError
+from msgspec import Meta, Struct
+
+from san.errors import STOPPED_EXIT_CODE, InvalidValueError, LaunchError, MissingFileError
+from san.runtime import files
 from san.runtime.lease_holder import process_start_time
 
 JOB_NAME = "san"
@@ -105,19 +108,23 @@ def submit(
 
 
 def submitted_jobs(directory: Path) -> list[str]:
-    """Return the ids of all jobs that were submitted with this log directory."""
+    """Return the ids of all jobs that were submitted with this log directory.
+
+    Raises FileAccessError where the file of them cannot be read.
+    """
     notes = _notes_file(directory)
     try:
-        lines = notes.read_text().splitlines()
-    except (FileNotFoundError, NotADirectoryError):
+        lines = files.read_text(notes).splitlines()
+    except MissingFileError:
         return []
     ids: list[str] = []
     for line in lines:
         try:
-            jobs = json.loads(line)["jobs"]
-            ids.extend(str(job) for job in jobs)
-        except (ValueError, KeyError, TypeError):  # the disk was full, or the machine crashed
-            log.warning("%s: ignoring an unreadable line: %s", notes, line[:60])
+            note: _Note = files.parse_json(line, _Note)
+        except InvalidValueError:  # the disk was full, or the machine crashed
+            log.warning("%s: ignoring an unreadable line: %r", notes, line[:60])
+        else:
+            ids.extend(note.jobs)
     return ids
 
 
@@ -136,7 +143,7 @@ def queued_jobs(directory: Path) -> list[str]:
         "--format=%i %T %R",
         f"--jobs={','.join(ids)}",
     ]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    answer = _ask_slurm(command)
     # SLURM forgets jobs that ended long ago, and then says so.
     if answer.returncode and "Invalid job id" not in answer.stderr:
         return [f"squeue does not answer: {answer.stderr.strip()}"]
@@ -153,11 +160,24 @@ def cancel_jobs(directory: Path) -> list[str]:
         return []
     ids = [line.split()[0] for line in lines]
     command = ["scancel", *ids]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    answer = _ask_slurm(command)
     if answer.returncode:
         reason = answer.stderr.strip() or lines[0]
         raise LaunchError(f"SLURM did not cancel the jobs: {reason}")
     return lines
+
+
+def _ask_slurm(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program of SLURM; node names are ASCII, a reason may be anything."""
+    return subprocess.run(  # noqa: S603  (SLURM's own programs)
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
+
+
+class _Note(Struct):
+    """A line of that file, as far as it is read."""
+
+    jobs: list[Annotated[str, Meta(pattern="^[0-9][0-9_]*$")]]
 
 
 def _notes_file(directory: Path) -> Path:
@@ -168,5 +188,5 @@ def _note_submission(ids: Sequence[str], command: Sequence[str], directory: Path
     """Remember the ids, for status and cancel."""
     note = {"jobs": list(ids), "command": list(command), "submitted": time.time()}
     directory.mkdir(parents=True, exist_ok=True)
-    with _notes_file(directory).open("a") as file:
+    with _notes_file(directory).open("a", encoding="utf-8") as file:
         file.write(json.dumps(note) + "\n")

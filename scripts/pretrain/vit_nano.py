@@ -221,7 +221,7 @@ def write_card(
         torch=torch.__version__,
         scores=", ".join(scores),
     )
-    path.write_text(card)
+    path.write_text(card, "utf-8")
     print(card)
 
 
