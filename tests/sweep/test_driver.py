@@ -125,7 +125,7 @@ def touch(path: Path, skew: float) -> None:
 
 
 def write(status: Status, run: PlannedRun) -> None:
-    record.write_record(a_record(status=status), path_of(run))
+    record.write_record(a_record(suite="gone", status=status), path_of(run))
 
 
 def test_states_are_read_off_records_leases_and_checkpoints(

@@ -20,6 +20,7 @@ from san import compose, methods, record
 from san.record import Seconds, Status
 from san.runtime import lease
 from san.runtime.lease_holder import Lease, Liveness, find_holder
+from san.score import Score
 from san.sweep import disk, plan, status
 from san.sweep.duration import TimeLeft, estimate_time_left
 from san.sweep.plan import PlannedRun, RunState, RunStatus
@@ -307,6 +308,8 @@ def test_time_left_is_estimated_from_finished_runs(sweep: Sweep) -> None:
         task="digits",
         method="linear",
         config={"epochs": 4},
+        last=Score(4, 700, 797),
+        best=Score(4, 700, 797),
         seconds=Seconds(fit=8.0, build=1.0, evaluate=2.0),
     )
     record.write_record(finished, path)
