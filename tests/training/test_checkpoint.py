@@ -1,13 +1,18 @@
 """Interrupted and resumed equals uninterrupted, bit for bit on a CPU."""
 
+import json
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_vit
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import san
 from san.data.augment import NO_AUGMENTATION, Augment
@@ -16,7 +21,7 @@ from san.data.preprocess import Preprocess
 from san.data.split import Images, Split
 from san.errors import Preempted
 from san.score import Score
-from san.training.checkpoint import Checkpoint
+from san.training.checkpoint import Checkpoint, _digest, _Facts
 from san.training.loop import fit
 from san.training.recipe import Recipe
 
@@ -157,3 +162,72 @@ def test_long_runs_save_as_they_go(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_short_runs_do_not_save(tmp_path: Path) -> None:
     trained(tmp_path / "a", "san", "adamw", NO_AUGMENTATION, None)
     assert list(tmp_path.iterdir()) == []
+
+
+def rewritten(path: Path, **changes: object) -> None:
+    """Change what a checkpoint says, with a checksum that fits."""
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    facts = msgspec.convert(facts | changes, _Facts)
+    text = msgspec.json.encode(facts).decode()
+    save_file(tensors, path, {"facts": text, "digest": _digest(facts, tensors)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"run": "of somebody else"}, "it is of another run"),
+        ({"position": {"epoch": 0}}, r"epoch=0.* is not within 3 epochs of 3 batches"),
+        ({"position": {"epoch": 5}}, r"epoch=5.* is not within 3 epochs"),
+        ({"position": {"epoch": 2, "batch": -1}}, r"batch=-1.* is not within"),
+        ({"position": {"epoch": 2, "batch": 4}}, r"batch=4.* is not within"),
+        ({"position": {"epoch": 2, "seconds": -1.0}}, r"seconds=-1.0.* is not within"),
+        ({"position": {"epoch": 4}}, "says that training is over, and has no score of the last"),
+        (
+            {"curve": [{"epoch": 2, "correct": 1, "total": 10**7}]},
+            r"scores are of epochs \[2\]: out of order, or to come",
+        ),
+        (
+            {"curve": [{"epoch": 0, "correct": 1, "total": 10**7}]},
+            r"scores are of epochs \[0\]: out of order",
+        ),
+        ({"curve": [{"epoch": 1, "correct": 9, "total": 9}]}, "do not count 10000000 images"),
+    ],
+)
+def test_what_cannot_be_of_this_run_begins_anew(
+    changes: dict[str, object], message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, _, curve = trained(tmp_path / "a", "san", "adamw", NO_AUGMENTATION, None)
+    with pytest.raises(Preempted):
+        trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, 5)
+    rewritten(tmp_path / "b", **changes)
+    with caplog.at_level(logging.WARNING):
+        again, losses, curve_again = trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, None)
+    assert re.search(f"unreadable checkpoint .*{message}.*restarts from scratch", caplog.text)
+    assert len(losses) == 9
+    assert curve_again == curve
+    assert torch.equal(again, whole)
+
+
+def test_a_forged_score_or_tensor_does_not_pass_the_checksum(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Preempted):
+        trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, 5)
+    with safe_open(tmp_path / "b", "pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    facts = json.loads(metadata["facts"])
+    facts["curve"][0]["correct"] += 1
+    forged = {"scores": (tensors, metadata | {"facts": json.dumps(facts)})}
+    name = next(key for key in tensors if key.startswith("model/"))
+    forged["tensor"] = (tensors | {name: tensors[name] + 1e-3}, metadata)
+    forged["old format"] = (tensors, {"facts": metadata["facts"]})
+    for content in forged.values():
+        save_file(content[0], tmp_path / "b", content[1])
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            _, losses, _ = trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, None)
+        assert "its content is not what was saved" in caplog.text
+        assert len(losses) == 9
