@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from conftest import a_record, composed
 
 from san import record
-from san.errors import RecordError
+from san.errors import InvalidValueError, RecordError
 from san.experiment import from_config
-from san.record import Record
+from san.record import DataSource, Record
+from san.score import Score
+from san.tasks import load_suite
 
 
 def identity(data_root: Path, *overrides: str) -> str:
@@ -134,6 +137,152 @@ def test_records_with_odd_values_are_refused(change: dict[str, object], tmp_path
     (tmp_path / "r.json").write_text(json.dumps(raw | change))
     with pytest.raises(RecordError, match="is not a readable record"):
         record.read_record(tmp_path / "r.json")
+
+
+ONE_OF_ONE = Score(1, 1, 1)
+COUNTS = {"method": 1, "norm": 1, "head": 1, "trainable": 3, "total": 9, "percent": 1.0}
+LAST = Score(5, 700, 797)
+BEST = Score(4, 720, 797)
+
+
+def plain(score: Score) -> dict[str, int]:
+    return {"epoch": score.epoch, "correct": score.correct, "total": score.total}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            dict.fromkeys(("last", "best"), plain(Score(1, 1, 1)))
+            | {"curve": [plain(Score(1, 1, 1))]},
+            "it was scored on 1 images of 'test'; demo/digits has 797",
+        ),
+        ({"evaluated_on": "val"}, "it was scored on 797 images of 'val'; demo/digits has 200"),
+        ({"evaluated_on": "tset"}, "it was scored on 797 images of 'tset'; demo/digits has none"),
+        ({"selected_on": "val"}, "it was scored on test, not on val"),
+        ({"last": plain(BEST)}, "its last or best score is not the one of its curve"),
+        ({"best": plain(LAST)}, "its last or best score is not the one of its curve"),
+        ({"curve": []}, "there is no score in its curve"),
+        ({"curve": [plain(LAST), plain(BEST)]}, "impossible curve"),
+        ({"curve": [plain(Score(4, 720, 900)), plain(LAST)]}, "impossible curve"),
+        ({"params": {**COUNTS, "norm": []}}, "norm"),
+        (
+            {
+                "params": {
+                    "method": 1,
+                    "norm": 1,
+                    "head": 1,
+                    "trainable": 4,
+                    "total": 9,
+                    "percent": 1.0,
+                }
+            },
+            "impossible numbers of parameters",
+        ),
+        ({"seconds": {}}, "must have counted its parameters and seconds"),
+        ({"seconds": {"fit": -1.0}}, "fit"),
+        ({"config": {"epochs": 0}}, "its epochs is 5; its configuration says 0"),
+        ({"config": {"seed": 3}}, "its seed is 0; its configuration says 3"),
+        (
+            {"config": {"method": {"name": "ssf"}}},
+            "its method is san; its configuration says 'ssf'",
+        ),
+        ({"config": {"data": {"task": "count"}}}, "its task is digits; its configuration says"),
+        ({"config": {"data": "digits"}}, "config.data is 'digits', no group of settings"),
+        ({"task": "../../digits"}, "task"),
+        ({"method": "a\x1b[2Jb"}, "method"),
+        ({"variant": "two\nlines"}, "variant"),
+        ({"backbone": "vit_nano\n"}, "backbone"),
+        ({"peak_bytes": -1}, "peak_bytes"),
+        ({"schema": True}, "has schema True"),
+    ],
+)
+def test_a_record_that_cannot_be_is_named(
+    change: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.json"
+    record.write_record(a_record(last=LAST, best=BEST), path)
+    good = path.read_text()
+    path.write_text(json.dumps(json.loads(good) | change))
+    with pytest.raises(RecordError, match=f"^{re.escape(str(path))} .*{re.escape(message)}"):
+        record.read_record(path)
+    assert record.find_completed(path) is None
+    records, problems = record.read_records(tmp_path)
+    assert records == []
+    assert len(problems) == 1
+
+
+def test_a_record_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    for odd in (
+        a_record(last=Score(5, 1, 1), best=Score(5, 1, 1)),
+        a_record(last=LAST, best=BEST, variant="two\nlines"),
+        a_record(last=LAST, best=BEST, variant="\ud800"),
+        a_record(last=LAST, best=BEST, config={"lr": float("nan")}),
+        a_record(last=LAST, best=BEST, config={"epochs": 7}),
+    ):
+        with pytest.raises(ValueError):
+            record.write_record(odd, tmp_path / "r.json")
+        with pytest.raises(InvalidValueError, match="No record could hold this run"):
+            record.check_storable(odd)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_was_forced_may_have_another_size(tmp_path: Path) -> None:
+    forced = a_record(data=DataSource(train="a", evaluate="b", forced="test has 1000 images"))
+    record.write_record(forced, tmp_path / "r.json")
+    assert record.read_record(tmp_path / "r.json") == forced
+
+
+def test_official_splits_count_too(tmp_path: Path) -> None:
+    size = load_suite("fgvc").tasks["nabirds"].size("test")
+    score = Score(5, 1, size)
+    r = a_record(suite="fgvc", task="nabirds", last=score, best=score)
+    record.write_record(r, tmp_path / "r.json")
+    assert record.read_record(tmp_path / "r.json") == r
+
+
+def test_a_surrogate_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    record.write_record(a_record(last=LAST, best=BEST), path)
+    path.write_text(path.read_text().replace("vit_nano", "\\ud800"))
+    with pytest.raises(RecordError, match=f"^{re.escape(str(path))} is not a readable record"):
+        record.read_record(path)
+
+
+def test_what_is_no_file_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    record.write_record(stored(), tmp_path / "good.json")
+    os.mkfifo(tmp_path / "a.json")
+    (tmp_path / "b.json").symlink_to("nowhere")
+    (tmp_path / "c.json").symlink_to("/dev/zero")
+    (tmp_path / "d.json").mkdir()  # a folder like any other
+    (tmp_path / "e.json").symlink_to("e.json")
+    records, problems = record.read_records(tmp_path)
+    assert records == [stored()]
+    assert [problem.split()[0] for problem in problems] == [
+        str(tmp_path / f"{c}.json") for c in "abce"
+    ]
+
+
+def test_a_folder_that_cannot_be_read_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert record.read_records(tmp_path / "not there yet") == ([], [])
+    (tmp_path / "file").write_text("")
+    _, problems = record.read_records(tmp_path / "file")
+    assert problems == [f"{tmp_path / 'file'} cannot be read (Not a directory)."]
+    (tmp_path / "secret").mkdir()
+    record.write_record(stored(), tmp_path / "good.json")
+    scandir = os.scandir
+
+    def denied(path: str) -> object:  # root may read everything
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    records, problems = record.read_records(tmp_path)
+    assert records == [stored()]
+    assert problems == [f"{tmp_path / 'secret'} cannot be read (Permission denied)."]
 
 
 def test_the_epoch_is_chosen_on_what_is_evaluated(data_root: Path) -> None:
