@@ -5,6 +5,7 @@ Needs the extra `prepare`.
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -195,6 +196,58 @@ def test_a_truncated_tfrecord_is_named(tmp_path: Path, upstream: Path) -> None:
     with pytest.raises(DataError, match="is truncated"):
         pack_at_side(VTAB.task("cifar"), tmp_path, tmp_path / "packed")
     assert not (tmp_path / "packed/vtab/cifar/native/train").exists()
+
+
+def test_a_flipped_bit_of_a_tfrecord_is_named(tmp_path: Path, upstream: Path) -> None:
+    build_tfrecords("cifar100", upstream, tmp_path)
+    shard = next(tmp_path.glob("cifar100/*/*train.tfrecord*"))
+    whole = shard.read_bytes()
+    for place in (0, 5, 9, 14, 400, 300_000):
+        data = bytearray(whole)
+        data[place] ^= 8
+        shard.write_bytes(data)
+        with pytest.raises(
+            DataError, match=f"{shard.name} (does not match its check|is truncated)"
+        ):
+            pack_at_side(VTAB.task("cifar"), tmp_path, tmp_path / "packed")
+    shard.write_bytes(whole)
+    pack_at_side(VTAB.task("cifar"), tmp_path, tmp_path / "packed")
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"a": 5}', b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "cifar100-train.*"])
+def test_a_damaged_copy_is_named(
+    name: str, damage: bytes, file_format: str, tmp_path: Path, upstream: Path, copies: Path
+) -> None:
+    if file_format == "tfrecord":
+        build_tfrecords("cifar100", upstream, tmp_path)
+    else:
+        shutil.copytree(copies / "cifar100", tmp_path / "cifar100")
+    (folder,) = (tmp_path / "cifar100").iterdir()
+    (path,) = folder.glob(name)
+    path.write_bytes(damage)
+    with pytest.raises(DataError, match=str(folder)):
+        pack_at_side(VTAB.task("cifar"), tmp_path, tmp_path / "packed")
+
+
+def test_a_copy_that_would_run_code_is_refused(
+    tmp_path: Path, copies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TFDS imports the modules that features.json names."""
+    import tensorflow_datasets
+
+    shutil.copytree(copies / "cifar100", tmp_path / "cifar100")
+    (folder,) = (tmp_path / "cifar100").iterdir()
+    features = json.loads((folder / "features.json").read_text())
+    features["featuresDict"]["features"]["label"]["pythonClassName"] = "a_stranger.Label"
+    (folder / "features.json").write_text(json.dumps(features))
+    (tmp_path / "a_stranger.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DataError, match="features.json names the class a_stranger.Label"):
+        find_source(VTAB.task("cifar"), tmp_path)
+    with pytest.raises(KeyboardInterrupt):  # without the check it runs
+        tensorflow_datasets.builder_from_directory(str(folder))
 
 
 def test_training_where_tensorflow_cannot_be_imported(packed: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """TFDS's copies: which one is read, which rows of it, and with which ids."""
 
 import hashlib
-import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -40,18 +39,6 @@ def test_slices_are_those_of_task_adaptation(expression: str, count: int, rows: 
 def test_a_slice_past_the_end_is_refused() -> None:
     with pytest.raises(DataError, match=r"train\[:800\] asks for rows 0 to 800 of 500"):
         tfds.slice_rows("train[:800]", 500)
-
-
-def test_tfrecord_framing(tmp_path: Path) -> None:
-    records = [b"one", b"", b"three" * 1000]
-    framed = b"".join(struct.pack("<Q", len(r)) + b"1234" + r + b"5678" for r in records)
-    path = tmp_path / "r"
-    path.write_bytes(framed)
-    assert list(tfds.read_tfrecord(path)) == records
-    for cut in (1, 5, 13, len(framed) - 2):
-        path.write_bytes(framed[:cut])
-        with pytest.raises(DataError, match="is truncated"):
-            list(tfds.read_tfrecord(path))
 
 
 def test_the_newest_readable_copy_is_taken_unless_the_row_asks_for_another(tmp_path: Path) -> None:

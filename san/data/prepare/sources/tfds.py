@@ -5,7 +5,6 @@ is the same set on every machine (but for what benchmarks/vtab.yaml says under `
 """
 
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +13,10 @@ from typing import Any
 
 from san.data.prepare.labels import label_of
 from san.data.prepare.sources.files import Root
+from san.data.prepare.sources.tfds_checks import check_copy, readable_copy
+from san.data.prepare.sources.tfrecord import read_tfrecord
 from san.errors import DataError, FileAccessError, MissingPackageError
+from san.runtime.files import check_regular
 from san.tasks import Task, TfdsSource
 
 SLICE = re.compile(r"(\w+)(?:\[(\d+%?)?:(\+?\d+%?)?\])?")
@@ -45,9 +47,10 @@ class TfdsCopy:
     @property
     def names(self) -> Sequence[str] | None:
         """TFDS's class names, where the label is a feature that has them."""
-        features = dict(self.builder.info.features.items())
-        feature = features.get(self._source.label_rule)
-        names: Sequence[str] | None = getattr(feature, "names", None)
+        with readable_copy(self.builder.data_path):
+            features = dict(self.builder.info.features.items())
+            feature = features.get(self._source.label_rule)
+            names: Sequence[str] | None = getattr(feature, "names", None)
         return names
 
     def stored_rows(self, part: str) -> tuple[str, int, range]:
@@ -57,11 +60,12 @@ class TfdsCopy:
         """
         expression = self._source.splits[part]
         split = expression.partition("[")[0]
-        splits = self.builder.info.splits
         where = self.builder.data_path
-        if split not in splits:
-            raise DataError(f"{where} has no split {split} (it has {', '.join(splits)}).")
-        count = int(splits[split].num_examples)
+        with readable_copy(where):
+            splits = self.builder.info.splits
+            if split not in splits:
+                raise DataError(f"{where} has no split {split} (it has {', '.join(splits)}).")
+            count = int(splits[split].num_examples)
         try:
             rows = slice_rows(expression, count)
         except DataError as error:
@@ -97,15 +101,19 @@ class TfdsCopy:
         return ()
 
     def examples(self, part: str) -> Iterator[tuple[str, int, bytes]]:
-        """Yield id, label and the stored bytes of the image, in the stored order."""
+        """Yield id, label and the stored bytes of the image, in the stored order.
+
+        Raises DataError where the copy is damaged.
+        """
         split, _, rows = self.stored_rows(part)
-        stored = _read_rows(self.builder, split, rows)
         names = self.names  # looked up once, not for each example
-        for row, example in zip(rows, stored, strict=True):
-            label = label_of(example, self._source.label_rule)
-            class_name = names[label] if names else str(label)
-            words = {"label": class_name, "split": split, "row": str(row)}
-            yield self._format_id(example, words), label, example["image"]
+        with readable_copy(self.builder.data_path):
+            stored = _read_rows(self.builder, split, rows)
+            for row, example in zip(rows, stored, strict=True):
+                label = label_of(example, self._source.label_rule)
+                class_name = names[label] if names else str(label)
+                words = {"label": class_name, "split": split, "row": str(row)}
+                yield self._format_id(example, words), label, example["image"]
 
     def _format_id(self, example: StoredExample, words: dict[str, str]) -> str:
         """Return the id of an example, made of `words` and of features that are texts."""
@@ -170,6 +178,8 @@ def _read_rows(builder: Builder, split: str, rows: range) -> Iterator[StoredExam
 
 def read_array_records(builder: Builder, split: str, rows: range) -> Iterator[StoredExample]:
     """Yield some examples of a copy of TFDS's newer format."""
+    for path in _shards(builder, split):
+        check_regular(path)
     source = builder.as_data_source(split=split, decoders=_keep_images_encoded(builder))
     for row in rows:
         yield source[row]
@@ -179,32 +189,15 @@ def _read_tfrecords(builder: Builder, split: str, rows: range) -> Iterator[Store
     """Yield some examples of a copy of TFDS's older format, without TensorFlow's reader."""
     decoders = _keep_images_encoded(builder)
     features = builder.info.features
-    paths = [Path(path) for path in builder.info.splits[split].filepaths]
+    paths = _shards(builder, split)
     records = (record for path in paths for record in read_tfrecord(path))
     for record in islice(records, rows.start, rows.stop):
         yield features.deserialize_example_np(record, decoders=decoders)
 
 
-def read_tfrecord(path: Path) -> Iterator[bytes]:
-    """Yield the records of a tfrecord file; raise DataError where it ends within one.
-
-    Each is a length (8 bytes), its checksum (4 bytes), the data, and its checksum (4 bytes).
-    Format: tensorflow/core/lib/io/record_writer.h.
-    """
-    with path.open("rb") as file:
-        while header := file.read(12):
-            if len(header) < 12:
-                raise _truncated(path)
-            (length,) = struct.unpack("<Q", header[:8])
-            record = file.read(length)
-            checksum = file.read(4)
-            if len(record) < length or len(checksum) < 4:
-                raise _truncated(path)
-            yield record
-
-
-def _truncated(path: Path) -> DataError:
-    return DataError(f"{path} is truncated. Build or fetch it again.")
+def _shards(builder: Builder, split: str) -> list[Path]:
+    """Return the files of a stored split."""
+    return [Path(path) for path in builder.info.splits[split].filepaths]
 
 
 def _keep_images_encoded(builder: Builder) -> dict[str, Any]:
@@ -244,13 +237,17 @@ def copies(task: Task, root: Root) -> list[Path]:
 def open_task(task: Task, root: Root) -> TfdsCopy | None:
     """Return a task's prepared copy at or below `root`, if there is one.
 
-    Raises MissingPackageError, which says what to install, where TFDS is not installed.
+    Raises MissingPackageError, which says what to install, where TFDS is not installed, and
+    DataError, which names the copy, where it is damaged.
     """
     folders = copies(task, root)
     if not folders:
         return None
     best = folders[-1]
-    return TfdsCopy(task, load().builder_from_directory(str(best)))
+    check_copy(best)
+    tfds = load()
+    with readable_copy(best):
+        return TfdsCopy(task, tfds.builder_from_directory(str(best)))
 
 
 def load() -> Any:
