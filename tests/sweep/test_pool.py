@@ -435,3 +435,101 @@ def test_what_another_sweep_has_tried_meanwhile_is_not_tried_again(sweep: Sweep)
     both = [sweep.start(), sweep.start()]
     texts = [p.communicate(timeout=PATIENCE_S)[0] for p in both]
     assert sum(text.count(": failed (The loss became") for text in texts) == 4
+
+
+HOST = """
+import os, time
+from san.runtime import lease_holder
+
+lease_holder.HEARTBEAT_S = 0.3
+lease_holder.ALIVE_FOR_S = 3.0
+lease_holder.STALE_AFTER_S = 5.0
+right_time, right_utime = time.time, os.utime
+
+def skewed_time():
+    return right_time() + {skew}
+
+def skewed_utime(path, times=None, **options):
+    if times is None and not options:
+        times = (skewed_time(), skewed_time())
+    return right_utime(path, times, **options)
+
+time.time = skewed_time
+os.utime = skewed_utime
+"""
+
+
+class Host:
+    """A host of its own name and clock that works on a sweep; its heart beats fast.
+
+    skew: seconds by which its clock, and the times that it gives to files, are wrong.
+    """
+
+    def __init__(self, name: str, folder: Path, skew: float) -> None:
+        self.name = name
+        folder = folder / name
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(HOST.format(skew=skew))
+        self.environment = os.environ | {"PYTHONPATH": f"{folder}:{ROOT}"}
+
+    def start(self, sweep: Sweep, *options: str) -> subprocess.Popen[str]:
+        script = f'hostname {self.name} && exec "$@"'
+        unshared = ["unshare", "--uts", "--fork", "sh", "-c", script, "sh"]
+        return subprocess.Popen(
+            [*unshared, *sweep.command(*options)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment,
+            start_new_session=True,
+        )
+
+
+def runs_done(text: str) -> int:
+    return text.count(" % in ")
+
+
+def test_two_hosts_whose_clocks_are_wrong_share_the_work(
+    sweep: Sweep, data_root: Path, tmp_path: Path
+) -> None:
+    whole = Sweep(tmp_path / "whole", data_root)
+    for each in (whole, sweep):
+        each.overrides[0] = "epochs=6"  # some runs take longer than STALE_AFTER_S
+    alone = whole()
+    assert alone.returncode == 0, alone.stdout + alone.stderr
+    hosts = [Host("behind", tmp_path, skew=-400), Host("ahead", tmp_path, skew=400)]
+    both = [host.start(sweep) for host in hosts]
+    texts = [process.communicate(timeout=PATIENCE_S)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], texts
+    done = [runs_done(text) for text in texts]
+    assert sum(done) == 4, texts
+    assert min(done) > 0, texts
+    assert sweep.table() == whole.table()
+    assert suffixes(sweep) == {".json"}
+
+
+def test_the_run_of_a_host_that_died_is_taken_over(
+    sweep: Sweep, undisturbed: str, tmp_path: Path
+) -> None:
+    dying = Host("dying", tmp_path, skew=3600).start(sweep)
+    while not (held := lease_of("dying", sweep)):
+        time.sleep(0.05)
+    os.killpg(dying.pid, signal.SIGKILL)
+    before, _ = dying.communicate(timeout=60)
+    heir = Host("heir", tmp_path, skew=0).start(sweep)
+    text, _ = heir.communicate(timeout=PATIENCE_S)
+    assert heir.returncode == 0, text
+    assert f"dying process {held.pid}" in text
+    assert "ahead of this host's clock; if that process is gone, remove " in text
+    assert runs_done(before) + runs_done(text) == 4
+    assert sweep.table() == undisturbed
+    assert suffixes(sweep) == {".json"}
+
+
+def lease_of(host: str, sweep: Sweep) -> Lease | None:
+    """The lease of a run that a host holds, once it has touched it."""
+    for path in sweep.results.rglob("*.claim"):
+        holder = find_holder(path)
+        if holder is not None and (holder.lease.host, holder.liveness) == (host, Liveness.ALIVE):
+            return holder.lease
+    return None
