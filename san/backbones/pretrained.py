@@ -8,7 +8,9 @@ import json
 import logging
 import math
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +27,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from san.backbones.families import classifier_name
 from san.errors import WeightsError
+from san.runtime.formatting import format_bytes
 
 _BLOCK = re.compile(r"((?:layers|stages)\.\d+\.)?blocks\.\d+\.")
 # Parts that change the features of every place.
@@ -43,13 +46,19 @@ _BEFORE_THE_HEAD = (
 _NPZ_ERRORS = (
     AttributeError,
     EOFError,
+    IndexError,
     KeyError,
+    MemoryError,
     OSError,
+    OverflowError,
     RuntimeError,
     TypeError,
     ValueError,
+    struct.error,
     zipfile.BadZipFile,
+    zlib.error,
 )
+_MOST_COMPRESSED = 10  # times; random numbers, which weights resemble, cannot be compressed
 _NPZ_EMBEDDING = "embedding/kernel"
 log = logging.getLogger(__name__)
 Layout = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]  # name, shape, type of tensors
@@ -279,6 +288,9 @@ def _is_filled(block: str, model: nn.Module, fresh: Collection[str]) -> bool:
 def _check_npz(model: Any, path: Path) -> None:
     """Raise ValueError if the file is of another patch size or depth; timm checks the width."""
     with np.load(path, allow_pickle=False) as arrays:
+        unpacked = sum(member.file_size for member in arrays.zip.infolist())
+        if unpacked > _MOST_COMPRESSED * path.stat().st_size:
+            raise ValueError(f"it would take {format_bytes(unpacked)} unpacked, as no weights do")
         kernels = [name for name in arrays.files if name.endswith(_NPZ_EMBEDDING)]
         if not kernels:
             raise ValueError(f"it has no {_NPZ_EMBEDDING}")

@@ -46,11 +46,13 @@ def describe_device(device: torch.device) -> DeviceInfo:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out, on a GPU or on the CPU."""
+    """Return whether an error, or its cause, says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     # torch has no class of its own for the CPU's.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+        return True
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
 @dataclass(frozen=True)

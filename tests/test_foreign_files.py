@@ -1,0 +1,262 @@
+"""Every reader of a file that somebody else may have written: nothing in it runs, nothing hangs.
+
+A reader ends with what it has read or with an error of ours that names the file. What each of them
+makes of damaged content is tested beside it; here is what must hold for all.
+"""
+
+import io
+import json
+import logging
+import os
+import pickle
+import signal
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pictures
+import pytest
+import torch
+from conftest import a_record, tiny_vit
+
+import san
+from san import record
+from san.backbones import build_backbone
+from san.data.images import decode_image
+from san.data.pack import write_split
+from san.data.prepare.sources import find_source, folders
+from san.data.split import read_split
+from san.errors import SanError
+from san.runtime import lease_holder
+from san.sweep import driver, slurm
+from san.sweep.request import Launcher, SweepRequest
+from san.tasks import load_suite
+from san.training.checkpoint import Checkpoint
+
+VIT = "vit_tiny_patch16_224.augreg_in21k"
+SMALL = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
+TOO_LONG_S = 120  # what takes longer hangs
+LISTS = {"train800": 8, "val200": 4, "test": 6}
+CUB = load_suite("fgvc").task("cub")
+DTD = load_suite("vtab").task("dtd")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """prepare makes a good place to read and returns the file that is foreign there.
+
+    read reads it; it may also go on without the file, as what can be made again is.
+    """
+
+    prepare: Callable[[Path], Path]
+    read: Callable[[Path], object]
+
+
+def at(name: str) -> Callable[[Path], Path]:
+    """A folder with nothing else in it."""
+    return lambda folder: folder / name
+
+
+def packed(name: str) -> Callable[[Path], Path]:
+    """A packed split of image files."""
+
+    def prepare(folder: Path) -> Path:
+        rows = [(f"i{i}", i % 3, bytes([i]) * 9) for i in range(5)]
+        write_split(folder / "s", rows, {"made_by": "a test"})
+        return folder / "s" / name
+
+    return prepare
+
+
+def listed(name: str) -> Callable[[Path], Path]:
+    """A vtab-1k folder."""
+    return lambda folder: pictures.vtab_lists(folder / "dtd", LISTS, 47) / name
+
+
+def own_image(folder: Path) -> Path:
+    """A folder of somebody's own images."""
+    for label, name in enumerate("ab"):
+        for i in range(12):
+            pictures.save(folder / "own" / name / f"{i}.png", label, i)
+    return folder / "own" / "a" / "x.jpg"
+
+
+def read_own_images(path: Path) -> None:
+    source = folders.own_folder(path.parents[1])
+    for part in source.parts:
+        for _, _, image in source.examples(part):
+            decode_image(image)
+
+
+def read_weights(path: Path) -> object:
+    return build_backbone(VIT, 3, str(path), None, SMALL)
+
+
+def resume(path: Path) -> None:
+    model = tiny_vit()
+    optimizer = torch.optim.SGD(model.parameters())
+    checkpoint = Checkpoint(path, "a run", evaluated=10)
+    position = checkpoint.load(model, optimizer, torch.Generator(), epochs=3, batches=2)
+    assert position.epoch == 1
+
+
+def read_cluster(path: Path) -> object:
+    request = SweepRequest("demo", launcher=Launcher.SLURM, cluster=path)
+    return driver.cluster_options(request)
+
+
+READERS = {
+    "record": Reader(at("r.json"), record.read_record),
+    "lease": Reader(at("r.claim"), lease_holder.find_holder),
+    "checkpoint": Reader(at("r.checkpoint"), resume),
+    "adapter": Reader(at("r.safetensors"), lambda path: san.restore(tiny_vit(), path)),
+    "weights": Reader(at("w.safetensors"), read_weights),
+    "original weights": Reader(at("w.npz"), read_weights),
+    "manifest": Reader(packed("manifest.json"), lambda path: read_split(path.parent, 5, 3)),
+    "ids": Reader(packed("ids.json"), lambda path: read_split(path.parent, 5, 3)),
+    "labels": Reader(packed("labels.npy"), lambda path: read_split(path.parent, 5, 3)),
+    "images": Reader(packed("images.npy"), lambda path: read_split(path.parent, 5, 3)),
+    "offsets": Reader(packed("offsets.npy"), lambda path: read_split(path.parent, 5, 3)),
+    "hashes": Reader(packed("hashes.npy"), lambda path: read_split(path.parent, 5, 3)),
+    "proof": Reader(packed("proved.json"), lambda path: read_split(path.parent, 5, 3)),
+    "list": Reader(listed("train800.txt"), lambda path: find_source(DTD, path.parent)),
+    "VPT's list": Reader(at("train.json"), lambda path: find_source(CUB, path.parent)),
+    "birds' list": Reader(at("images.txt"), lambda path: find_source(CUB, path.parent)),
+    "archive": Reader(at("x.zip"), lambda path: find_source(DTD, path)),
+    "own image": Reader(own_image, read_own_images),
+    "TFDS copy": Reader(at("dataset_info.json"), lambda path: find_source(DTD, path.parent)),
+    "cluster": Reader(at("c.yaml"), read_cluster),
+    "submitted jobs": Reader(at("submitted.jsonl"), lambda path: slurm.submitted_jobs(path.parent)),
+}
+
+
+@dataclass(frozen=True)
+class Bomb:
+    """Leaves a mark where it is unpickled."""
+
+    mark: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.mark,)
+
+
+def as_pickle(mark: Path) -> bytes:
+    return pickle.dumps(Bomb(str(mark)))
+
+
+def as_torch_file(mark: Path) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"weight": Bomb(str(mark))}, buffer)
+    return buffer.getvalue()
+
+
+def as_npy(mark: Path) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Bomb(str(mark))], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+def as_npz(mark: Path) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{"embedding/kernel": np.array([Bomb(str(mark))], dtype=object)})
+    return buffer.getvalue()
+
+
+def as_zip(mark: Path) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("train800.txt", as_pickle(mark))
+        archive.writestr("data.pkl", as_pickle(mark))
+    return buffer.getvalue()
+
+
+def as_yaml(mark: Path) -> bytes:
+    return f"!!python/object/apply:os.mkdir ['{mark}']".encode()
+
+
+def as_json(mark: Path) -> bytes:
+    return json.dumps({"py/reduce": [{"py/type": "os.mkdir"}, [str(mark)]]}).encode()
+
+
+def as_eps(mark: Path) -> bytes:
+    """PIL hands such a file to Ghostscript, which runs what is in it."""
+    program = f"({mark}) (w) file closefile showpage\n"
+    return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n" + program.encode()
+
+
+CODE = [as_pickle, as_torch_file, as_npy, as_npz, as_zip, as_yaml, as_json, as_eps]
+
+
+@pytest.fixture(autouse=True)
+def nothing_hangs() -> Iterator[None]:
+    """End a test that waits for ever."""
+    signal.alarm(TOO_LONG_S)
+    yield
+    signal.alarm(0)
+
+
+def read(name: str, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Read; whatever is refused is refused in our words, which name the file or its folder."""
+    caplog.set_level(logging.CRITICAL)
+    try:
+        READERS[name].read(path)
+    except SanError as error:
+        assert str(path) in str(error) or str(path.parent) in str(error), name
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_nothing_in_a_file_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mark = tmp_path / "mark"
+    started: list[object] = []
+    monkeypatch.setattr("subprocess.Popen.__init__", lambda *words, **_: started.append(words))
+    for number, content in enumerate(CODE):
+        (tmp_path / str(number)).mkdir()
+        path = READERS[name].prepare(tmp_path / str(number))
+        path.write_bytes(content(mark))
+        read(name, path, caplog)
+        assert not mark.exists(), content.__name__
+        assert started == [], content.__name__
+
+
+def test_the_bombs_go_off_where_they_are_unpickled(tmp_path: Path) -> None:
+    """Else the test above could not fail."""
+    pickle.loads(as_pickle(tmp_path / "a"))
+    torch.load(io.BytesIO(as_torch_file(tmp_path / "b")), weights_only=False)
+    np.load(io.BytesIO(as_npy(tmp_path / "c")), allow_pickle=True)
+    with np.load(io.BytesIO(as_npz(tmp_path / "d")), allow_pickle=True) as arrays:
+        arrays["embedding/kernel"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "d"]
+
+
+ODD_FILES: dict[str, Callable[[Path], object]] = {
+    "FIFO": os.mkfifo,
+    "directory": Path.mkdir,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+    "link to itself": lambda path: path.symlink_to(path),
+    "empty file": lambda path: path.write_bytes(b""),
+    "zeros": lambda path: path.write_bytes(bytes(10_000)),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_nothing_is_waited_for(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for kind, put in ODD_FILES.items():
+        folder = tmp_path / kind
+        folder.mkdir()
+        path = READERS[name].prepare(folder)
+        path.unlink(missing_ok=True)
+        put(path)
+        read(name, path, caplog)
+
+
+def test_a_good_record_is_read(tmp_path: Path) -> None:
+    """Else a reader that refuses everything would pass."""
+    path = tmp_path / "r.json"
+    record.write_record(a_record(suite="gone"), path)
+    assert READERS["record"].read(path) == a_record(suite="gone")
