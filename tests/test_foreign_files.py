@@ -25,9 +25,9 @@ from conftest import a_record, tiny_vit
 import san
 from san import record
 from san.backbones import build_backbone
-from san.data.images import decode_image
+from san.data import task_data
 from san.data.pack import write_split
-from san.data.prepare.sources import find_source, folders
+from san.data.prepare.sources import find_source
 from san.data.split import read_split
 from san.errors import SanError
 from san.runtime import lease_holder
@@ -84,11 +84,10 @@ def own_image(folder: Path) -> Path:
     return folder / "own" / "a" / "x.jpg"
 
 
-def read_own_images(path: Path) -> None:
-    source = folders.own_folder(path.parents[1])
-    for part in source.parts:
-        for _, _, image in source.examples(part):
-            decode_image(image)
+def read_own_images(path: Path) -> object:
+    suite = task_data.folder_suite(str(path.parents[1]))
+    (task,) = suite.tasks.values()
+    return task_data.open_task(suite, task, path.parents[2] / "packed", "vtab", 32)
 
 
 def read_weights(path: Path) -> object:
