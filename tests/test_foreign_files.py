@@ -203,7 +203,7 @@ def read(name: str, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     try:
         READERS[name].read(path)
     except SanError as error:
-        assert str(path) in str(error) or str(path.parent) in str(error), name
+        assert path.name in str(error) or str(path.parent) in str(error), name
 
 
 @pytest.mark.parametrize("name", READERS)
