@@ -5,6 +5,7 @@
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from san.runtime.files import atomic_write
 
 NAME = "hashes.npy"
 Hashes = NDArray[np.uint64]
+log = logging.getLogger(__name__)
 
 
 def hash_image(data: Pixels) -> int:
@@ -36,6 +38,7 @@ def load_hashes(folder: Path, images: Images, full: bool = False) -> Hashes:
         stored = _read_stored(folder, len(images))
         if stored is not None:
             return stored
+    log.info("%s: hashing %d images", folder, len(images))
     hashes = [hash_image(images.stored(i)) for i in range(len(images))]
     with contextlib.suppress(OSError):  # a read-only copy is hashed each time
         write_hashes(hashes, folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from san.data.resize import RESIZE
-from san.errors import choose
+from san.errors import DataError, choose
 from san.tasks import Task
 
 SYNSET = re.compile(r"n\d{8}")
@@ -44,11 +44,19 @@ def packed_bytes(task: Task, image_size: int) -> int | None:
 
 
 def expected_count(task: Task, source: Mapping[str, Any], part: str) -> int:
-    """Return how many images a stored split must have in the layout of its source."""
+    """Return how many images a stored split must have in the layout of its source.
+
+    Raises DataError where that layout does not have the split.
+    """
     # VPT's json splits and the official ones of a fine-grained set differ in size.
     sizes = task.splits
     if source.get("layout"):
         sizes = task.official_splits or {}
+    if part not in sizes:
+        layout = source["layout"]
+        raise DataError(
+            f"{task.suite}/{task.name} has no {part} in the layout {layout}. Prepare it again."
+        )
     return int(sizes[part])
 
 

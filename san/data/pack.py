@@ -160,8 +160,8 @@ def _make_hidden_dir(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a directory; raise OSError if another process holds it."""
-    lock = os.open(path, os.O_RDONLY)
+    """Hold the lock of a directory; raise OSError if another process holds it, or it is none."""
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -222,6 +222,13 @@ def test_who_may_read_a_split_is_what_the_umask_says(umask: int, mode: int, tmp_
         assert path.stat().st_mode & 0o777 == mode & 0o666
 
 
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_stands_beside_a_split_does_not_hang_it(kind: str, tmp_path: Path) -> None:
+    """Directories of dead processes are removed; this is none of them."""
+    OTHERS[kind](tmp_path / ".s-left")
+    assert len(read_split(packed(tmp_path / "s"), COUNT, CLASSES)) == COUNT
+
+
 def test_a_file_where_a_split_should_be_is_said(tmp_path: Path) -> None:
     (tmp_path / "s").write_text("a file")
     refused_write = pytest.raises(OSError, match="s cannot be written .*Choose another data_root")

@@ -150,6 +150,13 @@ def test_the_official_layout_has_no_val(tmp_path: Path) -> None:
         packed.parts("val")
 
 
+def test_a_layout_that_a_task_does_not_have_is_refused(tmp_path: Path) -> None:
+    write_part(tmp_path, "test", LABELS["test"], ids_of("test"), UPSTREAM | {"layout": "official"})
+    message = "vtab/cifar has no test in the layout official. Prepare it again"
+    with pytest.raises(DataError, match=message):
+        PackedTask.open(small_task(), tmp_path).load_part("test")
+
+
 @pytest.mark.parametrize(
     ("part", "labels", "ids", "names", "problem"),
     [

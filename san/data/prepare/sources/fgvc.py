@@ -128,9 +128,10 @@ def _locate_image(root: Root, path: str, places: Sequence[str]) -> str:
     for place in places:
         if has_file(root, place + path):
             return place + path
-    tried = " or ".join(str(join(root, place, path)) for place in places)
+    shown = path[:200]
+    tried = " or ".join(str(join(root, place, shown)) for place in places)
     raise DataError(
-        f"The json files name {path}, but it is not there: "
+        f"The json files name {shown}, but it is not there: "
         f"put the images so that {tried} exists, or map it in {PATH_MAP}."
     )
 

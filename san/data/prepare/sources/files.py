@@ -131,7 +131,7 @@ def inside(root: Root, name: str) -> Root:
     has_drive = re.match(r"[A-Za-z]:/", str(path)) is not None
     if path.is_absolute() or has_drive or ".." in path.parts:
         raise DataError(
-            f"'{name}' points out of {root}; paths below it are allowed. "
+            f"'{name[:200]}' points out of {root}; paths below it are allowed. "
             "The list is damaged or hostile."
         )
     return root.joinpath(*PurePosixPath(name).parts)
