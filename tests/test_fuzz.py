@@ -6,11 +6,11 @@ a reader wait, take memory without bound, or touch what is not its own.
 """
 
 import copy
-import io
 import json
 import logging
 import os
 import random
+import re
 import resource
 import signal
 import zipfile
@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pictures
 import pytest
 import torch
 from conftest import tiny_vit
-from PIL import Image
+from original_weights import as_npz
+from safetensors.torch import save_file
 
 import san
 from san import record
@@ -39,7 +41,8 @@ from san.report.explain import explain_cell
 from san.report.render import write_table
 from san.report.table import make_table
 from san.runtime import lease, lease_holder
-from san.tasks import load_suite
+from san.score import Score
+from san.tasks import Task, load_suite
 from san.training.checkpoint import Checkpoint, Position
 
 pytestmark = pytest.mark.fuzz
@@ -102,11 +105,13 @@ class Damage:
 
     def _changed(self, value: Any) -> Any:
         """Change a value, or one inside of it."""
-        inside = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-        if not inside or self.random.random() < 0.15:
+        keys: list[Any] = []
+        if isinstance(value, (dict, list)):
+            keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        if not keys or self.random.random() < 0.15:
             return self._odd(value)
         changed = copy.copy(value)
-        key = self.random.choice(list(inside))
+        key = self.random.choice(keys)
         if isinstance(value, dict) and self.random.random() < 0.1:
             del changed[key]
         elif isinstance(value, dict) and self.random.random() < 0.1:
@@ -119,5 +124,243 @@ class Damage:
         if type(value) is int and self.random.random() < 0.5:
             return value + self.random.choice([-1, 1, 100, -(10**6)])
         if isinstance(value, str) and self.random.random() < 0.3:
-            return value[: self.random.randrange(len(value) + 1)] + self.random.choice(["", "x", ","])
+            end = self.random.randrange(len(value) + 1)
+            return value[:end] + self.random.choice(["", "x", ","])
         return self.random.choice(ODD_VALUES)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file.
+
+    make: writes a good one, and what it needs, into an empty folder; returns its path. damage: of
+    its bytes. read: reads it, and uses what was read. times: how often it is damaged.
+    """
+
+    make: Callable[[Path], Path]
+    damage: Callable[[Damage, bytes], bytes]
+    read: Callable[[Path], object]
+    times: int
+
+
+def make_record(folder: Path) -> Path:
+    path = folder / "r.json"
+    path.write_bytes(min(OLD_RECORDS.rglob("san/*.json")).read_bytes())
+    return path
+
+
+def read_record(path: Path) -> None:
+    """A record that is read makes tables and is explained."""
+    found = named_by_value(record.read_record(path))
+    write_table(make_table(DEMO, [found], found.backbone), path.parent / "tables", "demo")
+    if found.status == "done" and found.evaluated_on == "test":
+        assert explain_cell("demo", found.method, found.task, [found])
+
+
+def make_lease(folder: Path) -> Path:
+    assert lease.acquire(folder / "r.claim") is not None
+    return folder / "r.claim"
+
+
+def make_adapter(folder: Path) -> Path:
+    san.attach(tiny_vit(), "lora").save(folder / "a.safetensors")
+    return folder / "a.safetensors"
+
+
+def read_adapter(path: Path) -> None:
+    """A refused adapter leaves the model alone."""
+    model = tiny_vit()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    try:
+        san.restore(model, path)
+    except SanError:
+        after = model.state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+        raise
+
+
+def checkpoint_at(path: Path) -> tuple[Checkpoint, torch.nn.Module, torch.optim.Optimizer]:
+    model = tiny_vit()
+    san.attach(model, "linear")
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return Checkpoint(path, "a run", evaluated=10), model, torch.optim.SGD(trainable, momentum=0.9)
+
+
+def make_checkpoint(folder: Path) -> Path:
+    checkpoint, model, optimizer = checkpoint_at(folder / "r.checkpoint")
+    checkpoint.curve.append(Score(1, 5, 10))
+    checkpoint.save(model, optimizer, torch.Generator().get_state(), Position(2, 1, 0.5, 1.0))
+    return checkpoint.path
+
+
+def read_checkpoint(path: Path) -> None:
+    """A damaged checkpoint means the beginning."""
+    checkpoint, model, optimizer = checkpoint_at(path)
+    position = checkpoint.load(model, optimizer, torch.Generator(), epochs=3, batches=2)
+    assert (position, checkpoint.curve) in [
+        (Position(), []),
+        (Position(2, 1, 0.5, 1.0), [Score(1, 5, 10)]),
+    ]
+
+
+def packed(name: str) -> Callable[[Path], Path]:
+    """A packed split of image files."""
+
+    def make(folder: Path) -> Path:
+        rows = [(f"i{i}", i % 3, pictures.png(i % 3, i)) for i in range(6)]
+        write_split(folder / "s", rows, {"made_by": "a test", "names": ["a", "b", "c"]})
+        read_split(folder / "s", 6, 3)  # leaves its proof
+        return folder / "s" / name
+
+    return make
+
+
+def read_packed(path: Path) -> None:
+    """A split that is read gives all of its images, the good ones."""
+    split = read_split(path.parent, 6, 3)
+    images = [split.image(i) for i in range(len(split))]
+    good = [decode_image(pictures.png(i % 3, i)) for i in range(6)]
+    assert all(np.array_equal(*pair) for pair in zip(images, good, strict=True))
+    assert split.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert list(split.ids) == [f"i{i}" for i in range(6)]
+
+
+def make_lists(folder: Path) -> Path:
+    sizes = {"train800": 3, "val200": 2, "test": 2}
+    return pictures.vtab_lists(folder / "dtd", sizes, 47) / "train800.txt"
+
+
+def make_json_list(folder: Path) -> Path:
+    splits = {}
+    for number, part in enumerate(("train", "val", "test")):
+        splits[part] = {f"{part}/{i}.jpg": 3 * number + i + 1 for i in range(3)}
+    return pictures.vpt_json(folder / "cub", splits) / "train.json"
+
+
+def make_archive(folder: Path) -> Path:
+    lists = make_lists(folder).parent
+    with zipfile.ZipFile(folder / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(lists.rglob("*")):
+            archive.write(file, file.relative_to(lists))
+    return folder / "x.zip"
+
+
+def read_source(task: Task, path: Path) -> None:
+    """A source that is found gives all of its images."""
+    source = find_source(task, path)
+    for part in source.parts:
+        source.describe(part)
+        assert len(list(source.examples(part))) == source.count(part)
+
+
+def an_image(suffix: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        pictures.save(folder / f"x{suffix}", 0, 0)
+        return folder / f"x{suffix}"
+
+    return make
+
+
+def read_image(path: Path) -> None:
+    """Whoever decodes bytes names their file."""
+    try:
+        decode_image(path.read_bytes())
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def make_weights(folder: Path) -> Path:
+    model = build_backbone(VIT, 3, "random", None, SMALL).model
+    save_file(dict(model.state_dict()), folder / "w.safetensors")
+    return folder / "w.safetensors"
+
+
+def make_originals(folder: Path) -> Path:
+    as_npz(build_backbone(VIT, 21843, "random", None, SMALL).model, folder / "w.npz")
+    return folder / "w.npz"
+
+
+def read_weights(path: Path) -> None:
+    build_backbone(VIT, 3, str(path), None, SMALL)
+
+
+IMAGES = (".jpg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif")
+TARGETS = {
+    "record": Target(make_record, Damage.of_json, read_record, 4000),
+    "lease": Target(make_lease, Damage.of_json, lease_holder.find_holder, 1000),
+    "adapter": Target(make_adapter, Damage.of_header, read_adapter, 400),
+    "checkpoint": Target(make_checkpoint, Damage.of_header, read_checkpoint, 500),
+    "manifest": Target(packed("manifest.json"), Damage.of_json, read_packed, 1000),
+    "ids": Target(packed("ids.json"), Damage.of_json, read_packed, 400),
+    "labels": Target(packed("labels.npy"), Damage.of_header, read_packed, 400),
+    "packed images": Target(packed("images.npy"), Damage.of_header, read_packed, 400),
+    "offsets": Target(packed("offsets.npy"), Damage.of_header, read_packed, 400),
+    "hashes": Target(packed("hashes.npy"), Damage.of_header, read_packed, 200),
+    "proof": Target(packed("proved.json"), Damage.of_json, read_packed, 200),
+    "list": Target(make_lists, Damage.of_bytes, lambda path: read_source(DTD, path.parent), 500),
+    "VPT's list": Target(
+        make_json_list, Damage.of_json, lambda path: read_source(CUB, path.parent), 500
+    ),
+    "archive": Target(make_archive, Damage.of_bytes, lambda path: read_source(DTD, path), 500),
+    "weights": Target(make_weights, Damage.of_header, read_weights, 150),
+    "original weights": Target(make_originals, Damage.of_bytes, read_weights, 150),
+}
+TARGETS |= {suffix: Target(an_image(suffix), Damage.of_bytes, read_image, 300) for suffix in IMAGES}
+
+
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """Bound the memory that a reader may ask for; end what waits for ever."""
+    status = Path("/proc/self/status").read_text("utf-8")
+    (kilobytes,) = re.findall(r"VmSize:\s+(\d+) kB", status)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1024 * int(kilobytes) + MOST_MEMORY, hard))
+    yield
+    signal.alarm(0)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The programs that were started."""
+    words: list[object] = []
+    monkeypatch.setattr("subprocess.Popen.__init__", lambda *args, **_: words.append(args))
+    return words
+
+
+def state_of(folder: Path) -> dict[str, bytes]:
+    """The files that stand around the folder of the damaged one."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.usefixtures("bounded")
+def test_damage_is_refused_in_our_words(
+    name: str, tmp_path: Path, started: list[object], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    target = TARGETS[name]
+    damage = Damage(name)
+    (tmp_path / "neighbour").write_text("not ours")
+    around = state_of(tmp_path)
+    (tmp_path / "inside").mkdir()
+    path = target.make(tmp_path / "inside")
+    good = path.read_bytes()
+    target.read(path)
+    outcomes = Counter[str]()
+    for _ in range(TIMES * target.times):
+        bad = target.damage(damage, good)
+        path.write_bytes(bad)
+        signal.alarm(TOO_LONG_S)
+        try:
+            target.read(path)
+            outcomes["read"] += 1
+        except SanError as error:
+            is_named = path.name in str(error) or str(path.parent) in str(error)
+            outcomes["refused" if is_named else f"not named: {error}"] += 1
+        except Exception as error:
+            outcomes[f"{type(error).__name__}: {error} of {bad[:300]!r}"] += 1
+    assert outcomes.keys() <= {"read", "refused"}, outcomes.most_common(5)
+    assert started == []
+    assert state_of(tmp_path) == around
