@@ -27,6 +27,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from san.backbones.families import classifier_name
 from san.errors import WeightsError
+from san.runtime.files import open_regular
 from san.runtime.formatting import format_bytes
 
 _BLOCK = re.compile(r"((?:layers|stages)\.\d+\.)?blocks\.\d+\.")
@@ -285,9 +286,16 @@ def _is_filled(block: str, model: nn.Module, fresh: Collection[str]) -> bool:
     return any(name not in fresh for name in names)
 
 
+@contextlib.contextmanager
+def _opened_npz(path: Path) -> Iterator[Any]:
+    """Open a file of arrays; it is closed also where numpy finds no archive in it."""
+    with open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:
+        yield arrays
+
+
 def _check_npz(model: Any, path: Path) -> None:
     """Raise ValueError if the file is of another patch size or depth; timm checks the width."""
-    with np.load(path, allow_pickle=False) as arrays:
+    with _opened_npz(path) as arrays:
         unpacked = sum(member.file_size for member in arrays.zip.infolist())
         if unpacked > _MOST_COMPRESSED * path.stat().st_size:
             raise ValueError(f"it would take {format_bytes(unpacked)} unpacked, as no weights do")
@@ -318,7 +326,7 @@ def _check_npz_blocks(path: Path, filled: int) -> None:
     timm copies arrays with broadcasting, and leaves out those that it does not look for.
     """
     stored = 0
-    with np.load(path, allow_pickle=False) as arrays:
+    with _opened_npz(path) as arrays:
         for name in arrays.files:
             if "Transformer/encoderblock" in name:
                 stored += _array_size(arrays, name)
