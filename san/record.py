@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from san.counts import ParameterCounts
 from san.errors import FileAccessError, InvalidValueError, RecordError
 from san.runtime.environment import CodeState, DeviceInfo
-from san.runtime.files import read_json, write_text
+from san.runtime.files import parse_json, read_json, write_text
 from san.score import Score, check_curve
 from san.tasks import known_split_sizes
 
@@ -175,7 +175,7 @@ def _to_json(record: Record) -> str:
     if not record.warnings:
         del builtins["warnings"]  # earlier versions do not know the key
     text = json.dumps(builtins, indent=1, allow_nan=False)
-    _check_consistent(msgspec.json.decode(text, type=Record))
+    _check_consistent(parse_json(text, Record))
     return text
 
 
@@ -224,7 +224,7 @@ def read_record(path: Path) -> Record:
     except RecordError:
         raise
     # An OSError is a file that cannot be read, the others are content.
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RecordError(
             f"{path} is not a readable record ({error}). Delete it and run again."
         ) from error

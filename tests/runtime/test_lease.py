@@ -176,7 +176,7 @@ def test_the_heartbeat_touches_the_file(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_full_disk_does_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, text: str) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     path = tmp_path / "run.claim"

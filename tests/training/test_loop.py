@@ -194,6 +194,7 @@ def test_restricted_evaluation_predicts_only_classes_that_the_split_has() -> Non
     data = batches(shuffle=False)  # labels 0, 1, 2 of 8
     with torch.no_grad():
         model.head.bias[5] = 100.0
+        model.head.bias[1] = 50.0
         logits = model(
             data.preprocess.scale(
                 torch.from_numpy(data.preprocess.pixels(data.split, range(10), 16))
