@@ -14,6 +14,7 @@ CLUSTER ?= $(PROFILE)
 DATA ?= data
 BIN := $(VENV)/bin
 PREPARE := .venv-prepare
+LOWEST := .venv-lowest
 SWEEP = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) --seeds $(SEEDS)
 SWEEP += $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RETRY),--retry $(RETRY)) $(if $(FAIL_FAST),--fail-fast)
 SWEEP += $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(CLUSTER),--cluster $(CLUSTER))
@@ -25,7 +26,7 @@ SUITE ?=
 SET ?=
 REPRODUCE := $(addprefix reproduce-,$(SUITES))
 PREPARE_SUITES := $(addprefix prepare-,$(filter-out demo,$(SUITES)))
-.PHONY: help demo plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-data test-sweep test-slurm test-latex lint types check bench clean
+.PHONY: help demo plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-fuzz test-lowest test-data test-sweep test-slurm test-latex lint types check bench clean
 
 # Which variables a target takes, beside PYTHON and VENV. Any other on the command line is refused: it would be swallowed.
 SWEEP_TAKES := METHODS TASKS SEEDS BACKBONE JOBS RETRY FAIL_FAST LAUNCHER CLUSTER PROFILE DATA SET
@@ -105,8 +106,21 @@ $(VENV)/installed-figures: pyproject.toml $(VENV)/installed
 tables: $(VENV)/installed-figures  ## Write tables and figures of all local records, beside the published numbers; or of SUITE=vtab
 	$(BIN)/python scripts/tables.py $(SUITE) $(if $(BACKBONE),--backbone $(BACKBONE))
 
+# As many processes as there are cores; more than eight wait for the slowest test.
+PARALLEL := -n auto --maxprocesses 8
 test: $(VENV)/installed-dev  ## Run the tests (no GPU, no data)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
+
+test-fuzz: $(VENV)/installed-dev  ## Read thousands of damaged files of every format (SAN_FUZZ_SEED=7 SAN_FUZZ_TIMES=10: others, more)
+	$(BIN)/python -m pytest $(PARALLEL) -m fuzz tests/test_fuzz.py
+
+LOWEST_TESTS := $(addprefix tests/,methods backbones training data test_own_models.py test_adapter.py test_record.py)
+LOWEST_TESTS += tests/test_foreign_files.py tests/test_fuzz.py --ignore tests/methods/test_peft_library.py
+test-lowest:  ## Oracles, contract and hostile files on the lowest version of each dependency
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $$($(PYTHON) tests/lowest_versions.py) 'pytest>=8' pytest-xdist
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m 'fuzz or not (data or sweep or slurm or latex)' $(LOWEST_TESTS)
 
 test-data: $(PREPARE)/installed  ## Synthetic archives of all 16 VTAB sources through TFDS's real builders to training
 	$(PREPARE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[prepare,dev]'
@@ -136,4 +150,4 @@ bench: $(VENV)/installed  ## Time a training step of every method against the fl
 	$(BIN)/python benchmarks/speed/step_time.py $(if $(METHODS),--methods $(METHODS)) $(if $(BACKBONE),--backbone $(BACKBONE))
 
 clean:  ## Remove the environment and caches; records and tables stay
-	rm -rf $(VENV) $(PREPARE) *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PREPARE) $(LOWEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,5 +1,6 @@
 """Sweeps: planned in seconds, resumed after anything, shared without doing a run twice."""
 
+import contextlib
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -349,6 +351,7 @@ def test_twenty_runs_killed_at_random_moments(sweep: Sweep, tmp_path: Path) -> N
 
 
 FAILING = """
+import contextlib
 import errno, os, signal, torch
 
 def failing(*args, **options):
@@ -418,7 +421,7 @@ def test_one_failure_costs_one_run(
     for name in ["function", "when", "statement"]:
         text = text.replace(f"{{{name}}}", getattr(failure, name))
     (tmp_path / "sitecustomize.py").write_text(text)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     monkeypatch.setenv("ONCE", str(tmp_path / "once"))
     first = sweep()
     assert first.returncode == 1, first.stdout + first.stderr
@@ -428,6 +431,41 @@ def test_one_failure_costs_one_run(
     assert again.returncode == 0, again.stdout + again.stderr
     assert "4 runs: 4 done" in again.stdout
     assert sweep.table() == undisturbed
+
+
+@pytest.fixture
+def small_disk(sweep: Sweep) -> Iterator[Path]:
+    """The results are on a file system of 4 MB, of which 16 kB are free: a record and a bit."""
+    sweep.results.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(sweep.results)]
+    subprocess.run(mount, check=True)
+    filler = sweep.results / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    os.truncate(filler, filler.stat().st_size - 16384)
+    yield filler
+    subprocess.run(["umount", "--lazy", str(sweep.results)], check=True)
+
+
+def test_a_file_system_that_fills_up_costs_no_run(
+    sweep: Sweep, undisturbed: str, small_disk: Path
+) -> None:
+    first = sweep()
+    said = first.stdout + first.stderr
+    assert first.returncode == 1, said
+    assert "No space left on device" in said
+    assert "Traceback" not in said
+    records, problems = record.read_records(sweep.results / "records")
+    assert problems == []
+    done = record_times(sweep)
+    assert len(records) == len(done) < 4
+    small_disk.unlink()
+    second = sweep("--retry", "failed")
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert sweep.table() == undisturbed
+    assert suffixes(sweep) == {".json"}
+    assert done.items() <= record_times(sweep).items()
 
 
 def test_what_another_sweep_has_tried_meanwhile_is_not_tried_again(sweep: Sweep) -> None:
