@@ -224,7 +224,7 @@ def read_record(path: Path) -> Record:
     except RecordError:
         raise
     # An OSError is a file that cannot be read, the others are content.
-    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except (OSError, msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise RecordError(
             f"{path} is not a readable record ({error}). Delete it and run again."
         ) from error

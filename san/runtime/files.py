@@ -133,7 +133,7 @@ def parse_json(content: bytes | str, kind: type[T] | Any = Any) -> T:
     """Return JSON as a `kind`; raise InvalidValueError for whatever is wrong with it."""
     try:
         value: T = msgspec.json.decode(content, type=kind)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidValueError(f"it is not the JSON that is expected ({error}).") from error
     return value
 
