@@ -231,14 +231,15 @@ def _facts_match(manifest: Manifest, labels: Labels, ids: Sequence[str]) -> bool
 def _pixels_match(folder: Path, manifest: Manifest, full: bool) -> bool:
     """Return whether the images match their digest.
 
-    Images that were compared before are recognised by size and time of their files, unless `full`.
+    Images that were compared before, on this machine, are recognised by size and times of their
+    files, unless `full`.
     """
     files = [folder / "images.npy"]
     if (folder / "offsets.npy").exists():
         files.append(folder / "offsets.npy")
     seen = {
         "pixels": manifest["pixels"],
-        "files": [_size_and_mtime(file) for file in files],
+        "files": [_size_and_times(file) for file in files],
     }
     stamp = folder / "proved.json"
     if not full and _read_stamp(stamp) == seen:
@@ -250,9 +251,10 @@ def _pixels_match(folder: Path, manifest: Manifest, full: bool) -> bool:
     return True
 
 
-def _size_and_mtime(file: Path) -> list[int]:
+def _size_and_times(file: Path) -> list[int]:
+    """Return what changes with a file; nobody can set the last, so a copy is compared anew."""
     stat = file.stat()
-    return [stat.st_size, stat.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _read_stamp(stamp: Path) -> object:

@@ -1,6 +1,8 @@
 """What is wrong with packed data is found, and said."""
 
+import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,15 +30,45 @@ def packed_dtd(tmp_path: Path) -> PackedTask:
     return DTD.pack(folder, tmp_path / "data")
 
 
-def test_verify_reads_pixels_that_look_untouched(tmp_path: Path) -> None:
-    packed = packed_dtd(tmp_path)
-    assert wrong(DTD.task, packed.folder) == []
-    path = packed.folder / "test/images.npy"
+def flip_a_pixel(path: Path) -> None:
+    """Change an image, and set the file's time back."""
     images = np.load(path)
     images[0] ^= 1
     times = path.stat()
     np.save(path, images)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_time_that_was_set_back_hides_no_change(tmp_path: Path) -> None:
+    packed = packed_dtd(tmp_path)
+    assert wrong(DTD.task, packed.folder) == []
+    flip_a_pixel(packed.folder / "test/images.npy")
+    with pytest.raises(DataError, match="does not match its manifest's digests"):
+        read_split(packed.folder / "test", 6, 47)
+
+
+def test_a_copy_is_not_believed_to_be_proved(tmp_path: Path) -> None:
+    packed = packed_dtd(tmp_path)
+    assert wrong(DTD.task, packed.folder) == []
+    copy = tmp_path / "copy"
+    shutil.copytree(packed.folder / "test", copy)  # with all times that can be copied
+    read_split(copy, 6, 47)
+    flip_a_pixel(packed.folder / "test/images.npy")
+    shutil.rmtree(copy)
+    shutil.copytree(packed.folder / "test", copy)
+    with pytest.raises(DataError, match="does not match its manifest's digests"):
+        read_split(copy, 6, 47)
+
+
+def test_verify_reads_pixels_that_are_said_to_be_proved(tmp_path: Path) -> None:
+    packed = packed_dtd(tmp_path)
+    path = packed.folder / "test/images.npy"
+    flip_a_pixel(path)
+    manifest = json.loads((packed.folder / "test/manifest.json").read_text())
+    stat = path.stat()
+    files = [[stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]]
+    forged = {"pixels": manifest["pixels"], "files": files}
+    (packed.folder / "test/proved.json").write_text(json.dumps(forged))
     read_split(packed.folder / "test", 6, 47)  # a run would take it
     (text,) = wrong(DTD.task, packed.folder)
     assert "does not match its manifest's digests" in text
