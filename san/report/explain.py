@@ -212,6 +212,8 @@ def _describe_record(r: Record) -> Iterator[str]:
     yield _line("made by", _made_by(r))
     if r.error:
         yield _line("error", first_line_of_error(r.error))
+    for warning in r.warnings:
+        yield _line("warning", warning)
     yield _line("reproduce", rerun_command(r))
 
 

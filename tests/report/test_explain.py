@@ -111,3 +111,9 @@ def test_a_failed_run_says_what_went_wrong_first() -> None:
     failed = a_record(suite="demo", status="failed", error=trace)
     text = "\n".join(explain_cell("demo", "san", "digits", [failed]))
     assert "    error      ValueError: this went wrong,\n" in text
+
+
+def test_what_failed_after_the_number_is_said() -> None:
+    warned = done(900, warnings=["The adapter was not saved: the disk is full"])
+    lines = explain_cell("demo", "san", "digits", [warned])
+    assert "    warning    The adapter was not saved: the disk is full" in lines
