@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from conftest import a_record, composed, resolved
-from samples import vtab_records
+from samples import done, vtab_records
 
 from san.errors import UnknownNameError
 from san.experiment import from_config
