@@ -10,6 +10,7 @@
 |           | the same command resumes                                   |
 """
 
+import io
 import os
 import re
 import sys
@@ -30,6 +31,7 @@ def main(program: Callable[[], object], when_interrupted: str = "Interrupted.") 
     when_interrupted: what is said after Ctrl-C.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand exceptions to us, without Hydra's trace
+    _print_whatever_the_locale()
     try:
         program()
     except KeyboardInterrupt:
@@ -60,6 +62,13 @@ def print_while_read(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_output()
+
+
+def _print_whatever_the_locale() -> None:
+    """Let a terminal that lacks a character, such as a mark of a table, show its code instead."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a test may have another one
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:

@@ -145,6 +145,17 @@ def test_tables_that_cannot_be_written_are_a_message(tmp_path: Path) -> None:
     assert "Traceback" not in shown.stderr
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_our_marks_shows_their_codes(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    shown = tables(tmp_path, "vtab")
+    assert shown.returncode == 0, shown.stderr
+    assert "\\u2020" in shown.stdout  # a dagger
+    assert "†" in (tmp_path / "tables" / "vtab.md").read_text("utf-8")
+
+
 def test_a_failed_attempt_with_another_backbone_is_one_line_until_it_is_forgotten(
     tmp_path: Path,
 ) -> None:
