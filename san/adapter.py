@@ -196,8 +196,8 @@ def _plan(
         options = check_options(saved.method, saved.options, warn=False)
         with torch.device("meta"):
             plan = attach(copy.deepcopy(model).to("meta"), saved.method, **options)
-    # Sizes that no tensor can have are RuntimeErrors and TypeErrors of torch.
-    except (SanError, RuntimeError, TypeError) as error:
+    # Sizes that no tensor can have are errors of torch's, and of our counts.
+    except (SanError, RuntimeError, TypeError, ValueError, OverflowError) as error:
         raise AdapterFileError(
             f"{path}, written by version {saved.version}, cannot be attached: {error}"
         ) from error

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from san.errors import STOPPED_EXIT_CODE, Preempted, SanError, suggest
+from san.runtime.formatting import printable
 
 USER_ERROR = 1
 INTERRUPTED = 130
@@ -51,14 +52,14 @@ def main(program: Callable[[], object], when_interrupted: str = "Interrupted.") 
 
 def print_error(message: str, code: int) -> int:
     """Print why the program ends and return its exit code."""
-    sys.stderr.write(f"Error: {message}\n")
+    sys.stderr.write(f"Error: {printable(message)}\n")
     return code
 
 
 def print_while_read(text: str) -> None:
     """Print a program's last words; that its reader has gone, as `head` does, is no error."""
     try:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{printable(text)}\n")
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_output()

@@ -29,7 +29,7 @@ _BACKBONE_NAME = r"^[\w.-]+(?!\n)$"  # result files are named by it
 # A line that a terminal prints as it is; Python's $ alone would let a last newline pass.
 _Line = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$")]
 # A part of a path, as well.
-_Name = Annotated[str, Meta(pattern=r"^[^/\x00-\x1f\x7f]+(?!\n)$")]
+_Name = Annotated[str, Meta(pattern=r"^(?!\.\.?$)[^/\x00-\x1f\x7f]+(?!\n)$")]
 
 
 class Status(StrEnum):
@@ -266,10 +266,12 @@ def _check_config(record: Record, last_epoch: int) -> None:
     for group in ("data", "method", "augment", "backbone", "protocol"):
         if not isinstance(config.get(group, {}), dict):
             raise ValueError(f"config.{group} is {config[group]!r}, no group of settings.")
-    # A run that tests a saved adapter does not train.
-    epochs = 0 if config.get("restore") else config.get("epochs")
+    # A run that tests a saved adapter does not train, and any other does.
+    trains = not config.get("restore")
+    if trains and last_epoch < 1:
+        raise ValueError("it was scored before it was trained, and tests no saved adapter.")
     told = {
-        "epochs": (last_epoch, epochs),
+        "epochs": (last_epoch, config.get("epochs") if trains else 0),
         "seed": (record.seed, config.get("seed")),
         "suite": (record.suite, config.get("data", {}).get("suite")),
         "task": (record.task, config.get("data", {}).get("task")),
@@ -324,7 +326,7 @@ def find_completed(path: Path, needs_adapter: bool = False) -> Record | None:
         record = read_record(path)
     except RecordError:
         return None
-    has_adapter = path.with_suffix(".safetensors").exists()
+    has_adapter = path.with_suffix(".safetensors").is_file()
     if record.status != Status.DONE or (needs_adapter and not has_adapter):
         return None
     return record

@@ -18,6 +18,7 @@ from torch import nn
 from san import record
 from san.adapter import Adapter, attach, restore
 from san.backbones import weights_hash
+from san.counts import ParameterCounts
 from san.errors import FileAccessError, InvalidValueError, NonFiniteLossError, Preempted
 from san.experiment import Experiment, from_config
 from san.record import Record, Seconds, Status
@@ -143,7 +144,22 @@ def _check_outputs(experiment: Experiment, path: Path) -> None:
     """Raise SanError where what a run will write could not be written, or not be read again."""
     for output in (path, path.with_suffix(".safetensors"), path.with_suffix(".checkpoint")):
         record.check_writable(output)
-    record.check_storable(experiment.record(Status.FAILED, weights="", error=""))
+    record.check_storable(_imagined_record(experiment))
+
+
+def _imagined_record(experiment: Experiment) -> Record:
+    """Return a record as the run will write it, with a score that is made up."""
+    epochs = 0 if experiment.train is None else experiment.recipe.epochs
+    score = Score(epochs, 0, len(experiment.evaluate))
+    return experiment.record(
+        Status.DONE,
+        weights="",
+        last=score,
+        best=score,
+        curve=[score],
+        params=ParameterCounts(0, 0, 0, 0, 0, 0.0),
+        seconds=Seconds(),
+    )
 
 
 def _execute(
@@ -166,7 +182,7 @@ def _execute(
         fitted = train_and_evaluate(experiment, adapter, checkpoint, logger, held, max_hours)
         result = _completed_record(experiment, adapter, weights, fitted, build_seconds)
         if distributed.rank() == 0:
-            _write_result(result, options, path)
+            _write_result(result, path)
     except (KeyboardInterrupt, Preempted):
         logger.finish({"status": "interrupted"}, failed=True)
         raise
@@ -178,9 +194,9 @@ def _execute(
         if peer_failed:
             raise Preempted("Another process of this run has died.") from error
         raise
-    checkpoint.remove()
-    if distributed.rank() == 0 and options.save_adapter:
-        _save_adapter(adapter, result, path)
+    is_saved = not options.save_adapter or _save_adapter(adapter, result, path)
+    if is_saved:
+        checkpoint.remove()
     if options.log_adapter and path.with_suffix(".safetensors").is_file():
         logger.log_artifact(path.with_suffix(".safetensors"), experiment.identity)
     counts = msgspec.to_builtins(result.params)
@@ -191,24 +207,28 @@ def _execute(
     return RunResult(RunOutcome.COMPLETED, result.score)
 
 
-def _write_result(result: Record, options: RunOptions, path: Path) -> None:
+def _write_result(result: Record, path: Path) -> None:
     """Write the record of a run that is done; where that fails, the error says the number.
 
-    An adapter that will be replaced goes first: it would stand beside a record not its own.
+    The adapter of an earlier run goes first: it would stand beside a record that is not its own.
     """
     try:
-        if options.save_adapter:
-            path.with_suffix(".safetensors").unlink(missing_ok=True)
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
         record.write_record(result, path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise FileAccessError(
             f"{error} The run is done, with {result.accuracy:.2f} %; "
             "the same command writes its record, from the last checkpoint on."
         ) from error
 
 
-def _save_adapter(adapter: Adapter, result: Record, path: Path) -> None:
-    """Save the adapter beside its record; a failure is a warning in the record."""
+def _save_adapter(adapter: Adapter, result: Record, path: Path) -> bool:
+    """Save the adapter beside its record, on rank 0; a failure is a warning in the record.
+
+    Returns whether it is saved; if not, the checkpoint must stay, so that nothing trains again.
+    """
+    if distributed.rank() != 0:
+        return True
     try:
         adapter.save(path.with_suffix(".safetensors"))
     except Exception as error:  # whatever it is, the number is there
@@ -217,6 +237,8 @@ def _save_adapter(adapter: Adapter, result: Record, path: Path) -> None:
         noted = msgspec.structs.replace(result, warnings=[*result.warnings, warning])
         with contextlib.suppress(OSError):  # the disk is full; the record stays as it is
             record.write_record(noted, path)
+        return False
+    return True
 
 
 def _completed_record(
@@ -303,8 +325,11 @@ def _record_failure(
     # Whichever rank knows the reason writes it.
     if record.find_completed(path) is not None:
         return
-    failure = experiment.record(status, weights, error="".join(traceback.format_exception(error)))
+    trace = "".join(traceback.format_exception(error))
+    # A trace may quote a file's name that is no Unicode, which no record can hold.
+    trace = trace.encode(errors="backslashreplace").decode()
+    failure = experiment.record(status, weights, error=trace)
     try:
         record.write_record(failure, path)
-    except OSError as unwritten:
+    except (OSError, ValueError) as unwritten:
         log.warning("Of this failure there is no record: %s", unwritten)

@@ -22,6 +22,7 @@ from san.report.explain import explain_cell
 from san.report.figure import draw_figure
 from san.report.render import cells_frame, markdown, runs_frame, write_table
 from san.report.table import Table, make_table
+from san.runtime.formatting import printable
 from san.runtime.wandb_logger import open_logger
 from san.tasks import Suite, load_suite, suite_names
 
@@ -49,7 +50,7 @@ def main() -> None:
     records, problems = read_records(args.records)
     records = [compose.named_by_value(r) for r in records]
     for problem in problems:
-        print(f"Skipped: {problem}", file=sys.stderr)
+        print(f"Skipped: {printable(problem)}", file=sys.stderr)
     if args.cell:
         _print_cell(args.cell, records)
         return

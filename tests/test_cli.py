@@ -39,3 +39,11 @@ def test_a_bug_keeps_its_trace(error: Exception) -> None:
     with pytest.raises(type(error)) as kept:
         cli.main(raising(error))
     assert kept.value is error
+
+
+def test_what_is_printed_of_others_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.print_while_read("one\x1b[2J\r\ntwo\tü †")
+    cli.print_error("a\x07b", 1)
+    printed = capsys.readouterr()
+    assert printed.out == "one\\x1b[2J\\r\ntwo\tü †\n"
+    assert printed.err == "Error: a\\x07b\n"

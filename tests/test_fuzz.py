@@ -42,6 +42,7 @@ from san.report.render import write_table
 from san.report.table import make_table
 from san.runtime import lease, lease_holder
 from san.score import Score
+from san.sweep.status import summary
 from san.tasks import Task, load_suite
 from san.training.checkpoint import Checkpoint, Position
 
@@ -150,8 +151,9 @@ def make_record(folder: Path) -> Path:
 
 
 def read_record(path: Path) -> None:
-    """A record that is read makes tables and is explained."""
+    """A record that is read makes tables, is explained, and estimates the time of a sweep."""
     found = named_by_value(record.read_record(path))
+    summary([], [found])
     write_table(make_table(DEMO, [found], found.backbone), path.parent / "tables", "demo")
     if found.status == "done" and found.evaluated_on == "test":
         assert explain_cell("demo", found.method, found.task, [found])

@@ -140,6 +140,7 @@ def test_records_with_odd_values_are_refused(change: dict[str, object], tmp_path
 
 
 ONE_OF_ONE = Score(1, 1, 1)
+UNTRAINED = Score(0, 700, 797)
 COUNTS = {"method": 1, "norm": 1, "head": 1, "trainable": 3, "total": 9, "percent": 1.0}
 LAST = Score(5, 700, 797)
 BEST = Score(4, 720, 797)
@@ -182,6 +183,11 @@ def plain(score: Score) -> dict[str, int]:
         ({"seconds": {}}, "must have counted its parameters and seconds"),
         ({"seconds": {"fit": -1.0}}, "fit"),
         ({"config": {"epochs": 0}}, "its epochs is 5; its configuration says 0"),
+        (
+            dict.fromkeys(("last", "best"), plain(UNTRAINED)) | {"curve": [plain(UNTRAINED)]},
+            "it was scored before it was trained",
+        ),
+        ({"task": ".."}, "task"),
         ({"config": {"seed": 3}}, "its seed is 0; its configuration says 3"),
         (
             {"config": {"method": {"name": "ssf"}}},

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import asdict
 from functools import partial
@@ -28,7 +27,7 @@ from san.experiment import from_config
 from san.run import RunOutcome, run
 from san.runtime import lease
 from san.runtime.device import is_out_of_memory
-from san.runtime.lease_holder import Lease
+from san.runtime.lease_holder import Holder, Lease
 from san.settings import RunConfig
 from san.tasks import load_suite
 from san.training.loop import evaluate
@@ -223,13 +222,18 @@ def test_a_run_that_another_host_holds_is_left_and_the_way_out_said(
 
 
 def test_a_run_whose_lease_says_nothing_of_life_is_watched_until_a_signal(
-    train: Shell, caplog: pytest.LogCaptureFixture
+    train: Shell, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = HeldRun(train)
     os.utime(held.file, (0, 0))
     before = held.file.read_text()
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
+    announce = lease._announce
+
+    def announce_and_signal(holder: Holder) -> None:
+        announce(holder)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(lease, "_announce", announce_and_signal)
     with pytest.raises(Preempted, match="Stopped while it waited"):
         run(*held.config)
     assert "another-host process 1 holds this run" in caplog.text

@@ -1,4 +1,12 @@
-"""Bytes and seconds as people read them."""
+"""Bytes, seconds and texts of others as people read them."""
+
+
+def printable(text: str) -> str:
+    """Return a text of somebody else's as a terminal may show it: its control characters escaped.
+
+    Lines stay lines.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def format_bytes(count: float) -> str:

@@ -114,7 +114,8 @@ class Holder:
     def way_out(self) -> str:
         """What a person can do who does not want to wait, for messages."""
         if self.lease.is_local and self.liveness == Liveness.ALIVE:
-            return f"it lives: `kill {self.lease.pid}` ends it and frees {self.path}"
+            stop = f"`kill {self.lease.pid}` stops it, but a sweep starts its run again"
+            return f"it lives and holds {self.path}; {stop}"
         return f"if that process is gone, remove {self.path}"
 
 

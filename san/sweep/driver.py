@@ -16,6 +16,7 @@ from san import compose, record
 from san.errors import FileAccessError, InvalidValueError, LaunchError, Preempted
 from san.run_options import RunOptions
 from san.runtime.files import read_text
+from san.runtime.formatting import printable
 from san.settings import RunConfig
 from san.sweep import ray_pool, slurm
 from san.sweep.disk import disk_estimate
@@ -165,8 +166,9 @@ def _print_status(runs: Sequence[PlannedRun]) -> list[RunStatus]:
     """Print the summary, a line for each noteworthy run, and the queued SLURM jobs."""
     options = runs[0].options
     statuses = [run_status(run) for run in runs]
-    records, _ = record.read_records(options.results_dir / "records")
+    records, problems = record.read_records(options.results_dir / "records")
     lines = [summary(statuses, records), *details(statuses)]
+    lines += [f"left out     {problem}" for problem in problems]
     for job in slurm.queued_jobs(_job_directory(options)):
         lines.append(f"slurm job    {job}")
     _print("\n".join(lines))
@@ -212,5 +214,5 @@ def _visible_devices() -> list[str]:
 
 def _print(text: str) -> None:
     """Print at once: the standard output of a job is a file, and its workers write there, too."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{printable(text)}\n")
     sys.stdout.flush()

@@ -67,11 +67,14 @@ def _costs_by_key(records: Sequence[Record]) -> dict[Key, list[RunCost]]:
 def _cost(record: Record) -> RunCost | None:
     """Return what a finished run took, or None where that is not known."""
     seconds = record.seconds
+    epochs = record.config.get("epochs")
     if record.status != Status.DONE or seconds is None or seconds.fit is None:
+        return None
+    if not isinstance(epochs, int) or epochs < 1:  # a record that was made by hand
         return None
     build = seconds.build or 0.0
     evaluate = seconds.evaluate or 0.0
-    return RunCost(epoch=seconds.fit / record.config["epochs"], fixed=build + evaluate)
+    return RunCost(epoch=seconds.fit / epochs, fixed=build + evaluate)
 
 
 def _similarity_keys(suite: str, task: str, backbone: str, method: str) -> tuple[Key, ...]:

@@ -84,6 +84,7 @@ class PlannedRun:
 class RunStatus:
     """The state of a run, with its record if it has one.
 
+    A run that is done, but for its adapter, is missing, with its record.
     holder: the process that does the run, or that crashed. On another host it counts as running
     until this process has watched its lease for long enough.
     """
@@ -151,12 +152,12 @@ def _recorded_status(run: PlannedRun, path: Path, holder: Holder | None) -> RunS
     except RecordError:
         if holder is not None:
             return RunStatus(run, RunState.CRASHED, holder=holder)
-        has_checkpoint = path.with_suffix(".checkpoint").exists()
+        has_checkpoint = path.with_suffix(".checkpoint").is_file()
         return RunStatus(run, RunState.INTERRUPTED if has_checkpoint else RunState.MISSING)
     # `save_adapter` may have been set only after the run was done.
     is_done = found.status == Status.DONE
     if is_done and record.find_completed(path, run.options.save_adapter) is None:
-        return RunStatus(run, RunState.MISSING, holder=holder)
+        return RunStatus(run, RunState.MISSING, found, holder)
     return RunStatus(run, RunState(found.status), found, holder)
 
 

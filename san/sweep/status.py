@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
-from san.record import Record, first_line_of_error
+from san.record import Record, Status, first_line_of_error
 from san.runtime.formatting import format_duration
 from san.runtime.lease_holder import STALE_AFTER_S, UNREADABLE, Holder
 from san.sweep.duration import estimate_time_left
@@ -91,9 +91,15 @@ def _describe(status: RunStatus) -> str | None:
     if status.state == RunState.CRASHED and holder is not None:
         return f"{holder.name} is gone; run the same command to resume it"
     if status.record is not None and status.state != RunState.DONE:
-        reason = first_line_of_error(status.record.error or "")
-        return f"{reason} ({status.run.path})"
+        return f"{_reason(status.record)} ({status.run.path})"
     return None
+
+
+def _reason(record: Record) -> str:
+    """Return why a run that has a record is not done."""
+    if record.status != Status.DONE:
+        return first_line_of_error(record.error or "")
+    return record.warnings[-1] if record.warnings else "done, but no adapter was saved"
 
 
 def _progress(holder: Holder) -> str:
@@ -115,7 +121,7 @@ def _last_sign(holder: Holder) -> str:
     One look cannot tell whether a process on another host lives: its clock may be wrong.
     """
     if holder.lease.is_local:
-        return f"; {holder.way_out}"
+        return ""
     silence = time.time() - holder.sighting.mtime_ns / 1e9
     text = ""
     if silence > STALE_AFTER_S:

@@ -21,6 +21,8 @@ from san.errors import FileAccessError
 from san.runtime import lease, lease_holder
 from san.runtime.lease_holder import Lease, Liveness, find_holder, look
 
+PATIENCE_S = 600  # a machine that does other work may be slow
+
 
 def write(content: Lease, path: Path) -> None:
     path.write_text(json.dumps(asdict(content)))
@@ -191,36 +193,58 @@ def test_a_full_disk_does_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.Mon
         assert found.epoch == 1
 
 
+class Beats:
+    """Counts the heartbeats of leases, and makes them fast."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        was_lost = lease.HeldLease._was_lost
+
+        def beat(held: lease.HeldLease) -> bool:
+            lost = was_lost(held)
+            self.count += 1
+            return lost
+
+        patch.setattr(lease_holder, "HEARTBEAT_S", 0.01)
+        patch.setattr(lease.HeldLease, "_was_lost", beat)
+
+    def wait_for_more(self) -> None:
+        """Wait until the file has been looked at, from now on, at least twice."""
+        enough = self.count + 3
+        while self.count < enough:
+            time.sleep(0.01)
+
+
 def test_a_lease_that_a_person_removes_passes_to_the_next_and_the_first_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease_holder, "HEARTBEAT_S", 0.05)
+    beats = Beats(monkeypatch)
     path = tmp_path / "run.claim"
     lost = threading.Event()
     with lease.hold(path, lost.set):
         path.unlink()
-        time.sleep(0.2)
+        beats.wait_for_more()
         assert not lost.is_set()  # a file system that fails for a moment looks the same
         second = lease.acquire(path)
         assert second is not None
-        assert lost.wait(5)
+        assert lost.wait(PATIENCE_S)
     assert lease.read_lease(path) == second
 
 
 def test_a_lease_that_cannot_be_read_for_a_moment_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease_holder, "HEARTBEAT_S", 0.05)
+    beats = Beats(monkeypatch)
     path = tmp_path / "run.claim"
     lost = threading.Event()
     with lease.hold(path, lost.set) as held:
         assert held is not None
         path.write_text("{")
-        time.sleep(0.2)
+        beats.wait_for_more()
         held.report(1, 2)
         path.unlink()
         path.mkdir()
-        time.sleep(0.2)
+        beats.wait_for_more()
         held.report(1, 2)
         assert not lost.is_set()
         path.rmdir()
@@ -285,24 +309,26 @@ def test_a_single_run_watches_a_lease_of_another_host_until_it_is_dead(
     make_old(elsewhere.path, age)
     start = time.monotonic()
     assert elsewhere.wait()
-    assert 0.5 <= time.monotonic() - start < 5
+    assert time.monotonic() - start >= 0.5
     (said,) = caplog.messages
     assert "another-host process 1 holds this run" in said
     assert f"if that process is gone, remove {elsewhere.path}" in said
     assert list(elsewhere.path.parent.iterdir()) == []
 
 
-def test_a_single_run_leaves_a_lease_that_was_touched_lately(elsewhere: Elsewhere) -> None:
-    start = time.monotonic()
+def test_a_single_run_leaves_a_lease_that_was_touched_lately(
+    elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_announce", lambda holder: pytest.fail("it watches"))
     assert not elsewhere.wait()
-    assert time.monotonic() - start < 0.4
     assert [found.name for found in elsewhere.path.parent.iterdir()] == ["run.claim"]
 
 
 @pytest.mark.parametrize("age", [400, -3600], ids=["old", "of the future"])
 def test_a_single_run_leaves_a_lease_that_is_touched_while_it_watches(
-    age: float, elsewhere: Elsewhere
+    age: float, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lease_holder, "STALE_AFTER_S", 1000.0)
     make_old(elsewhere.path, age)
     elsewhere.after(0.1, lambda: make_old(elsewhere.path, age - 1))
     assert not elsewhere.wait()

@@ -291,8 +291,7 @@ def test_abandoned_runs_return_to_the_queue_and_finished_ones_leave(
             waiting = "Waiting for 3 runs held by other processes (Ctrl-C to stop waiting)."
             assert pooled.lines[0] == waiting
             assert len(pooled.lines) == 4  # each is said once
-            assert f"process {os.getpid()}; it lives: `kill {os.getpid()}`" in pooled.lines[1]
-            assert str(leases[0]) in pooled.lines[1]
+            assert f"process {os.getpid()}; it lives and holds {leases[0]}" in pooled.lines[1]
         write(Status.DONE, runs[1])
         pooled.pool.requeue_abandoned()
         assert pooled.pool.held_elsewhere == runs[:1]
