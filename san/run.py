@@ -59,11 +59,11 @@ class RunResult:
 class SweepView:
     """What the sweep that asks for a run knows of it.
 
-    known_mtime: of its record. If that has changed since, another process has finished or failed
+    known_mtime_ns: of its record. If that has changed since, another process has finished or failed
     the run, and it is not tried again. dead_lease: which the sweep has watched for long enough.
     """
 
-    known_mtime: int
+    known_mtime_ns: int
     dead_lease: Sighting | None = None
 
 
@@ -83,7 +83,7 @@ def run(
     experiment = from_config(config, base)
     options = RunOptions.from_config(config)
     path = experiment.record_path(options.results_dir)
-    known_mtime = record.mtime_ns(path) if sweep is None else sweep.known_mtime
+    known_mtime_ns = record.mtime_ns(path) if sweep is None else sweep.known_mtime_ns
     distributed.init_distributed(experiment.device)
     if (completed := _find_completed(experiment, options, path)) is not None:
         return completed
@@ -97,7 +97,7 @@ def run(
         # It may have been completed between the first look and the lease.
         if (completed := _find_completed(experiment, options, path)) is not None:
             return completed
-        if _from_rank_0(record.mtime_ns(path) != known_mtime):
+        if _from_rank_0(record.mtime_ns(path) != known_mtime_ns):
             return RunResult(RunOutcome.TRIED_ELSEWHERE)
         return _execute(experiment, options, path, held, stop)
 

@@ -97,7 +97,7 @@ def read_weights(path: Path) -> object:
 def resume(path: Path) -> None:
     model = tiny_vit()
     optimizer = torch.optim.SGD(model.parameters())
-    checkpoint = Checkpoint(path, "a run", evaluated=10)
+    checkpoint = Checkpoint(path, "a run", evaluated_images=10)
     position = checkpoint.load(model, optimizer, torch.Generator(), epochs=3, batches=2)
     assert position.epoch == 1
 

@@ -186,7 +186,11 @@ def checkpoint_at(path: Path) -> tuple[Checkpoint, torch.nn.Module, torch.optim.
     model = tiny_vit()
     san.attach(model, "linear")
     trainable = [p for p in model.parameters() if p.requires_grad]
-    return Checkpoint(path, "a run", evaluated=10), model, torch.optim.SGD(trainable, momentum=0.9)
+    return (
+        Checkpoint(path, "a run", evaluated_images=10),
+        model,
+        torch.optim.SGD(trainable, momentum=0.9),
+    )
 
 
 def make_checkpoint(folder: Path) -> Path:

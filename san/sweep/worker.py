@@ -38,11 +38,11 @@ class Verdict(StrEnum):
 class Assignment:
     """A run as it is sent to a worker.
 
-    known_mtime: of its record when the sweep began; dead_lease: see `san.run.SweepView`.
+    known_mtime_ns: of its record when the sweep began; dead_lease: see `san.run.SweepView`.
     """
 
     run_config: RunConfig
-    known_mtime: int
+    known_mtime_ns: int
     dead_lease: Sighting | None = None
 
 
@@ -78,11 +78,11 @@ class Worker:
         pipe_of_worker.close()
         return cls(process, pipe, device)
 
-    def assign(self, run: PlannedRun, known_mtime: int, dead_lease: Sighting | None) -> None:
+    def assign(self, run: PlannedRun, known_mtime_ns: int, dead_lease: Sighting | None) -> None:
         """Give the worker a run, with what the pool knows of it; see `Assignment`."""
         self.run = run
         with contextlib.suppress(OSError):  # it has just died, which `receive` will report
-            self.pipe.send(Assignment(run.run_config, known_mtime, dead_lease))
+            self.pipe.send(Assignment(run.run_config, known_mtime_ns, dead_lease))
 
     def receive(self) -> Report:
         """Return what a ready worker reports, or that it died."""
@@ -137,7 +137,7 @@ def do_run(assignment: Assignment) -> Report:
         RunOutcome.TRIED_ELSEWHERE: Verdict.NOT_NEEDED,
         RunOutcome.HELD_ELSEWHERE: Verdict.HELD_ELSEWHERE,
     }
-    view = SweepView(assignment.known_mtime, assignment.dead_lease)
+    view = SweepView(assignment.known_mtime_ns, assignment.dead_lease)
     try:
         result = run(*assignment.run_config, view)
     except Exception as error:  # the record has its trace; without a record, the pool logs it

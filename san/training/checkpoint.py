@@ -50,14 +50,14 @@ class Position:
 class Checkpoint:
     """Where a run is saved.
 
-    identity: of the run; a checkpoint of another run is not used. evaluated: how many images a
+    identity: of the run; a checkpoint of another run is not used. evaluated_images: how many a
     score counts. stop: once it is set, the run is saved after the step in flight, and Preempted is
     raised. curve: the scores so far; `load` brings back those of an interrupted run.
     """
 
     path: Path
     identity: str
-    evaluated: int
+    evaluated_images: int
     stop: threading.Event = field(default_factory=threading.Event)
     curve: list[Score] = field(default_factory=list)
     saved_at: float = field(default_factory=time.monotonic)
@@ -186,8 +186,8 @@ class Checkpoint:
             raise ValueError(f"its scores are of epochs {scored[1:-1]}: out of order, or to come")
         if position.epoch > epochs and scored[-2] != epochs:
             raise ValueError("it says that training is over, and has no score of the last epoch")
-        if any(score.total != self.evaluated for score in facts.curve):
-            raise ValueError(f"its scores do not count {self.evaluated} images")
+        if any(score.total != self.evaluated_images for score in facts.curve):
+            raise ValueError(f"its scores do not count {self.evaluated_images} images")
 
     def _write(self, tensors: Mapping[str, Tensor], position: Position) -> None:
         facts = _Facts(self.identity, position, self.curve)

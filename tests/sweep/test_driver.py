@@ -150,7 +150,13 @@ def test_a_run_without_its_adapter_is_missing_if_adapters_are_saved(
     write(Status.DONE, run)
     assert plan.run_status(run).state == RunState.DONE
     saving = replace(run, options=replace(run.options, save_adapter=True))
+    missing = plan.run_status(saving)
+    assert missing.state == RunState.MISSING
+    (said,) = status.details([missing])
+    assert said == f"missing      done, but no adapter was saved ({run.path})"
+    os.mkfifo(path_of(run).with_suffix(".safetensors"))
     assert plan.run_status(saving).state == RunState.MISSING
+    path_of(run).with_suffix(".safetensors").unlink()
     path_of(run).with_suffix(".safetensors").touch()
     assert plan.run_status(saving).state == RunState.DONE
 
@@ -202,7 +208,7 @@ class FakeWorker(Worker):
     def start(cls, device: str | None) -> "FakeWorker":
         return cls(device)
 
-    def assign(self, run: PlannedRun, known_mtime: int, dead_lease: Sighting | None) -> None:
+    def assign(self, run: PlannedRun, known_mtime_ns: int, dead_lease: Sighting | None) -> None:
         self.run = run
         self.assigned.append(run)
         self.dead_leases.append(dead_lease)
@@ -368,7 +374,7 @@ def test_a_worker_takes_over_what_the_pool_has_found_dead_and_nothing_else(
     file = hold_elsewhere(runs[0])
     touch(file, 3600)
     config = {**runs[0].run_config.config, "epochs": 1}
-    assignment = Assignment(RunConfig(config, runs[0].run_config.base), known_mtime=0)
+    assignment = Assignment(RunConfig(config, runs[0].run_config.base), known_mtime_ns=0)
     (planned,) = plan.plan_runs([assignment.run_config])
     file = file.rename(lease.lease_path(path_of(planned)))
     assert do_run(assignment).verdict == Verdict.HELD_ELSEWHERE

@@ -84,7 +84,7 @@ def trained(
     model = tiny_vit(3, drop_path_rate=0.3)
     torch.manual_seed(1)
     adapter = san.attach(model, method)
-    checkpoint = Checkpoint(path, f"{method} {optimizer}", evaluated=10**7)
+    checkpoint = Checkpoint(path, f"{method} {optimizer}", evaluated_images=10**7)
     callbacks = StopAfter(checkpoint, stop_after)
     recipe = replace(RECIPE, optimizer=optimizer)
     fit(model, batches(augment), recipe, adapter.trainable, callbacks, checkpoint)
