@@ -153,7 +153,7 @@ def test_a_run_without_its_adapter_is_missing_if_adapters_are_saved(
     missing = plan.run_status(saving)
     assert missing.state == RunState.MISSING
     (said,) = status.details([missing])
-    assert said == f"missing      done, but no adapter was saved ({run.path})"
+    assert said.endswith(f"{run.display_name}: done, but no adapter was saved ({run.path})")
     os.mkfifo(path_of(run).with_suffix(".safetensors"))
     assert plan.run_status(saving).state == RunState.MISSING
     path_of(run).with_suffix(".safetensors").unlink()
