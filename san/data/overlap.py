@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from san.data.hashes import Hashes
+from san.data.proof import Hashes
 
 # Of the smaller split. Benchmarks have a few equal images by nature: dsprites stores a rotation of
 # 0 and of 360 degrees, 2 of 40.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from san.data import pack
+from san.data import pack, proof
 from san.data.split import Split, join_splits, read_split
 from san.errors import DataError, FileAccessError
 
@@ -57,7 +57,6 @@ def test_the_format_is_to_the_byte_that_of_the_first_splits_of_this_version(tmp_
     arrays = pack.write_split(tmp_path / "arrays", examples(), source)
     assert arrays["digest"] == "c6fec4903ca56f6b"
     assert file_digests(tmp_path / "arrays") == {
-        "hashes.npy": "6f850c87",  # which the first did not have
         "ids.json": "29ceaa3b",
         "images.npy": "f5cb6377",
         "labels.npy": "271bbb19",
@@ -67,7 +66,6 @@ def test_the_format_is_to_the_byte_that_of_the_first_splits_of_this_version(tmp_
     encoded = pack.write_split(tmp_path / "files", files, source)
     assert encoded["digest"] == "e967bb373d786dd0"
     assert file_digests(tmp_path / "files") == {
-        "hashes.npy": "6f850c87",
         "ids.json": "29ceaa3b",
         "images.npy": "5b47a03e",
         "labels.npy": "271bbb19",
@@ -167,7 +165,7 @@ def test_pixels_are_compared_once_and_again_when_the_file_is_touched(
 ) -> None:
     packed(tmp_path / "s")
     with monkeypatch.context() as patch:
-        patch.setattr(pack, "pixels_digest", lambda folder: pytest.fail("read again"))
+        patch.setattr(proof, "digest_and_hashes", lambda images: pytest.fail("read again"))
         read_split(tmp_path / "s", 5, 3)
     damage(tmp_path / "s", "pixels")
     with pytest.raises(DataError, match="digests"):
