@@ -14,8 +14,8 @@ import pytest
 from small_tasks import DTD, FGVC, LISTS, small
 
 from san.data import task_data
-from san.data.prepare.sources import archives, find_source, folders
-from san.data.prepare.sources.files import images_below
+from san.data.prepare.sources import archives, files, find_source, folders
+from san.data.prepare.sources.files import images_by_folder
 from san.errors import DataError
 
 CUB = small(FGVC.task("cub"), train=4, val=2, test=3)
@@ -212,12 +212,36 @@ def test_names_that_no_honest_archive_has_are_refused(name: str, tmp_path: Path)
 def test_images_of_an_archive_are_those_of_the_folder_in_the_same_order(tmp_path: Path) -> None:
     names = ["b/x.png", "b-/y.png", "b/a/z.jpg", "a.png", "b/.hidden/x.png", ".x.png", "n.txt"]
     for name in names:
-        (tmp_path / "f" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "f" / name).touch()
+        for folder in ("p", "q", "pq"):
+            (tmp_path / "f" / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "f" / folder / name).touch()
+    (tmp_path / "f/p.png").touch()
+    (tmp_path / "f/empty").mkdir()
     archive = Path(shutil.make_archive(str(tmp_path / "v"), "zip", tmp_path / "f"))
-    found = list(images_below(tmp_path / "f", "p/"))
-    assert found == ["p/a.png", "p/b/a/z.jpg", "p/b/x.png", "p/b-/y.png"]
-    assert list(images_below(archives.open_archive(archive), "p/")) == found
+    found = images_by_folder(tmp_path / "f", ["p", "q", "empty"])
+    assert found["p"] == ["p/a.png", "p/b/a/z.jpg", "p/b/x.png", "p/b-/y.png"]
+    assert (len(found["q"]), found["empty"]) == (4, [])
+    assert images_by_folder(archives.open_archive(archive), ["p", "q", "empty"]) == found
+
+
+def test_an_archive_is_gone_over_once_for_all_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand times for ImageNet would take minutes."""
+    calls = []
+    names_below = archives.names_below
+
+    def counted(root: zipfile.Path) -> list[str]:
+        calls.append(root)
+        return names_below(root)
+
+    monkeypatch.setattr(files, "names_below", counted)
+    with zipfile.ZipFile(tmp_path / "v.zip", "w") as archive:
+        for i in range(100):
+            archive.writestr(f"{i}/x.png", b"x")
+    found = images_by_folder(archives.open_archive(tmp_path / "v.zip"), map(str, range(100)))
+    assert sum(map(len, found.values())) == 100
+    assert len(calls) == 1
 
 
 def own(folder: Path) -> Path:
