@@ -16,6 +16,7 @@ from san.runtime.files import read_json
 
 VERSION = 2
 MANIFEST_FILE = "manifest.json"
+MAX_IDS_BYTES = 2**30  # of ids.json; ImageNet-21k, 14 million images, takes half of it
 _Count = Annotated[int, Meta(ge=0, le=2**40)]
 _Side = Annotated[int, Meta(ge=1, le=2**20)]
 

@@ -27,6 +27,7 @@ import numpy as np
 from san.data.arrays import Pixels, write_header
 from san.data.manifest import (
     MANIFEST_FILE,
+    MAX_IDS_BYTES,
     VERSION,
     Contents,
     Manifest,
@@ -172,23 +173,27 @@ def _publish(staging: Path, folder: Path, manifest: Manifest) -> None:
 
 def remove_split(folder: Path) -> None:
     """Remove a packed split at once, so that nobody finds half of it."""
-    aside = _make_hidden_dir(folder)
-    with contextlib.suppress(FileNotFoundError):  # another process removed it first
-        folder.replace(aside / "old")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside, lock = _create_staging_dir(folder)
+    try:
+        with contextlib.suppress(FileNotFoundError):  # another process removed it first
+            folder.replace(aside / "old")
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.close(lock)
 
 
 @dataclass
 class _Rows:
     """What has been written of a split.
 
-    shape: of every image; () where they are files. digest: of the images.
+    shape: of every image; () where they are files. ids_bytes: of ids.json. digest: of the images.
     """
 
     ids: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=lambda: [0])
     shape: tuple[int, ...] | None = None
+    ids_bytes: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
 
 
@@ -248,5 +253,16 @@ def _append_example(file: BinaryIO, rows: _Rows, example: Example) -> None:
     file.write(data.data)
     rows.digest.update(data.data)
     rows.offsets.append(rows.offsets[-1] + len(data))
-    rows.ids.append(name)
     rows.labels.append(label)
+    _append_id(rows, name)
+
+
+def _append_id(rows: _Rows, name: str) -> None:
+    """Note an id; raise DataError where there are more than will be read again."""
+    rows.ids.append(name)
+    rows.ids_bytes += len(json.dumps([name]))  # with what stands between two of them
+    if rows.ids_bytes > MAX_IDS_BYTES:
+        raise DataError(
+            f"The names of the first {len(rows.ids)} images take {rows.ids_bytes} bytes; "
+            f"at most {MAX_IDS_BYTES} are allowed. Shorten their paths, or pack fewer."
+        )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from san.data.arrays import Labels, Pixels, load_array
 from san.data.images import Images
 from san.data.manifest import (
+    MAX_IDS_BYTES,
     Manifest,
     fingerprint,
     ids_digest,
@@ -162,7 +163,7 @@ def _load_arrays(folder: Path, manifest: Manifest) -> tuple[Images, Labels, Sequ
         labels: Labels = load_array(folder / "labels.npy")
         if not manifest["shape"]:
             offsets = load_array(folder / "offsets.npy")
-        ids: Any = read_json(folder / "ids.json")
+        ids: Any = read_json(folder / "ids.json", limit=MAX_IDS_BYTES)
     except SanError as error:
         raise DataError(f"{folder} cannot be read ({error}). {_PREPARE_AGAIN}") from error
     shape: tuple[object, ...] = ("bytes",)  # of image files end to end

@@ -235,3 +235,33 @@ def test_equal_images_become_one_file(tmp_path: Path) -> None:
     assert files[0].samefile(files[1])
     assert not files[0].samefile(files[2])
     assert read_split(tmp_path / "b", 5, 3).labels.tolist() == [0] * 5
+
+
+def test_a_split_is_removed_while_others_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their search for what dead processes left must not take the place it is moved to."""
+    packed(tmp_path / "s")
+    replace = Path.replace
+
+    def write_first(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            pack.write_split(tmp_path / "s", failing(KeyboardInterrupt()), {})
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", write_first)
+    pack.remove_split(tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ids_that_could_not_be_read_again_are_not_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(json.dumps([name for name, _, _ in examples()]))
+    monkeypatch.setattr(pack, "MAX_IDS_BYTES", size)
+    packed(tmp_path / "s")
+    monkeypatch.setattr(pack, "MAX_IDS_BYTES", size - 1)
+    with pytest.raises(DataError, match="first 5 images take 30 bytes; at most 29 are allowed"):
+        packed(tmp_path / "t")
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
