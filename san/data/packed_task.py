@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from san.data.layout import class_name_mismatch, expected_count
 from san.data.manifest import Manifest, ids_digest, read_manifest
-from san.data.overlap import find_twins, shared_names
+from san.data.overlap import describe_shared_names, find_duplicates
 from san.data.split import Split, StoredSplit, join_splits, open_split
 from san.errors import DataError, UnknownNameError
 from san.tasks import Task
@@ -113,12 +113,12 @@ class PackedTask:
         hashes = {part: split.hashes for part, split in splits.items()}
         from_tfds = all(self.source(part)["made_by"] == "TFDS" for part in splits)
         # An id of TFDS's is that of an image in its split.
-        shared = shared_names(ids, hashes if from_tfds else None)
+        shared = describe_shared_names(ids, hashes if from_tfds else None)
         findings = [Finding(False, text) for text in shared]
         is_disjoint = from_tfds or self._is_benchmark(splits)
-        for twins in find_twins(ids, hashes):
-            is_leak = twins.many and not is_disjoint
-            findings.append(Finding(False if is_leak else None, twins.text))
+        for duplicates in find_duplicates(ids, hashes):
+            is_leak = duplicates.many and not is_disjoint
+            findings.append(Finding(False if is_leak else None, duplicates.text))
         return findings
 
     def _openable_splits(self) -> dict[str, StoredSplit]:

@@ -8,7 +8,7 @@ import pytest
 from test_packed_task import LABELS, UPSTREAM, ids_of, image_of, small_task
 
 from san.data import proof
-from san.data.overlap import find_twins, shared_names
+from san.data.overlap import describe_shared_names, find_duplicates
 from san.data.pack import hardlink_images, write_split
 from san.data.packed_task import PackedTask
 from san.data.split import read_split
@@ -25,13 +25,13 @@ def many(part: str) -> list[str]:
     return [f"{part}-{i}" for i in range(SIZES[part])]
 
 
-def write(folder: Path, twins: int, source: dict[str, Any]) -> PackedTask:
+def write(folder: Path, duplicates: int, source: dict[str, Any]) -> PackedTask:
     """Pack three splits; the first images of test are those of train under other names."""
     for part in SIZES:
         names = many(part)
         images = [image_of(name) for name in names]
         if part == "test":
-            images[:twins] = [image_of(name) for name in many("train")[:twins]]
+            images[:duplicates] = [image_of(name) for name in many("train")[:duplicates]]
         labels = [i % 3 for i in range(len(names))]
         write_split(folder / part, zip(names, labels, images, strict=True), source)
     task = small_task(splits=SIZES, ids_digest=None)
@@ -87,19 +87,19 @@ def test_a_damaged_split_is_compared_with_none(tmp_path: Path) -> None:
 
 def test_names_are_shared_by_two_of_three() -> None:
     names = {"train": ["a", "b", "c"], "val": ["d"], "test": ["c", "x", "b"]}
-    assert shared_names(names) == ["train and test share 2 images: b, c"]
+    assert describe_shared_names(names) == ["train and test share 2 images: b, c"]
     hashes = {part: np.arange(len(names[part]), dtype=np.uint64) for part in names}
-    assert shared_names(names, hashes) == []
+    assert describe_shared_names(names, hashes) == []
     hashes["test"][0] = 2  # the c of train
-    assert shared_names(names, hashes) == ["train and test share 1 images: c"]
+    assert describe_shared_names(names, hashes) == ["train and test share 1 images: c"]
 
 
-def test_an_image_of_one_name_in_two_splits_is_no_twin() -> None:
+def test_an_image_of_one_name_in_two_splits_is_no_duplicate() -> None:
     names = {"train": ["a", "b", "c"], "test": ["c", "x"]}
     one = np.array([7, 8, 9], np.uint64)
-    (twins,) = find_twins(names, {"train": one, "test": np.array([9, 7], np.uint64)})
-    assert twins.text == "1 of 2 images of test are in train under other names: x is a"
-    assert find_twins(names, {"train": one, "test": np.array([9, 1], np.uint64)}) == []
+    (duplicates,) = find_duplicates(names, {"train": one, "test": np.array([9, 7], np.uint64)})
+    assert duplicates.text == "1 of 2 images of test are in train under other names: x is a"
+    assert find_duplicates(names, {"train": one, "test": np.array([9, 1], np.uint64)}) == []
 
 
 @pytest.fixture
