@@ -3,14 +3,12 @@
 import json
 import os
 import shutil
-import socket
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pictures
 import pytest
+from odd_files import DEEP, NOT_REGULAR, ODD_FILES, replace_by
 from small_tasks import DTD, FGVC, LISTS, small
 
 from san.data import task_data
@@ -24,32 +22,9 @@ JSON = {
     "val": {"v/1.jpg": 3, "v/2.jpg": 40},
     "test": {"t/1.jpg": 25, "t/2.jpg": 3, "t/3.jpg": 17},
 }
-DEEP = "[" * 100_000 + "]" * 100_000
 
 
-def bind(path: Path) -> None:
-    """Put a socket at a path, whatever its length."""
-    here = Path.cwd()
-    os.chdir(path.parent)
-    with socket.socket(socket.AF_UNIX) as each:
-        each.bind(path.name)
-    os.chdir(here)
-
-
-OTHERS: dict[str, Callable[[Path], Any]] = {
-    "a FIFO": os.mkfifo,
-    "a directory": Path.mkdir,
-    "a socket": bind,
-    "a device": lambda path: path.symlink_to("/dev/zero"),
-}
-
-
-def replace_by(kind: str, path: Path) -> None:
-    path.unlink()
-    OTHERS[kind](path)
-
-
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", NOT_REGULAR)
 @pytest.mark.parametrize("name", ["train800.txt", "val200.txt", "test.txt"])
 def test_a_list_that_is_not_a_regular_file_is_named(name: str, kind: str, tmp_path: Path) -> None:
     folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
@@ -58,7 +33,7 @@ def test_a_list_that_is_not_a_regular_file_is_named(name: str, kind: str, tmp_pa
         find_source(DTD.task, folder)
 
 
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", NOT_REGULAR)
 @pytest.mark.parametrize("name", ["train.json", "val.json", "test.json", "paths.json"])
 def test_a_json_list_that_is_not_a_regular_file_is_named(
     name: str, kind: str, tmp_path: Path
@@ -70,24 +45,20 @@ def test_a_json_list_that_is_not_a_regular_file_is_named(
         find_source(CUB.task, folder)
 
 
-@pytest.mark.parametrize("kind", [*OTHERS, "a dangling link"])
+@pytest.mark.parametrize("kind", ODD_FILES)
 def test_an_image_that_is_not_a_regular_file_is_named(kind: str, tmp_path: Path) -> None:
     folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
-    path = folder / "images/val200/000001.jpg"
-    path.unlink()
-    OTHERS.get(kind, lambda path: path.symlink_to("nothing"))(path)
+    replace_by(kind, folder / "images/val200/000001.jpg")
     with pytest.raises(DataError, match="val200.txt names 1 files .*images/val200/000001.jpg"):
         DTD.pack(folder, tmp_path / "data")
 
 
-@pytest.mark.parametrize("kind", ["a FIFO", "a socket", "a device", "a dangling link"])
+@pytest.mark.parametrize("kind", [kind for kind in ODD_FILES if kind != "a directory"])
 def test_an_own_image_that_is_not_a_regular_file_is_named(kind: str, tmp_path: Path) -> None:
     for name in ("train/a", "train/b", "val/a", "test/a"):
         for i in range(3):
             pictures.save(tmp_path / "own" / name / f"{i}.png", len(name), i)
-    path = tmp_path / "own/test/a/1.png"
-    path.unlink()
-    OTHERS.get(kind, lambda path: path.symlink_to("nothing"))(path)
+    replace_by(kind, tmp_path / "own/test/a/1.png")
     suite = task_data.folder_suite(str(tmp_path / "own"))
     (task,) = suite.tasks.values()
     with pytest.raises(DataError, match=r"test/a/1.png .*(is a|cannot be read)"):
@@ -96,7 +67,7 @@ def test_an_own_image_that_is_not_a_regular_file_is_named(kind: str, tmp_path: P
 
 @pytest.mark.parametrize("kind", ["a FIFO", "a socket", "a device"])
 def test_an_archive_that_is_not_a_regular_file_is_named(kind: str, tmp_path: Path) -> None:
-    OTHERS[kind](tmp_path / "v.zip")
+    replace_by(kind, tmp_path / "v.zip")
     with pytest.raises(DataError, match=f"v.zip is {kind}"):
         find_source(DTD.task, tmp_path / "v.zip")
 
