@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,23 +22,22 @@ import pictures
 import pytest
 import torch
 from conftest import a_record, tiny_vit
+from odd_files import ODD_FILES, SMALL, VIT
 
 import san
 from san import record
-from san.backbones import build_backbone
+from san.backbones import build_backbone, pretrained
 from san.data import task_data
 from san.data.pack import write_split
 from san.data.prepare.sources import find_source
 from san.data.split import read_split
-from san.errors import SanError
-from san.runtime import lease_holder
+from san.errors import MissingPackageError, SanError
+from san.runtime import files, lease_holder
 from san.sweep import driver, slurm
 from san.sweep.request import Launcher, SweepRequest
 from san.tasks import load_suite
 from san.training.checkpoint import Checkpoint
 
-VIT = "vit_tiny_patch16_224.augreg_in21k"
-SMALL = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
 TOO_LONG_S = 120  # what takes longer hangs
 LISTS = {"train800": 8, "val200": 4, "test": 6}
 CUB = load_suite("fgvc").task("cub")
@@ -61,11 +61,12 @@ def at(name: str) -> Callable[[Path], Path]:
 
 
 def packed(name: str) -> Callable[[Path], Path]:
-    """A packed split of image files."""
+    """A packed split of image files, with its proof."""
 
     def prepare(folder: Path) -> Path:
         rows = [(f"i{i}", i % 3, bytes([i]) * 9) for i in range(5)]
         write_split(folder / "s", rows, {"made_by": "a test"})
+        read_split(folder / "s", 5, 3)
         return folder / "s" / name
 
     return prepare
@@ -74,6 +75,57 @@ def packed(name: str) -> Callable[[Path], Path]:
 def listed(name: str) -> Callable[[Path], Path]:
     """A vtab-1k folder."""
     return lambda folder: pictures.vtab_lists(folder / "dtd", LISTS, 47) / name
+
+
+def json_list(folder: Path) -> Path:
+    """VPT's three lists."""
+    splits = {}
+    for number, part in enumerate(("train", "val", "test")):
+        splits[part] = {f"{part}/{i}.jpg": 3 * number + i + 1 for i in range(3)}
+    return pictures.vpt_json(folder / "cub", splits) / "train.json"
+
+
+def bird_list(name: str) -> Callable[[Path], Path]:
+    """The three lists of CUB-200-2011, of an image of each class for training and one for test."""
+
+    def prepare(folder: Path) -> Path:
+        numbers = range(2 * len(CUB.classes))
+        lists: dict[str, list[object]] = {
+            "images.txt": [f"{i}.jpg" for i in numbers],
+            "image_class_labels.txt": [i // 2 + 1 for i in numbers],
+            "train_test_split.txt": [i % 2 for i in numbers],
+        }
+        for each, values in lists.items():
+            lines = [f"{i} {value}\n" for i, value in enumerate(values)]
+            (folder / each).write_text("".join(lines))
+        (folder / "images").mkdir()
+        for i in numbers:
+            (folder / "images" / f"{i}.jpg").touch()
+        return folder / name
+
+    return prepare
+
+
+def tfds_copy(name: str) -> Callable[[Path], Path]:
+    """What is looked at of a copy before TFDS opens it."""
+
+    def prepare(folder: Path) -> Path:
+        home = folder / "dtd" / "3.0.1"
+        home.mkdir(parents=True)
+        (home / "dataset_info.json").write_text("{}")
+        (home / "features.json").write_text("{}")
+        return home / name
+
+    return prepare
+
+
+def read_tfds_copy(path: Path) -> object:
+    """Where TFDS is not installed, what comes before it has still been looked at."""
+    try:
+        return find_source(DTD, path.parents[2])
+    except MissingPackageError as error:
+        assert "tensorflow-datasets" in str(error)
+        return None
 
 
 def own_image(folder: Path) -> Path:
@@ -122,11 +174,18 @@ READERS = {
     "hashes": Reader(packed("hashes.npy"), lambda path: read_split(path.parent, 5, 3)),
     "proof": Reader(packed("proved.json"), lambda path: read_split(path.parent, 5, 3)),
     "list": Reader(listed("train800.txt"), lambda path: find_source(DTD, path.parent)),
-    "VPT's list": Reader(at("train.json"), lambda path: find_source(CUB, path.parent)),
-    "birds' list": Reader(at("images.txt"), lambda path: find_source(CUB, path.parent)),
+    "VPT's list": Reader(json_list, lambda path: find_source(CUB, path.parent)),
+    "birds' list": Reader(bird_list("images.txt"), lambda path: find_source(CUB, path.parent)),
+    "birds' labels": Reader(
+        bird_list("image_class_labels.txt"), lambda path: find_source(CUB, path.parent)
+    ),
+    "birds' splits": Reader(
+        bird_list("train_test_split.txt"), lambda path: find_source(CUB, path.parent)
+    ),
     "archive": Reader(at("x.zip"), lambda path: find_source(DTD, path)),
     "own image": Reader(own_image, read_own_images),
-    "TFDS copy": Reader(at("dataset_info.json"), lambda path: find_source(DTD, path.parent)),
+    "TFDS copy": Reader(tfds_copy("dataset_info.json"), read_tfds_copy),
+    "TFDS features": Reader(tfds_copy("features.json"), read_tfds_copy),
     "cluster": Reader(at("c.yaml"), read_cluster),
     "submitted jobs": Reader(at("submitted.jsonl"), lambda path: slurm.submitted_jobs(path.parent)),
 }
@@ -197,6 +256,25 @@ def nothing_hangs() -> Iterator[None]:
     signal.alarm(0)
 
 
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """The files that were checked before they were opened, or given to safetensors."""
+    paths = set()
+
+    def note_calls(module: ModuleType, name: str) -> None:
+        function = getattr(module, name)
+
+        def noted(path: Path | str, *args: Any) -> object:
+            paths.add(Path(path))
+            return function(path, *args)
+
+        monkeypatch.setattr(module, name, noted)
+
+    note_calls(files, "_stat")
+    note_calls(pretrained, "load_file")
+    return paths
+
+
 def read(name: str, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Read; whatever is refused is refused in our words, which name the file or its folder."""
     caplog.set_level(logging.CRITICAL)
@@ -208,7 +286,11 @@ def read(name: str, path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("name", READERS)
 def test_nothing_in_a_file_runs(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    looked_at: set[Path],
 ) -> None:
     mark = tmp_path / "mark"
     started: list[object] = []
@@ -217,7 +299,9 @@ def test_nothing_in_a_file_runs(
         (tmp_path / str(number)).mkdir()
         path = READERS[name].prepare(tmp_path / str(number))
         path.write_bytes(content(mark))
+        looked_at.clear()
         read(name, path, caplog)
+        assert path in looked_at, content.__name__  # else nothing is tested
         assert not mark.exists(), content.__name__
         assert started == [], content.__name__
 
@@ -232,20 +316,17 @@ def test_the_bombs_go_off_where_they_are_unpickled(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "d"]
 
 
-ODD_FILES: dict[str, Callable[[Path], object]] = {
-    "FIFO": os.mkfifo,
-    "directory": Path.mkdir,
-    "device": lambda path: path.symlink_to("/dev/zero"),
-    "dangling link": lambda path: path.symlink_to("nowhere"),
-    "link to itself": lambda path: path.symlink_to(path),
-    "empty file": lambda path: path.write_bytes(b""),
+OTHER_FILES: dict[str, Callable[[Path], object]] = {
+    **ODD_FILES,
+    "a link to itself": lambda path: path.symlink_to(path),
+    "an empty file": lambda path: path.write_bytes(b""),
     "zeros": lambda path: path.write_bytes(bytes(10_000)),
 }
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_nothing_is_waited_for(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for kind, put in ODD_FILES.items():
+    for kind, put in OTHER_FILES.items():
         folder = tmp_path / kind
         folder.mkdir()
         path = READERS[name].prepare(folder)

@@ -25,6 +25,7 @@ import pictures
 import pytest
 import torch
 from conftest import tiny_vit
+from odd_files import SMALL, VIT
 from original_weights import as_npz
 from safetensors.torch import save_file
 
@@ -35,6 +36,7 @@ from san.compose import named_by_value
 from san.data.images import decode_image
 from san.data.pack import write_split
 from san.data.prepare.sources import find_source
+from san.data.proof import hash_image
 from san.data.split import read_split
 from san.errors import DataError, SanError
 from san.report.explain import explain_cell
@@ -55,8 +57,6 @@ OLD_RECORDS = Path(__file__).parent / "golden" / "a10070e" / "records"
 DEMO = load_suite("demo")
 CUB = load_suite("fgvc").task("cub")
 DTD = load_suite("vtab").task("dtd")
-VIT = "vit_tiny_patch16_224.augreg_in21k"
-SMALL = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
 ODD_VALUES: list[Any] = [
     None, True, -1, 0, 1, 2**31, 10**19, 10**400, 1e308, -0.0, float("nan"), float("inf"),
     "", "x", "\ud800", "\x1b[2J", "../..", "/etc/passwd", "=1+1", "two\nlines", "é" * 5000,
@@ -223,8 +223,10 @@ def packed(name: str) -> Callable[[Path], Path]:
 
 
 def read_packed(path: Path) -> None:
-    """A split that is read gives all of its images, the good ones."""
+    """A split that is read gives all of its images, the good ones, and their hashes."""
     split = read_split(path.parent, 6, 3)
+    stored = [np.frombuffer(pictures.png(i % 3, i), np.uint8) for i in range(6)]
+    assert split.hashes.tolist() == list(map(hash_image, stored))
     images = [split.image(i) for i in range(len(split))]
     good = [decode_image(pictures.png(i % 3, i)) for i in range(6)]
     assert all(np.array_equal(*pair) for pair in zip(images, good, strict=True))

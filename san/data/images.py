@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from san.data.arrays import Pixels
 from san.errors import DataError
@@ -25,7 +26,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
 
 
 def decode_image(data: bytes) -> Pixels:
-    """Decode an image file to uint8 `(H, W, 3)`; a single channel is repeated.
+    """Decode an image file to uint8 `(H, W, 3)`; a single channel is repeated, alpha left out.
 
     Raises DataError, which says why, if it is not of one of FORMATS, cannot be decoded, has more
     than 8 bits a channel, or more pixels than PIL takes for an honest image (179 million).
@@ -33,15 +34,31 @@ def decode_image(data: bytes) -> Pixels:
     try:
         with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
             mode = image.mode
-            # PIL would clip deeper pixels to 8 bits in silence.
-            if not mode.startswith("I") and mode != "F":
+            if not _is_deep(image):
                 return np.array(image.convert("RGB"))
     except UnidentifiedImageError as error:
         formats = ", ".join(FORMATS)
         raise DataError(f"it is not an image of a format that is read: {formats}") from error
     except Exception as error:  # PIL and its codecs raise whatever they stumble on
         raise DataError(str(error) or type(error).__name__) from error
-    raise DataError(f"its pixels are of mode {mode}; 8 bits a channel are allowed")
+    raise DataError(f"it has more than 8 bits a channel (mode {mode}); 8 are allowed")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Return whether a file has more than 8 bits a channel, which PIL would clip in silence."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return True
+    if isinstance(image, TiffImageFile):
+        bits: int = max(image.tag_v2.get(BITSPERSAMPLE, (1,)))
+        return bits > 8
+    # Of other formats only PIL's decoder is told: of PNG the layout of the bytes, of PPM maxval.
+    for decoder, _, _, args in getattr(image, "tile", ()):
+        layout, *options = args if isinstance(args, tuple) else (args,)
+        if str(layout).endswith(";16B"):
+            return True
+        if decoder.startswith("ppm") and options and options[-1] > 255:
+            return True
+    return False
 
 
 @dataclass(frozen=True)

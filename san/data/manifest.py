@@ -15,7 +15,8 @@ from san.errors import DataError, SanError
 from san.runtime.files import read_json
 
 VERSION = 2
-NAME = "manifest.json"
+MANIFEST_FILE = "manifest.json"
+MAX_IDS_BYTES = 2**30  # of ids.json; ImageNet-21k, 14 million images, takes half of it
 _Count = Annotated[int, Meta(ge=0, le=2**40)]
 _Side = Annotated[int, Meta(ge=1, le=2**20)]
 
@@ -64,17 +65,17 @@ def read_manifest(folder: Path) -> Manifest | None:
 def load_manifest(folder: Path) -> Manifest:
     """Return the manifest of a packed split; raise DataError, which says why, if there is none."""
     try:
-        manifest: Manifest = read_json(folder / NAME, Manifest)
+        manifest: Manifest = read_json(folder / MANIFEST_FILE, Manifest)
         msgspec.convert(manifest["source"], _Source)
     except SanError as error:
         raise DataError(_explain(folder, str(error))) from error
     except msgspec.ValidationError as error:
-        raise DataError(_explain(folder, f"the source of {NAME}: {error}")) from error
+        raise DataError(_explain(folder, f"the source of {MANIFEST_FILE}: {error}")) from error
     if manifest["version"] != VERSION:
-        raise DataError(_explain(folder, f"{NAME} is of version {manifest['version']}"))
+        raise DataError(_explain(folder, f"{MANIFEST_FILE} is of version {manifest['version']}"))
     shape = manifest["shape"]
     if shape and (len(shape) != 3 or shape[2] != 3):
-        raise DataError(_explain(folder, f"{NAME} says that images are {shape}"))
+        raise DataError(_explain(folder, f"{MANIFEST_FILE} says that images are {shape}"))
     return manifest
 
 
@@ -93,19 +94,19 @@ def fingerprint(contents: Contents) -> str:
         contents["labels"],
         contents["ids"],
     ]
-    return _sha256_16(json.dumps(facts).encode())
+    return sha256_16(json.dumps(facts).encode())
 
 
 def labels_digest(labels: Labels) -> str:
     """Return the digest of labels in their order."""
-    return _sha256_16(np.ascontiguousarray(labels).astype("<i8").data)
+    return sha256_16(np.ascontiguousarray(labels).astype("<i8").data)
 
 
 def ids_digest(ids: Sequence[str]) -> str:
     """Return the digest of ids in their order, joined by newlines."""
-    return _sha256_16("\n".join(ids).encode())
+    return sha256_16("\n".join(ids).encode())
 
 
-def _sha256_16(data: bytes | memoryview) -> str:
+def sha256_16(data: bytes | memoryview) -> str:
     """Return 16 hex digits of a sha256."""
     return hashlib.sha256(data).hexdigest()[:16]

@@ -6,23 +6,23 @@ from itertools import combinations
 
 import numpy as np
 
-from san.data.hashes import Hashes
+from san.data.proof import Hashes
 
 # Of the smaller split. Benchmarks have a few equal images by nature: dsprites stores a rotation of
 # 0 and of 360 degrees, 2 of 40.
-MOST_TWINS = 0.02
+MOST_DUPLICATES = 0.02
 EXAMPLES = 2
 
 
 @dataclass(frozen=True)
-class Twins:
+class Duplicates:
     """Equal images of two splits, in words. many: more of them than a benchmark has by nature."""
 
     text: str
     many: bool
 
 
-def shared_names(
+def describe_shared_names(
     names: Mapping[str, Sequence[str]], hashes: Mapping[str, Hashes] | None = None
 ) -> list[str]:
     """Say of which splits the images have a name in common, a text for each two.
@@ -43,7 +43,9 @@ def shared_names(
     return texts
 
 
-def find_twins(ids: Mapping[str, Sequence[str]], hashes: Mapping[str, Hashes]) -> list[Twins]:
+def find_duplicates(
+    ids: Mapping[str, Sequence[str]], hashes: Mapping[str, Hashes]
+) -> list[Duplicates]:
     """Return which splits have equal images under different ids, one for each two splits."""
     found = []
     for first, second in combinations(ids, 2):
@@ -78,14 +80,16 @@ def _equal_images(hashes: Hashes, others: Hashes) -> list[tuple[int, int]]:
     )
 
 
-def _describe(names: Sequence[tuple[str, str]], smaller: str, larger: str, count: int) -> Twins:
+def _describe(
+    names: Sequence[tuple[str, str]], smaller: str, larger: str, count: int
+) -> Duplicates:
     """Say how many of the `count` images of a split are in another one."""
     examples = [f"{one} is {other}" for one, other in names[:EXAMPLES]]
     text = (
         f"{len(names)} of {count} images of {smaller} are in {larger} under other names: "
         f"{', '.join(examples)}"
     )
-    return Twins(
+    return Duplicates(
         text,
-        many=len(names) > MOST_TWINS * count,
+        many=len(names) > MOST_DUPLICATES * count,
     )

@@ -4,8 +4,9 @@
 <folder>/offsets.npy    int64 (N + 1,): where each file begins and ends
 <folder>/labels.npy     int64 (N,)
 <folder>/ids.json       N strings
-<folder>/hashes.npy     uint64 (N,): a hash of each image, see `san.data.hashes`
 <folder>/manifest.json  source, counts, class histogram, digests
+
+What reading them adds to the folder is in `san.data.proof`.
 """
 
 import contextlib
@@ -23,10 +24,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from san.data.arrays import Pixels, load_array, write_header
-from san.data.hashes import hash_image, write_hashes
+from san.data.arrays import Pixels, write_header
 from san.data.manifest import (
-    NAME,
+    MANIFEST_FILE,
+    MAX_IDS_BYTES,
     VERSION,
     Contents,
     Manifest,
@@ -40,24 +41,7 @@ from san.errors import DataError, FileAccessError, SanError
 # Id, label, and the image (H, W, 3) or the bytes of its file.
 Example = tuple[str, int, Pixels | bytes]
 
-_READ_BYTES = 2**24  # of images in memory at a time
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def pixels_digest(folder: Path) -> str:
-    """Return the digest of the images, and of the offsets where there are any."""
-    images: Pixels = load_array(folder / "images.npy", mapped=True)
-    digest = hashlib.sha256()
-    image_bytes = max(1, images[:1].nbytes)
-    step = max(1, _READ_BYTES // image_bytes)
-    for start in range(0, len(images), step):
-        chunk = np.ascontiguousarray(images[start : start + step])
-        digest.update(chunk.data)
-    # Where each file begins matters as much as its bytes.
-    if (folder / "offsets.npy").exists():
-        offsets = load_array(folder / "offsets.npy")
-        digest.update(offsets.astype("<i8").data)
-    return digest.hexdigest()[:16]
 
 
 def write_split(folder: Path, examples: Iterable[Example], source: dict[str, Any]) -> Manifest:
@@ -80,7 +64,7 @@ def write_split(folder: Path, examples: Iterable[Example], source: dict[str, Any
             **contents,
             "digest": fingerprint(contents),
         }
-        (staging / NAME).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        (staging / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         _publish(staging, folder, manifest)
     except SanError:
         raise
@@ -189,21 +173,28 @@ def _publish(staging: Path, folder: Path, manifest: Manifest) -> None:
 
 def remove_split(folder: Path) -> None:
     """Remove a packed split at once, so that nobody finds half of it."""
-    aside = _make_hidden_dir(folder)
-    with contextlib.suppress(FileNotFoundError):  # another process removed it first
-        folder.replace(aside / "old")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside, lock = _create_staging_dir(folder)
+    try:
+        with contextlib.suppress(FileNotFoundError):  # another process removed it first
+            folder.replace(aside / "old")
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.close(lock)
 
 
 @dataclass
 class _Rows:
-    """What has been written of a split. shape: of every image; () where they are files."""
+    """What has been written of a split.
+
+    shape: of every image; () where they are files. ids_bytes: of ids.json. digest: of the images.
+    """
 
     ids: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    hashes: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=lambda: [0])
     shape: tuple[int, ...] | None = None
+    ids_bytes: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
 
 
 def _write_contents(folder: Path, examples: Iterable[Example]) -> Contents:
@@ -212,15 +203,15 @@ def _write_contents(folder: Path, examples: Iterable[Example]) -> Contents:
     if not shape:
         offsets = np.array(rows.offsets, np.int64)
         np.save(folder / "offsets.npy", offsets, allow_pickle=False)
+        rows.digest.update(offsets.astype("<i8").data)
     labels = np.array(rows.labels, np.int64)
     np.save(folder / "labels.npy", labels, allow_pickle=False)
     (folder / "ids.json").write_text(json.dumps(rows.ids), encoding="utf-8")
-    write_hashes(rows.hashes, folder)
     return {
         "count": len(rows.ids),
         "shape": list(shape),
         "classes": np.bincount(labels).tolist() if labels.min() >= 0 else [],
-        "pixels": pixels_digest(folder),
+        "pixels": rows.digest.hexdigest()[:16],
         "labels": labels_digest(labels),
         "ids": ids_digest(rows.ids),
     }
@@ -260,7 +251,18 @@ def _append_example(file: BinaryIO, rows: _Rows, example: Example) -> None:
         before = rows.shape or "files"
         raise DataError(f"{name} is {found}, the images before it are {before}.")
     file.write(data.data)
+    rows.digest.update(data.data)
     rows.offsets.append(rows.offsets[-1] + len(data))
-    rows.ids.append(name)
     rows.labels.append(label)
-    rows.hashes.append(hash_image(data))
+    _append_id(rows, name)
+
+
+def _append_id(rows: _Rows, name: str) -> None:
+    """Note an id; raise DataError where there are more than will be read again."""
+    rows.ids.append(name)
+    rows.ids_bytes += len(json.dumps([name]))  # with what stands between two of them
+    if rows.ids_bytes > MAX_IDS_BYTES:
+        raise DataError(
+            f"The names of the first {len(rows.ids)} images take {rows.ids_bytes} bytes; "
+            f"at most {MAX_IDS_BYTES} are allowed. Shorten their paths, or pack fewer."
+        )

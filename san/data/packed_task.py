@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from san.data.hashes import Hashes, load_hashes
 from san.data.layout import class_name_mismatch, expected_count
 from san.data.manifest import Manifest, ids_digest, read_manifest
-from san.data.overlap import find_twins, shared_names
-from san.data.split import Split, join_splits, open_split
+from san.data.overlap import describe_shared_names, find_duplicates
+from san.data.split import Split, StoredSplit, join_splits, open_split
 from san.errors import DataError, UnknownNameError
 from san.tasks import Task
 
@@ -37,8 +36,9 @@ class PackedTask:
     task: Task
     folder: Path
     manifests: Mapping[str, Manifest | None]
-    _splits: dict[str, Split] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _hashes: dict[str, Hashes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _splits: dict[str, StoredSplit] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def open(cls, task: Task, folder: Path) -> "PackedTask":
@@ -70,21 +70,19 @@ class PackedTask:
             )
         return kept
 
-    def load_part(self, part: str, full: bool = False) -> Split:
+    def load_part(self, part: str, recheck: bool = False) -> StoredSplit:
         """Open a stored split, once, checked as `open_split` says and by its classes and ids.
 
-        full: compare all pixels with their digest, and hash them again.
+        recheck: compare all pixels with their digest, and hash them again.
         """
-        if full or part not in self._splits:
+        if recheck or part not in self._splits:
             split = open_split(
                 self.folder / part,
                 self.manifests.get(part),
                 expected_count(self.task, self.source(part), part),
                 len(self.task.classes),
-                full,
+                recheck,
             )
-            if full:
-                self._hashes[part] = load_hashes(self.folder / part, split.parts[0], full)
             problems = (*split.problems, *self._find_problems(part, split))
             self._splits[part] = replace(split, problems=problems)
         return self._splits[part]
@@ -112,24 +110,18 @@ class PackedTask:
         if len(splits) < 2:
             return ()
         ids = {part: split.ids for part, split in splits.items()}
-        hashes = {part: self._load_hashes(part, split) for part, split in splits.items()}
+        hashes = {part: split.hashes for part, split in splits.items()}
         from_tfds = all(self.source(part)["made_by"] == "TFDS" for part in splits)
         # An id of TFDS's is that of an image in its split.
-        shared = shared_names(ids, hashes if from_tfds else None)
+        shared = describe_shared_names(ids, hashes if from_tfds else None)
         findings = [Finding(False, text) for text in shared]
         is_disjoint = from_tfds or self._is_benchmark(splits)
-        for twins in find_twins(ids, hashes):
-            is_leak = twins.many and not is_disjoint
-            findings.append(Finding(False if is_leak else None, twins.text))
+        for duplicates in find_duplicates(ids, hashes):
+            is_leak = duplicates.many and not is_disjoint
+            findings.append(Finding(False if is_leak else None, duplicates.text))
         return findings
 
-    def _load_hashes(self, part: str, split: Split) -> Hashes:
-        """Return the hashes of a stored split's images, read once."""
-        if part not in self._hashes:
-            self._hashes[part] = load_hashes(self.folder / part, split.parts[0])
-        return self._hashes[part]
-
-    def _openable_splits(self) -> dict[str, Split]:
+    def _openable_splits(self) -> dict[str, StoredSplit]:
         """Return the stored splits that are not missing or damaged."""
         splits = {}
         for part in self.parts("+".join(self.task.splits)):

@@ -1,9 +1,7 @@
 """A packed split as training sees it: opened, checked against its manifest, joined with others."""
 
-import contextlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from san.data import pack
 from san.data.arrays import Labels, Pixels, load_array
 from san.data.images import Images
 from san.data.manifest import (
+    MAX_IDS_BYTES,
     Manifest,
     fingerprint,
     ids_digest,
@@ -22,8 +20,9 @@ from san.data.manifest import (
     load_manifest,
     read_manifest,
 )
+from san.data.proof import Hashes, prove_images
 from san.errors import DataError, SanError
-from san.runtime.files import read_json, write_text
+from san.runtime.files import read_json
 
 _PREPARE_AGAIN = "Delete it and prepare the task again."
 
@@ -77,18 +76,25 @@ class Split:
         return np.cumsum([0, *map(len, self.parts)])
 
 
-def read_split(folder: Path, expected: int, classes: int, full: bool = False) -> Split:
+@dataclass(frozen=True)
+class StoredSplit(Split):
+    """One packed split. hashes: uint64 `(N,)`, equal where images are stored alike."""
+
+    hashes: Hashes = field(kw_only=True)
+
+
+def read_split(folder: Path, expected: int, classes: int, recheck: bool = False) -> StoredSplit:
     """Open a packed split; see `open_split`."""
-    return open_split(folder, read_manifest(folder), expected, classes, full)
+    return open_split(folder, read_manifest(folder), expected, classes, recheck)
 
 
 def open_split(
-    folder: Path, manifest: Manifest | None, expected: int, classes: int, full: bool = False
-) -> Split:
+    folder: Path, manifest: Manifest | None, expected: int, classes: int, recheck: bool = False
+) -> StoredSplit:
     """Map a packed split with its manifest; images are copied only when they are taken.
 
     expected: the number of images that the task should have. classes: labels lie in [0, classes).
-    full: compare all pixels with their digest, not only where the files look changed.
+    recheck: compare all pixels with their digest, not only where the files look changed.
     A problem that a user may overrule (another number of images) goes into `problems`. Raises
     DataError, which names the folder, where the split cannot be trained on at all.
     """
@@ -102,20 +108,23 @@ def open_split(
     images, labels, ids = _load_arrays(folder, manifest)
     _check_counts(folder, manifest, images, labels, ids)
     _check_range(folder, labels, classes)
-    verified = _facts_match(manifest, labels, ids) and _pixels_match(folder, manifest, full)
-    if not verified:
+    hashes = None
+    if _facts_match(manifest, labels, ids):
+        hashes = prove_images(folder, images, manifest["pixels"], recheck)
+    if hashes is None:
         raise DataError(f"{folder} does not match its manifest's digests. {_PREPARE_AGAIN}")
     count = len(ids)
     problems: tuple[str, ...] = ()
     if count != expected:
         problems = (f"{folder} has {count} images; {expected} are expected",)
-    return Split(
+    return StoredSplit(
         parts=(images,),
         labels=labels,
         ids=ids,
         fingerprint=manifest["digest"],
         sources=(manifest["source"],),
         problems=problems,
+        hashes=hashes,
     )
 
 
@@ -154,7 +163,7 @@ def _load_arrays(folder: Path, manifest: Manifest) -> tuple[Images, Labels, Sequ
         labels: Labels = load_array(folder / "labels.npy")
         if not manifest["shape"]:
             offsets = load_array(folder / "offsets.npy")
-        ids: Any = read_json(folder / "ids.json")
+        ids: Any = read_json(folder / "ids.json", limit=MAX_IDS_BYTES)
     except SanError as error:
         raise DataError(f"{folder} cannot be read ({error}). {_PREPARE_AGAIN}") from error
     shape: tuple[object, ...] = ("bytes",)  # of image files end to end
@@ -226,39 +235,3 @@ def _facts_match(manifest: Manifest, labels: Labels, ids: Sequence[str]) -> bool
         and np.bincount(labels).tolist() == manifest["classes"]
         and fingerprint(manifest) == manifest["digest"]
     )
-
-
-def _pixels_match(folder: Path, manifest: Manifest, full: bool) -> bool:
-    """Return whether the images match their digest.
-
-    Images that were compared before, on this machine, are recognised by size and times of their
-    files, unless `full`.
-    """
-    files = [folder / "images.npy"]
-    if (folder / "offsets.npy").exists():
-        files.append(folder / "offsets.npy")
-    seen = {
-        "pixels": manifest["pixels"],
-        "files": [_size_and_times(file) for file in files],
-    }
-    stamp = folder / "proved.json"
-    if not full and _read_stamp(stamp) == seen:
-        return True
-    if pack.pixels_digest(folder) != manifest["pixels"]:
-        return False
-    with contextlib.suppress(OSError):  # a read-only copy is compared each time
-        write_text(json.dumps(seen), stamp)
-    return True
-
-
-def _size_and_times(file: Path) -> list[int]:
-    """Return what changes with a file; nobody can set the last, so a copy is compared anew."""
-    stat = file.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-
-
-def _read_stamp(stamp: Path) -> object:
-    try:
-        return read_json(stamp)
-    except SanError:
-        return None

@@ -21,7 +21,7 @@ def verify(task: Task, folder: Path) -> list[Finding]:
         findings.append(Finding(False, str(error)))
     for part in packed.parts("+".join(task.splits)):
         try:
-            split = packed.load_part(part, full=True)
+            split = packed.load_part(part, recheck=True)
         except Exception as error:  # however it is damaged, the other splits are checked
             findings.append(Finding(False, str(error)))
             continue

@@ -74,6 +74,77 @@ DAMAGED = {
 }
 
 
+def deep_png(colour: int, channels: int) -> bytes:
+    """A PNG of 16 bits a channel, which PIL cannot write."""
+    header = struct.pack(">IIBBBBB", 7, 9, 16, colour, 0, 0, 0)
+    rows = (b"\0" + bytes(range(2 * channels)) * 7) * 9
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+def deep_tiff(planes: int) -> bytes:
+    """A TIFF of one RGB pixel of 16 bits a channel; planes: 1, or 2 where each is a strip."""
+    strips = 1 if planes == 1 else 3
+    tags = [(256, 1), (257, 1), (258, 16), (259, 1), (262, 2), (273, 0), (277, 3), (278, 1)]
+    tags += [(279, 6 // strips), (284, planes)]
+    data = 8 + 2 + 12 * len(tags) + 4
+    places = {258: data + 6, 273: data + 12, 279: data + 24}
+    entries = b""
+    for tag, value in tags:
+        count = {258: 3, 273: strips, 279: strips}.get(tag, 1)
+        kind = 4 if tag in (273, 279) else 3
+        if count > 1:
+            entries += struct.pack("<HHII", tag, kind, count, places[tag])
+        else:
+            entries += struct.pack("<HHII", tag, kind, 1, data if tag == 273 else value)
+    pixel = struct.pack("<3H", 1, 300, 65535)
+    offsets = struct.pack("<3I", data, data + 2, data + 4)
+    outside = pixel + struct.pack("<3H", 16, 16, 16) + offsets + struct.pack("<3I", 2, 2, 2)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + outside
+
+
+DEEP = {
+    "PNG of grey": deep_png(0, 1),
+    "PNG of RGB": deep_png(2, 3),
+    "PNG of grey and alpha": deep_png(4, 2),
+    "PNG of RGBA": deep_png(6, 4),
+    "PGM": b"P5 7 9 65535\n" + bytes(2 * 63),
+    "PPM": b"P6 7 9 65535\n" + bytes(2 * 189),
+    "PPM of 12 bits": b"P6 7 9 4095\n" + bytes(2 * 189),
+    "PPM in words": b"P3 1 1 65535\n1 300 65535\n",
+    "TIFF": deep_tiff(1),
+    "TIFF of planes": deep_tiff(2),
+}
+
+
+@pytest.mark.parametrize("how", DEEP)
+def test_more_than_8_bits_a_channel_are_refused(how: str) -> None:
+    with Image.open(io.BytesIO(DEEP[how])) as image:
+        image.load()  # PIL reads it, and clips
+    with pytest.raises(DataError, match=r"it has more than 8 bits a channel .mode .*; 8 are allow"):
+        decode_image(DEEP[how])
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        b"P6 1 1 255\n" + bytes([1, 2, 3]),
+        b"P3 1 1 255\n1 2 3\n",
+        saved(Image.fromarray(PIXELS).convert("1"), "PPM"),
+        saved(Image.fromarray(PIXELS).convert("1"), "TIFF"),
+        saved(Image.fromarray(PIXELS).convert("LA"), "PNG"),
+        saved(Image.fromarray(PIXELS).convert("P"), "PNG"),
+        saved(Image.fromarray(PIXELS).convert("RGBA"), "PNG"),
+        saved(Image.fromarray(PIXELS).convert("CMYK"), "JPEG"),
+        saved(Image.fromarray(PIXELS).convert("CMYK"), "TIFF"),
+        saved(Image.fromarray(PIXELS), "TIFF", compression="tiff_lzw"),
+        saved(Image.fromarray(PIXELS), "PNG", interlace=1),
+    ],
+)
+def test_other_kinds_of_pixels_are_decoded(file: bytes) -> None:
+    assert decode_image(file).shape[2] == 3
+
+
 @pytest.mark.parametrize("how", DAMAGED)
 def test_damaged_files_are_refused(how: str) -> None:
     with pytest.raises(DataError):

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from test_packed_task import LABELS, UPSTREAM, ids_of, image_of, small_task
 
-from san.data import hashes as hashes_module
-from san.data.hashes import load_hashes
-from san.data.overlap import find_twins, shared_names
-from san.data.pack import write_split
+from san.data import proof
+from san.data.overlap import describe_shared_names, find_duplicates
+from san.data.pack import hardlink_images, write_split
 from san.data.packed_task import PackedTask
 from san.data.split import read_split
 from san.data.task_data import usable_split
@@ -26,13 +25,13 @@ def many(part: str) -> list[str]:
     return [f"{part}-{i}" for i in range(SIZES[part])]
 
 
-def write(folder: Path, twins: int, source: dict[str, Any]) -> PackedTask:
+def write(folder: Path, duplicates: int, source: dict[str, Any]) -> PackedTask:
     """Pack three splits; the first images of test are those of train under other names."""
     for part in SIZES:
         names = many(part)
         images = [image_of(name) for name in names]
         if part == "test":
-            images[:twins] = [image_of(name) for name in many("train")[:twins]]
+            images[:duplicates] = [image_of(name) for name in many("train")[:duplicates]]
         labels = [i % 3 for i in range(len(names))]
         write_split(folder / part, zip(names, labels, images, strict=True), source)
     task = small_task(splits=SIZES, ids_digest=None)
@@ -88,19 +87,43 @@ def test_a_damaged_split_is_compared_with_none(tmp_path: Path) -> None:
 
 def test_names_are_shared_by_two_of_three() -> None:
     names = {"train": ["a", "b", "c"], "val": ["d"], "test": ["c", "x", "b"]}
-    assert shared_names(names) == ["train and test share 2 images: b, c"]
+    assert describe_shared_names(names) == ["train and test share 2 images: b, c"]
     hashes = {part: np.arange(len(names[part]), dtype=np.uint64) for part in names}
-    assert shared_names(names, hashes) == []
+    assert describe_shared_names(names, hashes) == []
     hashes["test"][0] = 2  # the c of train
-    assert shared_names(names, hashes) == ["train and test share 1 images: c"]
+    assert describe_shared_names(names, hashes) == ["train and test share 1 images: c"]
 
 
-def test_an_image_of_one_name_in_two_splits_is_no_twin() -> None:
+def test_an_image_of_one_name_in_two_splits_is_no_duplicate() -> None:
     names = {"train": ["a", "b", "c"], "test": ["c", "x"]}
     one = np.array([7, 8, 9], np.uint64)
-    (twins,) = find_twins(names, {"train": one, "test": np.array([9, 7], np.uint64)})
-    assert twins.text == "1 of 2 images of test are in train under other names: x is a"
-    assert find_twins(names, {"train": one, "test": np.array([9, 1], np.uint64)}) == []
+    (duplicates,) = find_duplicates(names, {"train": one, "test": np.array([9, 7], np.uint64)})
+    assert duplicates.text == "1 of 2 images of test are in train under other names: x is a"
+    assert find_duplicates(names, {"train": one, "test": np.array([9, 1], np.uint64)}) == []
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the images that are hashed."""
+    sizes = []
+    hash_image = proof.hash_image
+
+    def counted(image: np.ndarray) -> int:
+        sizes.append(image.size)
+        return hash_image(image)
+
+    monkeypatch.setattr(proof, "hash_image", counted)
+    return sizes
+
+
+def forge(path: Path) -> None:
+    np.save(path, np.arange(5, dtype=np.uint64))
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(
@@ -109,48 +132,99 @@ def test_an_image_of_one_name_in_two_splits_is_no_twin() -> None:
         lambda path: path.unlink(),
         lambda path: path.write_bytes(b""),
         lambda path: np.save(path, np.zeros(4, np.uint64)),
-        lambda path: np.save(path, np.zeros(5, np.int64)),
-        lambda path: np.save(path, np.zeros((5, 1), np.uint64)),
+        lambda path: np.save(path, np.load(path).view(np.int64)),
+        lambda path: np.save(path, np.load(path).view(np.uint8)),
+        lambda path: np.save(path, np.load(path)[:, None]),
         lambda path: np.save(path, np.array([{}])),
+        lambda path: (path.parent / "proved.json").unlink(),
+        lambda path: (path.parent / "proved.json").write_text("{}"),
+        flip_a_bit,
+        forge,
     ],
 )
-def test_hashes_that_are_missing_or_damaged_are_made_again(damage: Any, tmp_path: Path) -> None:
-    rows = [(f"i{i}", 0, image_of(f"{i}")) for i in range(5)]
-    write_split(tmp_path / "s", rows, LISTS)
-    path = tmp_path / "s" / "hashes.npy"
-    expected = path.read_bytes()
-    images = read_split(tmp_path / "s", 5, 1).parts[0]
-    damage(path)
-    assert len(set(load_hashes(tmp_path / "s", images).tolist())) == 5
-    assert path.read_bytes() == expected
+def test_hashes_that_are_not_those_of_the_proof_are_made_again(
+    damage: Any, tmp_path: Path, hashed: list[int]
+) -> None:
+    folder = tmp_path / "s"
+    write_split(folder, [(f"i{i}", 0, image_of(f"{i}")) for i in range(5)], LISTS)
+    expected = read_split(folder, 5, 1).hashes.tolist()
+    assert expected == np.load(folder / "hashes.npy").tolist()
+    assert len(set(expected)) == 5
+    assert read_split(folder, 5, 1).hashes.tolist() == expected
+    assert len(hashed) == 5  # once
+    damage(folder / "hashes.npy")
+    assert read_split(folder, 5, 1).hashes.tolist() == expected
+    assert read_split(folder, 5, 1).hashes.tolist() == expected
+    assert len(hashed) == 10
+    assert np.load(folder / "hashes.npy").tolist() == expected
 
 
-def test_hashes_older_than_the_images_are_made_again(tmp_path: Path) -> None:
+def test_hashes_of_other_images_are_not_believed(tmp_path: Path) -> None:
+    """Not even with their proof, which is of another file."""
     for name in ("s", "t"):
         write_split(tmp_path / name, [("i", 0, image_of(name))], LISTS)
-    (tmp_path / "s/hashes.npy").replace(tmp_path / "t/hashes.npy")
-    (tmp_path / "t/images.npy").touch()
-    images = read_split(tmp_path / "t", 1, 1).parts[0]
-    expected = hashes_module.hash_image(image_of("t"))
-    assert load_hashes(tmp_path / "t", images).tolist() == [expected]
+        read_split(tmp_path / name, 1, 1)
+    for name in ("hashes.npy", "proved.json"):
+        (tmp_path / "s" / name).replace(tmp_path / "t" / name)
+    assert read_split(tmp_path / "t", 1, 1).hashes.tolist() == [proof.hash_image(image_of("t"))]
 
 
-def test_verify_hashes_again(tmp_path: Path) -> None:
+def test_forged_hashes_do_not_hide_a_leak(tmp_path: Path) -> None:
     packed = write(tmp_path, 100, LISTS)
+    message = "100 of 100 images of test are in train under other names"
+    for forged in ("train", "test"):
+        with pytest.raises(DataError, match=message):
+            usable_split(PackedTask.open(packed.task, tmp_path), "train")
+        hashes = np.arange(SIZES[forged], dtype=np.uint64)
+        np.save(tmp_path / forged / "hashes.npy", hashes)
+    with pytest.raises(DataError, match=message):
+        usable_split(PackedTask.open(packed.task, tmp_path), "train")
     np.save(tmp_path / "train/hashes.npy", np.arange(200, dtype=np.uint64))
-    assert packed.overlaps == []  # which are believed
     wrong = [found.text for found in verify(packed.task, tmp_path) if found.good is False]
     assert len(wrong) == 1
-    assert wrong[0].startswith("100 of 100 images of test are in train under other names")
+    assert wrong[0].startswith(message)
+
+
+def test_images_are_read_once_by_verify_and_once_in_a_read_only_copy(
+    tmp_path: Path, hashed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = write(tmp_path, 0, LISTS)
+    verify(packed.task, tmp_path)
+    assert len(hashed) == sum(SIZES.values())
+    verify(packed.task, tmp_path)
+    assert len(hashed) == 2 * sum(SIZES.values())
+    for path in tmp_path.glob("*/proved.json"):
+        path.unlink()
+    hashed.clear()
+
+    def refuse(*args: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(proof, "write_text", refuse)
+    copy = PackedTask.open(packed.task, tmp_path)
+    assert all(copy.split(name).problems == () for name in SIZES)
+    assert len(hashed) == sum(SIZES.values())
+    assert list(tmp_path.glob("*/proved.json")) == []
+
+
+def test_images_that_become_one_file_are_read_again_once(tmp_path: Path, hashed: list[int]) -> None:
+    """A link changes the times of both."""
+    for name in ("s", "t"):
+        write_split(tmp_path / name, [("i", 0, image_of("i"))], LISTS)
+        read_split(tmp_path / name, 1, 1)
+    assert hardlink_images(tmp_path / "s", tmp_path / "t")
+    hashed.clear()
+    for _ in range(3):
+        first, second = (read_split(tmp_path / name, 1, 1).hashes for name in ("s", "t"))
+        assert first.tolist() == second.tolist()
+    assert len(hashed) == 2
 
 
 def test_hashes_of_files_are_those_of_their_bytes(tmp_path: Path) -> None:
     files = [b"one", b"two", b"one"]
     rows = [(f"i{i}", 0, file) for i, file in enumerate(files)]
     write_split(tmp_path / "s", rows, LISTS)
-    images = read_split(tmp_path / "s", 3, 1).parts[0]
-    stored = load_hashes(tmp_path / "s", images).tolist()
-    assert stored == load_hashes(tmp_path / "s", images, full=True).tolist()
-    assert stored[0] == stored[2] != stored[1]
+    hashes = read_split(tmp_path / "s", 3, 1).hashes.tolist()
+    assert hashes[0] == hashes[2] != hashes[1]
     by_b2sum = bytes.fromhex("34f2ddaa8b7615c9")  # printf one | b2sum -l 64
-    assert stored[0] == int.from_bytes(by_b2sum, "little")
+    assert hashes[0] == int.from_bytes(by_b2sum, "little")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from san.data import pack
+from san.data import pack, proof
 from san.data.split import Split, join_splits, read_split
 from san.errors import DataError, FileAccessError
 
@@ -57,7 +57,6 @@ def test_the_format_is_to_the_byte_that_of_the_first_splits_of_this_version(tmp_
     arrays = pack.write_split(tmp_path / "arrays", examples(), source)
     assert arrays["digest"] == "c6fec4903ca56f6b"
     assert file_digests(tmp_path / "arrays") == {
-        "hashes.npy": "6f850c87",  # which the first did not have
         "ids.json": "29ceaa3b",
         "images.npy": "f5cb6377",
         "labels.npy": "271bbb19",
@@ -67,7 +66,6 @@ def test_the_format_is_to_the_byte_that_of_the_first_splits_of_this_version(tmp_
     encoded = pack.write_split(tmp_path / "files", files, source)
     assert encoded["digest"] == "e967bb373d786dd0"
     assert file_digests(tmp_path / "files") == {
-        "hashes.npy": "6f850c87",
         "ids.json": "29ceaa3b",
         "images.npy": "5b47a03e",
         "labels.npy": "271bbb19",
@@ -167,7 +165,7 @@ def test_pixels_are_compared_once_and_again_when_the_file_is_touched(
 ) -> None:
     packed(tmp_path / "s")
     with monkeypatch.context() as patch:
-        patch.setattr(pack, "pixels_digest", lambda folder: pytest.fail("read again"))
+        patch.setattr(proof, "digest_and_hashes", lambda images: pytest.fail("read again"))
         read_split(tmp_path / "s", 5, 3)
     damage(tmp_path / "s", "pixels")
     with pytest.raises(DataError, match="digests"):
@@ -237,3 +235,33 @@ def test_equal_images_become_one_file(tmp_path: Path) -> None:
     assert files[0].samefile(files[1])
     assert not files[0].samefile(files[2])
     assert read_split(tmp_path / "b", 5, 3).labels.tolist() == [0] * 5
+
+
+def test_a_split_is_removed_while_others_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their search for what dead processes left must not take the place it is moved to."""
+    packed(tmp_path / "s")
+    replace = Path.replace
+
+    def write_first(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            pack.write_split(tmp_path / "s", failing(KeyboardInterrupt()), {})
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", write_first)
+    pack.remove_split(tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ids_that_could_not_be_read_again_are_not_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(json.dumps([name for name, _, _ in examples()]))
+    monkeypatch.setattr(pack, "MAX_IDS_BYTES", size)
+    packed(tmp_path / "s")
+    monkeypatch.setattr(pack, "MAX_IDS_BYTES", size - 1)
+    with pytest.raises(DataError, match="first 5 images take 30 bytes; at most 29 are allowed"):
+        packed(tmp_path / "t")
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]

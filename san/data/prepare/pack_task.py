@@ -16,7 +16,7 @@ from san.data import pack
 from san.data.images import decode_image
 from san.data.layout import class_name_mismatch, expected_count, packed_dir
 from san.data.manifest import Manifest, read_manifest
-from san.data.overlap import shared_names
+from san.data.overlap import describe_shared_names
 from san.data.pack import Example
 from san.data.packed_task import PackedTask
 from san.data.prepare.sources import Source
@@ -136,7 +136,7 @@ def _check_source(task: Task, source: Source) -> None:
 def _check_lists(task: Task, source: Source) -> None:
     """Raise DataError where two splits of a source name the same image."""
     for names in (source.ids, source.paths):
-        shared = shared_names({part: names(part) for part in source.parts})
+        shared = describe_shared_names({part: names(part) for part in source.parts})
         if shared:
             raise DataError(_describe_leak(task, shared))
 

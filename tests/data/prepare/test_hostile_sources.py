@@ -3,19 +3,17 @@
 import json
 import os
 import shutil
-import socket
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pictures
 import pytest
+from odd_files import DEEP, NOT_REGULAR, ODD_FILES, replace_by
 from small_tasks import DTD, FGVC, LISTS, small
 
 from san.data import task_data
-from san.data.prepare.sources import archives, find_source, folders
-from san.data.prepare.sources.files import images_below
+from san.data.prepare.sources import archives, files, find_source, folders
+from san.data.prepare.sources.files import images_by_folder
 from san.errors import DataError
 
 CUB = small(FGVC.task("cub"), train=4, val=2, test=3)
@@ -24,32 +22,9 @@ JSON = {
     "val": {"v/1.jpg": 3, "v/2.jpg": 40},
     "test": {"t/1.jpg": 25, "t/2.jpg": 3, "t/3.jpg": 17},
 }
-DEEP = "[" * 100_000 + "]" * 100_000
 
 
-def bind(path: Path) -> None:
-    """Put a socket at a path, whatever its length."""
-    here = Path.cwd()
-    os.chdir(path.parent)
-    with socket.socket(socket.AF_UNIX) as each:
-        each.bind(path.name)
-    os.chdir(here)
-
-
-OTHERS: dict[str, Callable[[Path], Any]] = {
-    "a FIFO": os.mkfifo,
-    "a directory": Path.mkdir,
-    "a socket": bind,
-    "a device": lambda path: path.symlink_to("/dev/zero"),
-}
-
-
-def replace_by(kind: str, path: Path) -> None:
-    path.unlink()
-    OTHERS[kind](path)
-
-
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", NOT_REGULAR)
 @pytest.mark.parametrize("name", ["train800.txt", "val200.txt", "test.txt"])
 def test_a_list_that_is_not_a_regular_file_is_named(name: str, kind: str, tmp_path: Path) -> None:
     folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
@@ -58,7 +33,7 @@ def test_a_list_that_is_not_a_regular_file_is_named(name: str, kind: str, tmp_pa
         find_source(DTD.task, folder)
 
 
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", NOT_REGULAR)
 @pytest.mark.parametrize("name", ["train.json", "val.json", "test.json", "paths.json"])
 def test_a_json_list_that_is_not_a_regular_file_is_named(
     name: str, kind: str, tmp_path: Path
@@ -70,24 +45,20 @@ def test_a_json_list_that_is_not_a_regular_file_is_named(
         find_source(CUB.task, folder)
 
 
-@pytest.mark.parametrize("kind", [*OTHERS, "a dangling link"])
+@pytest.mark.parametrize("kind", ODD_FILES)
 def test_an_image_that_is_not_a_regular_file_is_named(kind: str, tmp_path: Path) -> None:
     folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
-    path = folder / "images/val200/000001.jpg"
-    path.unlink()
-    OTHERS.get(kind, lambda path: path.symlink_to("nothing"))(path)
+    replace_by(kind, folder / "images/val200/000001.jpg")
     with pytest.raises(DataError, match="val200.txt names 1 files .*images/val200/000001.jpg"):
         DTD.pack(folder, tmp_path / "data")
 
 
-@pytest.mark.parametrize("kind", ["a FIFO", "a socket", "a device", "a dangling link"])
+@pytest.mark.parametrize("kind", [kind for kind in ODD_FILES if kind != "a directory"])
 def test_an_own_image_that_is_not_a_regular_file_is_named(kind: str, tmp_path: Path) -> None:
     for name in ("train/a", "train/b", "val/a", "test/a"):
         for i in range(3):
             pictures.save(tmp_path / "own" / name / f"{i}.png", len(name), i)
-    path = tmp_path / "own/test/a/1.png"
-    path.unlink()
-    OTHERS.get(kind, lambda path: path.symlink_to("nothing"))(path)
+    replace_by(kind, tmp_path / "own/test/a/1.png")
     suite = task_data.folder_suite(str(tmp_path / "own"))
     (task,) = suite.tasks.values()
     with pytest.raises(DataError, match=r"test/a/1.png .*(is a|cannot be read)"):
@@ -96,7 +67,7 @@ def test_an_own_image_that_is_not_a_regular_file_is_named(kind: str, tmp_path: P
 
 @pytest.mark.parametrize("kind", ["a FIFO", "a socket", "a device"])
 def test_an_archive_that_is_not_a_regular_file_is_named(kind: str, tmp_path: Path) -> None:
-    OTHERS[kind](tmp_path / "v.zip")
+    replace_by(kind, tmp_path / "v.zip")
     with pytest.raises(DataError, match=f"v.zip is {kind}"):
         find_source(DTD.task, tmp_path / "v.zip")
 
@@ -212,12 +183,36 @@ def test_names_that_no_honest_archive_has_are_refused(name: str, tmp_path: Path)
 def test_images_of_an_archive_are_those_of_the_folder_in_the_same_order(tmp_path: Path) -> None:
     names = ["b/x.png", "b-/y.png", "b/a/z.jpg", "a.png", "b/.hidden/x.png", ".x.png", "n.txt"]
     for name in names:
-        (tmp_path / "f" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "f" / name).touch()
+        for folder in ("p", "q", "pq"):
+            (tmp_path / "f" / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "f" / folder / name).touch()
+    (tmp_path / "f/p.png").touch()
+    (tmp_path / "f/empty").mkdir()
     archive = Path(shutil.make_archive(str(tmp_path / "v"), "zip", tmp_path / "f"))
-    found = list(images_below(tmp_path / "f", "p/"))
-    assert found == ["p/a.png", "p/b/a/z.jpg", "p/b/x.png", "p/b-/y.png"]
-    assert list(images_below(archives.open_archive(archive), "p/")) == found
+    found = images_by_folder(tmp_path / "f", ["p", "q", "empty"])
+    assert found["p"] == ["p/a.png", "p/b/a/z.jpg", "p/b/x.png", "p/b-/y.png"]
+    assert (len(found["q"]), found["empty"]) == (4, [])
+    assert images_by_folder(archives.open_archive(archive), ["p", "q", "empty"]) == found
+
+
+def test_an_archive_is_gone_over_once_for_all_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand times for ImageNet would take minutes."""
+    calls = []
+    names_below = archives.names_below
+
+    def counted(root: zipfile.Path) -> list[str]:
+        calls.append(root)
+        return names_below(root)
+
+    monkeypatch.setattr(files, "names_below", counted)
+    with zipfile.ZipFile(tmp_path / "v.zip", "w") as archive:
+        for i in range(100):
+            archive.writestr(f"{i}/x.png", b"x")
+    found = images_by_folder(archives.open_archive(tmp_path / "v.zip"), map(str, range(100)))
+    assert sum(map(len, found.values())) == 100
+    assert len(calls) == 1
 
 
 def own(folder: Path) -> Path:

@@ -137,7 +137,7 @@ def test_images_of_more_than_8_bits_are_refused(tmp_path: Path) -> None:
     folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
     deep = Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 150)
     deep.save(folder / "images/test/000000.jpg", "PNG")
-    message = "000000.jpg of small/dtd cannot be decoded .its pixels are of mode I"
+    message = "000000.jpg of small/dtd cannot be decoded .it has more than 8 bits a channel .mode I"
     with pytest.raises(DataError, match=message):
         DTD.pack(folder, tmp_path / "data")
 

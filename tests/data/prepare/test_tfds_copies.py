@@ -4,15 +4,14 @@ What the real libraries do with them is in tests/data_tier.
 """
 
 import json
-import os
 import struct
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from odd_files import ODD_FILES, replace_by
 from small_tasks import VTAB
 
 from san.data.prepare.sources import find_source, tfds
@@ -97,12 +96,10 @@ def test_a_length_beyond_the_file_is_refused_before_it_is_read(length: int, tmp_
 
 
 @pytest.mark.usefixtures("checksums")
-@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("nothing")])
-def test_records_that_are_no_regular_file_are_named(
-    make: Callable[[Path], Any], tmp_path: Path
-) -> None:
-    make(tmp_path / "r")
-    with pytest.raises(DataError, match="/r is a"):
+@pytest.mark.parametrize("kind", ODD_FILES)
+def test_records_that_are_no_regular_file_are_named(kind: str, tmp_path: Path) -> None:
+    replace_by(kind, tmp_path / "r")
+    with pytest.raises(DataError, match=f"/r is {kind}"):
         list(read_tfrecord(tmp_path / "r"))
 
 
@@ -170,8 +167,7 @@ def test_a_copy_with_other_than_regular_files_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = copy_of(tmp_path, {})
-    (home / name).unlink(missing_ok=True)
-    os.mkfifo(home / name)
+    replace_by("a FIFO", home / name)
     with pytest.raises(DataError, match=f"{name} is a FIFO"):
         opened(tmp_path, monkeypatch)
 

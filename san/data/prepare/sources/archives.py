@@ -10,6 +10,8 @@ from san.runtime.formatting import format_bytes
 # Of a member's name. A path of 32 folders costs as much memory again for each of them.
 MAX_LENGTH = 1024
 MAX_DEPTH = 32
+# Of these zipfile unpacks all that it has read, whatever that becomes.
+UNBOUNDED = (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 STEP_BYTES = 4096
 
 
@@ -60,8 +62,8 @@ def read_member(file: zipfile.Path) -> bytes:
                 f"at most {format_bytes(MAX_BYTES)} are allowed"
             )
         with archive.open(info) as content:
-            # Never more than its size; and in small steps, as of bzip2 and LZMA zipfile unpacks
-            # all that it has read, whatever that becomes.
+            if info.compress_type not in UNBOUNDED:
+                return content.read(info.file_size + 1)  # zipfile keeps to the size
             chunks = iter(lambda: content.read(STEP_BYTES), b"")
             return b"".join(chunks)
     except DataError:

@@ -185,22 +185,27 @@ def class_folders(root: Root) -> list[str]:
     return sorted(name for name in names if not name.startswith("."))
 
 
-def images_below(root: Root, prefix: str = "") -> Iterator[str]:
-    """Yield the paths of all image files below `root`, sorted within each folder.
+def images_by_folder(root: Root, names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the paths, below `root`, of all images in some of its folders.
 
-    prefix: what stands before each path. Hidden files and folders are left out. Raises DataError
+    They are sorted within each folder; hidden files and folders are left out. Raises DataError
     where a folder is reached twice, by a link, or lies too deep.
     """
+    found: dict[str, list[str]] = {name: [] for name in names}
     if isinstance(root, zipfile.Path):
-        names = _images_of_archive(root)
+        # Once over all members of the archive, which is a list, and not once for each folder.
+        for path in _images_of_archive(root):
+            name, separator, _ = path.partition("/")
+            if separator and name in found:
+                found[name].append(path)
     else:
-        names = _images_of_folder(root, (), set())
-    for name in names:
-        yield prefix + name
+        for name, paths in found.items():
+            paths.extend(f"{name}/{path}" for path in _images_of_folder(root / name, (), set()))
+    return found
 
 
 def _images_of_archive(root: zipfile.Path) -> Iterator[str]:
-    # Once over all names: zipfile.Path would go over them for every folder.
+    """Yield the paths of all image files below `root`; goes over all members of the archive."""
     for parts in sorted(name.split("/") for name in names_below(root)):
         is_hidden = any(part.startswith(".") for part in parts)
         if not is_hidden and _is_image(parts[-1]):
@@ -208,7 +213,7 @@ def _images_of_archive(root: zipfile.Path) -> Iterator[str]:
 
 
 def _images_of_folder(root: Path, above: tuple[str, ...], seen: set[str]) -> Iterator[str]:
-    """Yield images as `images_below` says.
+    """Yield the paths of all image files below `root`.
 
     above: the real paths of the folders around `root`. seen: those of all that were read.
     """

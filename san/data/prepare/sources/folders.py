@@ -10,7 +10,7 @@ from san.data.prepare.sources.files import (
     ImageFile,
     Root,
     class_folders,
-    images_below,
+    images_by_folder,
     join,
 )
 from san.errors import DataError
@@ -89,10 +89,9 @@ def _read_classes(root: Root, place: str, labels: Mapping[str, int]) -> list[Ima
     """Return the images in the class folders of `root / place`, sorted by class and path."""
     start = f"{place}/" if place else ""
     images = []
-    for name, label in sorted(labels.items()):
-        folder = join(root, place, name)
-        for path in images_below(folder, f"{start}{name}/"):
-            images.append(ImageFile(path, path, label))
+    for name, paths in images_by_folder(join(root, place), sorted(labels)).items():
+        for path in paths:
+            images.append(ImageFile(start + path, start + path, labels[name]))
     return images
 
 

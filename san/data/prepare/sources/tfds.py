@@ -13,7 +13,7 @@ from typing import Any
 
 from san.data.prepare.labels import label_of
 from san.data.prepare.sources.files import Root
-from san.data.prepare.sources.tfds_checks import check_copy, readable_copy
+from san.data.prepare.sources.tfds_checks import check_copy, naming_copy_errors
 from san.data.prepare.sources.tfrecord import read_tfrecord
 from san.errors import DataError, FileAccessError, MissingPackageError
 from san.runtime.files import check_regular
@@ -47,7 +47,7 @@ class TfdsCopy:
     @property
     def names(self) -> Sequence[str] | None:
         """TFDS's class names, where the label is a feature that has them."""
-        with readable_copy(self.builder.data_path):
+        with naming_copy_errors(self.builder.data_path):
             features = dict(self.builder.info.features.items())
             feature = features.get(self._source.label_rule)
             names: Sequence[str] | None = getattr(feature, "names", None)
@@ -61,7 +61,7 @@ class TfdsCopy:
         expression = self._source.splits[part]
         split = expression.partition("[")[0]
         where = self.builder.data_path
-        with readable_copy(where):
+        with naming_copy_errors(where):
             splits = self.builder.info.splits
             if split not in splits:
                 raise DataError(f"{where} has no split {split} (it has {', '.join(splits)}).")
@@ -107,7 +107,7 @@ class TfdsCopy:
         """
         split, _, rows = self.stored_rows(part)
         names = self.names  # looked up once, not for each example
-        with readable_copy(self.builder.data_path):
+        with naming_copy_errors(self.builder.data_path):
             stored = _read_rows(self.builder, split, rows)
             for row, example in zip(rows, stored, strict=True):
                 label = label_of(example, self._source.label_rule)
@@ -246,7 +246,7 @@ def open_task(task: Task, root: Root) -> TfdsCopy | None:
     best = folders[-1]
     check_copy(best)
     tfds = load()
-    with readable_copy(best):
+    with naming_copy_errors(best):
         return TfdsCopy(task, tfds.builder_from_directory(str(best)))
 
 

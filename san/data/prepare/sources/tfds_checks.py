@@ -19,7 +19,7 @@ def check_copy(folder: Path) -> None:
 
     TFDS imports the module of every class that features.json names.
     """
-    with readable_copy(folder):
+    with naming_copy_errors(folder):
         for path in folder.iterdir():
             if not path.is_dir():
                 check_regular(path)
@@ -51,7 +51,7 @@ def _named_classes(features: Any) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def readable_copy(folder: Path | str) -> Iterator[None]:
+def naming_copy_errors(folder: Path | str) -> Iterator[None]:
     """Turn whatever TFDS raises at a damaged copy into a DataError that names its folder."""
     try:
         yield
