@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 
 from san import record, settings
 from san.backbones import Backbone, file_sha256
@@ -30,6 +31,7 @@ from san.tasks import Suite, Task, load_suite
 from san.training.loop import REVISION
 from san.training.recipe import Recipe
 
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 OpenTask = Callable[[Suite, Task, Path, str, int], PackedTask]
 
 
@@ -221,7 +223,7 @@ def _usable_splits(packed: PackedTask, names: Sequence[str], force: bool) -> lis
 def _check_options(config: Mapping[str, Any]) -> None:
     """Check what says how a run is carried out, before any data is read."""
     check_keys(config)
-    check_value(config["seed"], NonNegativeInt, "seed")
+    check_value(config["seed"], Seed, "seed")
     check_value(config["num_workers"], NonNegativeInt, "num_workers")
     check_value(config["allow_unverified_data"], bool, "allow_unverified_data")
     RunOptions.from_config(config)

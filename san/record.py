@@ -6,7 +6,6 @@ The JSON Schema is `record.schema.json` beside this file; `python -m san.record`
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -14,16 +13,18 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
+from safetensors import SafetensorError, safe_open
 
 from san.counts import ParameterCounts
-from san.errors import FileAccessError, InvalidValueError, RecordError
+from san.errors import InvalidValueError, RecordError
 from san.runtime.environment import CodeState, DeviceInfo
-from san.runtime.files import parse_json, read_json, write_text
+from san.runtime.files import check_regular, parse_json, read_json, write_text
 from san.score import Score, check_curve
 from san.tasks import known_split_sizes
 
 SCHEMA: Literal[1] = 1
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
+_MAX_BYTES = 2**24  # of a record: a score for each of 100,000 epochs takes a third of it
 _NonNegative = Annotated[float, Meta(ge=0)]
 _BACKBONE_NAME = r"^[\w.-]+(?!\n)$"  # result files are named by it
 # A line that a terminal prints as it is; Python's $ alone would let a last newline pass.
@@ -133,18 +134,6 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.score.accuracy
 
 
-def first_line_of_error(trace: str) -> str:
-    """Return the line of a recorded trace that says what went wrong.
-
-    It stands below the last frame; a message of several lines goes on behind it.
-    """
-    lines = trace.strip().splitlines()
-    frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
-    below = lines[frames[-1] + 1 :] if frames else lines
-    said = [line for line in below if line.strip() and not line.startswith(" ")]
-    return said[0] if said else "no reason recorded"
-
-
 def hash_identity(facts: Mapping[str, Any]) -> str:
     """Return 12 hex digits that name a run by its content: a sha256 of canonical JSON."""
     canonical = json.dumps(
@@ -187,30 +176,13 @@ def check_storable(record: Record) -> None:
         raise InvalidValueError(f"No record could hold this run: {error}") from error
 
 
-def check_writable(path: Path) -> None:
-    """Raise FileAccessError unless a file can be written to `path`; call it before training."""
-    if path.is_dir():
-        raise FileAccessError(
-            f"{path} is a directory; a run writes a file there. "
-            "Move it away, or give results_dir=DIRECTORY."
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise FileAccessError(
-            f"{path.parent} cannot be written ({error.strerror}). "
-            "Give results_dir=DIRECTORY that can."
-        ) from error
-
-
 def read_record(path: Path) -> Record:
     """Read one record.
 
     Raise RecordError that names the file where it is corrupt or of another schema.
     """
     try:
-        raw: Any = read_json(path)
+        raw: Any = read_json(path, limit=_MAX_BYTES)
         version = raw.get("schema") if isinstance(raw, dict) else None
         if version != SCHEMA or isinstance(version, bool):
             raise RecordError(
@@ -225,10 +197,29 @@ def read_record(path: Path) -> Record:
         raise
     # An OSError is a file that cannot be read, the others are content.
     except (OSError, msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
-        raise RecordError(
-            f"{path} is not a readable record ({error}). Delete it and run again."
-        ) from error
+        raise RecordError(_why_unreadable(path, error)) from error
     return record
+
+
+def read_record_of_run(path: Path) -> Record:
+    """Read the record of the run whose record belongs at `path`.
+
+    Raise RecordError as `read_record` does, and where it is another run's.
+    """
+    record = read_record(path)
+    if not path.stem.endswith(f"-{record.id}"):
+        raise RecordError(
+            f"{path} holds the record of another run, {record.method} {record.id}. Move it away."
+        )
+    return record
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """Return why a file is no record, and what to do."""
+    if isinstance(error.__cause__, PermissionError):
+        return f"{path} may not be read by you. Ask its owner for `chmod a+r {path}`."
+    reason = str(error).removeprefix(f"{path} ").rstrip(".")
+    return f"{path} is not a readable record ({reason}). Delete it and run again."
 
 
 def _check_consistent(record: Record) -> None:
@@ -295,7 +286,13 @@ def read_records(folder: Path) -> tuple[list[Record], list[str]]:
         if not isinstance(error, FileNotFoundError):
             problems.append(f"{error.filename} cannot be read ({error.strerror}).")
 
-    for parent, _, names in os.walk(folder, onerror=unreadable):
+    walked: set[str] = set()
+    # A suite's folder may be a link to a larger disk.
+    for parent, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        if os.path.realpath(parent) in walked:
+            folders.clear()  # a link leads back to where we were
+            continue
+        walked.add(os.path.realpath(parent))
         paths += [Path(parent, name) for name in names if name.endswith(".json")]
     for path in sorted(paths):
         try:
@@ -319,17 +316,28 @@ def mtime_ns(path: Path) -> int:
 def find_completed(path: Path, needs_adapter: bool = False) -> Record | None:
     """Return the record at `path` if that run is done, else None.
 
-    A corrupt file counts as not done.
+    A corrupt file, or another run's record, counts as not done.
     needs_adapter: the saved adapter has to be beside it, too.
     """
     try:
-        record = read_record(path)
+        record = read_record_of_run(path)
     except RecordError:
         return None
-    has_adapter = path.with_suffix(".safetensors").is_file()
-    if record.status != Status.DONE or (needs_adapter and not has_adapter):
+    if record.status != Status.DONE:
+        return None
+    if needs_adapter and not _is_safetensors(path.with_suffix(".safetensors")):
         return None
     return record
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file is one of tensors; `san.restore` checks the rest."""
+    try:
+        check_regular(path)
+        with safe_open(path, framework="numpy"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def json_schema() -> str:

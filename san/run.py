@@ -25,6 +25,7 @@ from san.record import Record, Seconds, Status
 from san.run_options import RunOptions
 from san.runtime import distributed, lease
 from san.runtime.device import is_out_of_memory
+from san.runtime.files import check_writable
 from san.runtime.lease import HeldLease
 from san.runtime.lease_holder import Sighting, find_holder
 from san.runtime.signals import stop_on_signal
@@ -143,7 +144,7 @@ def _log_holder(experiment: Experiment, file: Path) -> None:
 def _check_outputs(experiment: Experiment, path: Path) -> None:
     """Raise SanError where what a run will write could not be written, or not be read again."""
     for output in (path, path.with_suffix(".safetensors"), path.with_suffix(".checkpoint")):
-        record.check_writable(output)
+        check_writable(output)
     record.check_storable(_imagined_record(experiment))
 
 
@@ -217,8 +218,8 @@ def _write_result(result: Record, path: Path) -> None:
         record.write_record(result, path)
     except (OSError, ValueError) as error:
         raise FileAccessError(
-            f"{error} The run is done, with {result.accuracy:.2f} %; "
-            "the same command writes its record, from the last checkpoint on."
+            f"{error} The run is done, with {result.accuracy:.2f} %; the same command goes on "
+            "from its last checkpoint, where there is one, and writes the record."
         ) from error
 
 

@@ -14,6 +14,7 @@ from san import record
 from san.errors import InvalidValueError, RecordError
 from san.experiment import from_config
 from san.record import DataSource, Record
+from san.runtime import files
 from san.score import Score
 from san.tasks import load_suite
 
@@ -301,7 +302,7 @@ def test_the_epoch_is_chosen_on_what_is_evaluated(data_root: Path) -> None:
 def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "records").write_text("a file where a folder should be")
     with pytest.raises(OSError, match=r"cannot be written .*Give results_dir=DIRECTORY"):
-        record.check_writable(tmp_path / "records" / "demo" / "r.json")
+        files.check_writable(tmp_path / "records" / "demo" / "r.json")
 
 
 def test_records_are_plain_json(tmp_path: Path) -> None:

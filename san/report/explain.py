@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from san import compose, settings
 from san.errors import choose
-from san.record import Record, first_line_of_error
+from san.record import Record
 from san.report.aggregate import aggregate_runs
 from san.report.published import (
     PublishedNumber,
@@ -18,6 +18,7 @@ from san.report.published import (
 )
 from san.report.rows import group_runs, in_table, row_name
 from san.report.value import MISSING, Flag, to_text
+from san.runtime.formatting import first_line_of_error
 from san.tasks import Suite, load_suite, suite_names
 
 _RECIPE_KEYS = ("epochs", "batch_size", "optimizer", "lr", "weight_decay")

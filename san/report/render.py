@@ -169,7 +169,7 @@ def _quote_formula(cell: object) -> object:
 
     Names of tasks, methods and variants may come from somebody else's records.
     """
-    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@")):
+    if not isinstance(cell, str) or not cell.lstrip().startswith(("=", "+", "-", "@")):
         return cell
     try:
         float(cell)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,31 @@ def write_text(text: str, path: Path) -> None:
     """Write a text file (UTF-8) atomically."""
     with atomic_write(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def check_writable(path: Path) -> None:
+    """Raise FileAccessError unless a file can be written to `path`, in place of what is there.
+
+    What somebody else has written there, and may not be read, is not replaced.
+    """
+    if path.is_dir():
+        raise FileAccessError(
+            f"{path} is a directory; a run writes a file there. "
+            "Move it away, or give results_dir=DIRECTORY."
+        )
+    if path.exists() and not os.access(path, os.R_OK):
+        raise FileAccessError(
+            f"{path} is there, and may not be read by you. Ask its owner for `chmod a+r {path}`, "
+            "or give results_dir=DIRECTORY."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise FileAccessError(
+            f"{path.parent} cannot be written ({error.strerror}). "
+            "Give results_dir=DIRECTORY that can."
+        ) from error
 
 
 def check_regular(path: Path) -> None:

@@ -9,6 +9,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
+def first_line_of_error(trace: str) -> str:
+    """Return the line of a recorded trace that says what went wrong.
+
+    It stands below the last frame; a message of several lines goes on behind it.
+    """
+    lines = trace.strip().splitlines()
+    frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
+    below = lines[frames[-1] + 1 :] if frames else lines
+    said = [line for line in below if line.strip() and not line.startswith(" ")]
+    return said[0] if said else "no reason recorded"
+
+
 def format_bytes(count: float) -> str:
     """Return a number of bytes in decimal units: `3 kB`, `12 MB`, `1.5 GB`."""
     if count < 1e6:

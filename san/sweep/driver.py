@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from yaml import YAMLError
 
 from san import compose, record
 from san.errors import FileAccessError, InvalidValueError, LaunchError, Preempted
@@ -125,8 +126,8 @@ def cluster_options(request: SweepRequest) -> dict[str, Any]:
     path = request.cluster or ROOT / "clusters" / f"{request.launcher}.yaml"
     try:
         options = yaml.safe_load(read_text(path))
-    # YAML's nesting ends at the stack.
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    # PyYAML fails in Python's words on `!!bool foo`, and deep nesting ends at the stack.
+    except (OSError, ValueError, LookupError, AttributeError, RecursionError, YAMLError) as error:
         raise FileAccessError(f"--cluster {path} cannot be read: {error}") from error
     if not isinstance(options, dict):
         raise InvalidValueError(

@@ -148,7 +148,7 @@ def _recorded_status(run: PlannedRun, path: Path, holder: Holder | None) -> RunS
     path: of its record; holder: the process that left its lease when it died.
     """
     try:
-        found = record.read_record(path)
+        found = record.read_record_of_run(path)
     except RecordError:
         if holder is not None:
             return RunStatus(run, RunState.CRASHED, holder=holder)

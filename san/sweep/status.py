@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
-from san.record import Record, Status, first_line_of_error
-from san.runtime.formatting import format_duration
+from san.record import Record, Status
+from san.runtime.formatting import first_line_of_error, format_duration
 from san.runtime.lease_holder import STALE_AFTER_S, UNREADABLE, Holder
 from san.sweep.duration import estimate_time_left
 from san.sweep.plan import RunState, RunStatus

@@ -9,11 +9,13 @@ uninterrupted one.
 import hashlib
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -30,6 +32,7 @@ from san.score import Score
 log = logging.getLogger(__name__)
 SAVE_EVERY_S = 60.0  # seconds of training that a crash may cost, beyond the epoch in flight
 _RNG_KINDS = ("cpu", "cuda")
+_RANDOM_STATES = 10**7  # bytes: some 5 kB for each device of each rank
 
 
 @dataclass
@@ -95,8 +98,9 @@ class Checkpoint:
     ) -> None:
         """Save and raise Preempted if this run, or another rank of it, was asked to stop."""
         if distributed.any_rank(self.stop.is_set()):
-            self.save(model, optimizer, shuffle_state, position)
-            raise Preempted(f"Stopped in epoch {position.epoch}; checkpoint saved to {self.path}.")
+            is_saved = self.save(model, optimizer, shuffle_state, position)
+            where = f"checkpoint saved to {self.path}" if is_saved else "no checkpoint was saved"
+            raise Preempted(f"Stopped in epoch {position.epoch}; {where}.")
 
     def on_epoch_end(
         self,
@@ -116,11 +120,13 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         shuffle_state: Tensor,
         position: Position,
-    ) -> None:
+    ) -> bool:
         """Save the run atomically; rank 0 writes, and all ranks are at the same step.
 
-        shuffle_state: of the generator of the order, when the epoch began.
+        shuffle_state: of the generator of the order, when the epoch began. Returns whether it is
+        saved; a disk that is full now may have room later.
         """
+        is_saved = True
         rng_states = [torch.get_rng_state()]
         if torch.cuda.is_available():
             rng_states.append(torch.cuda.get_rng_state())
@@ -129,15 +135,16 @@ class Checkpoint:
             tensors = _named_tensors(model, optimizer, shuffle_state, states_by_rank)
             try:
                 self._write(tensors, position)
-            except (OSError, SafetensorError) as error:  # a full disk may have room again later
+            except (OSError, SafetensorError) as error:
+                is_saved = False
                 log.warning(
                     "%s cannot be written (%s); a run that is killed resumes from an older one.",
                     self.path,
                     error,
                 )
-        # No rank ends before the file is written: torchrun would kill the others.
-        distributed.all_gather_object(None)
         self.saved_at = time.monotonic()
+        # No rank ends before the file is written: torchrun would kill the others.
+        return all(distributed.all_gather_object(is_saved))
 
     def remove(self) -> None:
         """Delete the file: the run is over."""
@@ -159,6 +166,7 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 facts: _Facts = parse_json(metadata.get("facts", ""), _Facts)
                 self._check_facts(facts, epochs, batches)
+                _check_sizes(file, model)
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             if _digest(facts, tensors) != metadata.get("digest"):
                 raise ValueError("its content is not what was saved")
@@ -268,6 +276,17 @@ def _optimizer_state(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tenso
         index, _, name = key.partition("/")
         state.setdefault(int(index), {})[name] = value
     return state
+
+
+def _check_sizes(file: Any, model: nn.Module) -> None:
+    """Raise ValueError where a file has more numbers than a run saves, before they are read.
+
+    AdamW keeps two for each parameter that trains; the random states are small.
+    """
+    numbers = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    trained = sum(parameter.numel() for parameter in _trainable_parameters(model).values())
+    if numbers > 4 * trained + _RANDOM_STATES:
+        raise ValueError(f"it has {numbers:,} numbers; the run trains {trained:,}")
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -203,7 +203,7 @@ def test_fail_fast_stops_another_sweep_before_its_next_run(sweep: Sweep) -> None
         time.sleep(0.05)
     assert last.path is not None
     failure = a_record(status=Status.FAILED, task="count", method="san")
-    record.write_record(replace(failure, error="elsewhere"), last.path)
+    record.write_record(replace(failure, id=last.path.stem[-12:], error="elsewhere"), last.path)
     text, _ = first.communicate(timeout=200)
     assert first.returncode == 1, text
     assert "1 done, 1 failed, 2 missing" in " ".join(text.split("4 runs: ")[-1].split())
@@ -307,6 +307,7 @@ def test_time_left_is_estimated_from_finished_runs(sweep: Sweep) -> None:
     statuses = [RunStatus(run, RunState.MISSING) for run in runs]
     assert "4 without an estimate" in status.summary(statuses)
     finished = a_record(
+        id=path.stem[-12:],
         task="digits",
         method="linear",
         config={"epochs": 4},
