@@ -11,7 +11,7 @@ import pytest
 from conftest import a_record, composed
 
 from san import record
-from san.errors import InvalidValueError, RecordError
+from san.errors import FileAccessError, InvalidValueError, RecordError
 from san.experiment import from_config
 from san.record import DataSource, Record
 from san.runtime import files
@@ -268,6 +268,52 @@ def test_what_is_no_file_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
     assert [problem.split()[0] for problem in problems] == [
         str(tmp_path / f"{c}.json") for c in "abce"
     ]
+
+
+def test_the_record_of_another_run_is_not_this_one_s(tmp_path: Path) -> None:
+    path = tmp_path / "ssf" / "digits-seed0-c487a536337c.json"
+    record.write_record(stored(), path)
+    message = "holds the record of another run, san 0123456789ab. Move it away"
+    with pytest.raises(RecordError, match=f"^{re.escape(str(path))} {message}"):
+        record.read_record_of_run(path)
+    assert record.find_completed(path) is None
+    assert record.read_records(tmp_path) == ([stored()], [])  # tables go by what it says
+
+
+def test_a_folder_that_is_a_link_is_read_once(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "larger disk"
+    record.write_record(stored(), elsewhere / "san" / "r.json")
+    records = tmp_path / "records"
+    records.mkdir()
+    (records / "demo").symlink_to(elsewhere)
+    (elsewhere / "loop").symlink_to(records)
+    (records / "again").symlink_to(elsewhere)
+    assert record.read_records(records) == ([stored()], [])
+
+
+def test_what_may_not_be_read_is_neither_corrupt_nor_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "r.json"
+    record.write_record(stored(), path)
+
+    def denied(*_: object, **__: object) -> int:  # root may read everything
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", denied)
+        with pytest.raises(RecordError, match="r.json may not be read by you. Ask its owner") as no:
+            record.read_record(path)
+    assert "Delete" not in str(no.value)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(FileAccessError, match="r.json is there, and may not be read by you"):
+        files.check_writable(path)
+
+
+def test_a_record_of_many_megabytes_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_bytes(b" " * (2**24 + 1))
+    with pytest.raises(RecordError, match="at most 17 MB are allowed"):
+        record.read_record(tmp_path / "r.json")
 
 
 def test_a_folder_that_cannot_be_read_is_said(

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import Clock, a_record
+from safetensors.torch import save_file
 
 from san import compose, record
 from san.data import task_data
@@ -160,6 +162,8 @@ def test_a_run_without_its_adapter_is_missing_if_adapters_are_saved(
     assert plan.run_status(saving).state == RunState.MISSING
     path_of(run).with_suffix(".safetensors").unlink()
     path_of(run).with_suffix(".safetensors").touch()
+    assert plan.run_status(saving).state == RunState.MISSING  # an empty file is no adapter
+    save_file({"x": torch.ones(1)}, path_of(run).with_suffix(".safetensors"))
     assert plan.run_status(saving).state == RunState.DONE
 
 

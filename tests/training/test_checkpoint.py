@@ -231,3 +231,32 @@ def test_a_forged_score_or_tensor_does_not_pass_the_checksum(
             _, losses, _ = trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, None)
         assert "its content is not what was saved" in caplog.text
         assert len(losses) == 9
+
+
+def test_tensors_that_no_run_saves_are_not_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Preempted):
+        trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, 5)
+    with safe_open(tmp_path / "b", "pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file(tensors | {"more": torch.zeros(2 * 10**7)}, tmp_path / "b", metadata)
+    monkeypatch.setattr("san.training.checkpoint._digest", lambda *_: pytest.fail("it was read"))
+    with caplog.at_level(logging.WARNING):
+        _, losses, _ = trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, None)
+    assert re.search(r"it has 20,\d+,\d+ numbers; the run trains", caplog.text)
+    assert len(losses) == 9
+
+
+def test_what_was_not_saved_is_not_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("san.training.checkpoint.save_file", full)
+    with pytest.raises(Preempted, match=r"Stopped in epoch 2; no checkpoint was saved\."):
+        trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, 5)
+    assert "b cannot be written" in caplog.text
+    assert list(tmp_path.iterdir()) == []
