@@ -10,6 +10,7 @@
 |           | the same command resumes                                   |
 """
 
+import errno
 import io
 import os
 import re
@@ -23,6 +24,16 @@ from san.runtime.formatting import printable
 USER_ERROR = 1
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+# What a file system refuses, wherever a path of the user's is looked at; other errors are bugs.
+_REFUSALS = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+)
 _EXTENSIBLE = ("backbone.kwargs.", "recipe.lr.")  # dictionaries that take keys with +
 
 
@@ -44,6 +55,10 @@ def main(program: Callable[[], object], when_interrupted: str = "Interrupted.") 
     except BrokenPipeError:  # `... | head`: the reader has seen enough
         _discard_output()
         sys.exit(BROKEN_PIPE)
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        sys.exit(print_error(_explain_refusal(error), USER_ERROR))
     except Exception as error:
         if not _is_config_error(error):
             raise
@@ -75,6 +90,14 @@ def _print_whatever_the_locale() -> None:
 def _discard_output() -> None:
     """Send what is still buffered to nobody, so that Python does not complain at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _explain_refusal(error: OSError) -> str:
+    """Return which file the system refuses, and why."""
+    if error.filename is None:
+        _discard_output()
+        return f"The output cannot be written: {error.strerror}."
+    return f"{error.filename} cannot be used: {error.strerror}. Give a path that can."
 
 
 def _is_config_error(error: Exception) -> bool:

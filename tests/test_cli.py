@@ -1,5 +1,11 @@
 """One error policy: what a user can act on is a sentence, a bug of ours keeps its trace."""
 
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from san import cli
@@ -47,3 +53,29 @@ def test_what_is_printed_of_others_steers_no_terminal(capsys: pytest.CaptureFixt
     printed = capsys.readouterr()
     assert printed.out == "one\\x1b[2J\\r\ntwo\tü †\n"
     assert printed.err == "Error: a\\x07b\n"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG, errno.ENOSPC, errno.EROFS])
+def test_what_the_system_refuses_is_no_bug(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def program() -> None:
+        raise OSError(number, os.strerror(number), "some/file")
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(program)
+    assert stopped.value.code == cli.USER_ERROR
+    expected = f"Error: some/file cannot be used: {os.strerror(number)}. Give a path that can.\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_full_disk_behind_the_output_is_said() -> None:
+    code = "from san import cli; cli.main(lambda: cli.print_while_read('text'))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == cli.USER_ERROR
+    assert done.stderr == "Error: The output cannot be written: No space left on device.\n"
