@@ -78,9 +78,18 @@ class Split:
 
 @dataclass(frozen=True)
 class StoredSplit(Split):
-    """One packed split. hashes: uint64 `(N,)`, equal where images are stored alike."""
+    """One packed split. hashes: uint64 `(N,)`, equal where images are stored alike.
+
+    pixel_hashes: equal where image files decode to the same; None where they were not decoded.
+    """
 
     hashes: Hashes = field(kw_only=True)
+    pixel_hashes: Hashes | None = field(kw_only=True)
+
+    @property
+    def is_compared_by_bytes(self) -> bool:
+        """Whether its images are files of which only the bytes are hashed: there are too many."""
+        return self.parts[0].offsets is not None and self.pixel_hashes is None
 
 
 def read_split(folder: Path, expected: int, classes: int, recheck: bool = False) -> StoredSplit:
@@ -124,7 +133,8 @@ def open_split(
         fingerprint=manifest["digest"],
         sources=(manifest["source"],),
         problems=problems,
-        hashes=hashes,
+        hashes=hashes.stored,
+        pixel_hashes=hashes.pixels,
     )
 
 

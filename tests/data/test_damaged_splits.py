@@ -44,13 +44,17 @@ def test_what_is_not_a_regular_file_is_named(name: str, kind: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ODD_FILES)
-@pytest.mark.parametrize("name", ["proved.json", "hashes.npy"])
+@pytest.mark.parametrize("name", ["proved.json", "hashes.npy", "pixel_hashes.npy"])
 def test_what_can_be_made_again_may_be_anything(name: str, kind: str, tmp_path: Path) -> None:
-    folder = packed(tmp_path / "s")
-    hashes = read_split(folder, COUNT, CLASSES).hashes.tolist()
+    folder = packed(tmp_path / "s", encoded=True)
+    split = read_split(folder, COUNT, CLASSES)
     assert (folder / name).is_file()
     replace_by(kind, folder / name)
-    assert read_split(folder, COUNT, CLASSES).hashes.tolist() == hashes
+    again = read_split(folder, COUNT, CLASSES)
+    assert again.hashes.tolist() == split.hashes.tolist()
+    assert split.pixel_hashes is not None
+    assert again.pixel_hashes is not None
+    assert again.pixel_hashes.tolist() == split.pixel_hashes.tolist()
     # A directory is nobody's to remove.
     assert (folder / name).is_file() or kind == "a directory"
 
