@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from san.data.images import FORMATS
 from san.data.manifest import ids_digest
+from san.data.paths import expand_path
 from san.data.prepare.sources.archives import (
     MAX_DEPTH,
     names_below,
@@ -115,9 +116,10 @@ def _stat(path: Path) -> stat_result:
 def open_root(path: Path) -> Root:
     """Return a folder, or the inside of a zip archive.
 
-    Raises MissingFileError where nothing is at `path`, DataError where it is neither of the two.
+    Raises MissingFileError where nothing is at `path`, FileAccessError where it may not be looked
+    at, DataError where it is neither of the two.
     """
-    path = path.expanduser()
+    path = expand_path(path)
     if path.is_dir():
         return path
     if not path.exists():
