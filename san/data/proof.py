@@ -69,7 +69,7 @@ def prove_images(folder: Path, images: Images, digest: str, recheck: bool) -> Im
     found, stored = digest_and_hashes(images)
     if found != digest:
         return None
-    hashes = ImageHashes(stored, hash_decoded(images) if _is_decoded(images) else None)
+    hashes = ImageHashes(stored, _hash_decoded(images) if _is_decoded(images) else None)
     with contextlib.suppress(OSError):  # a read-only copy
         _write_hashes(folder / HASHES_FILE, hashes.stored)
         if hashes.pixels is not None:
@@ -101,7 +101,7 @@ def digest_and_hashes(images: Images) -> tuple[str, Hashes]:
     return digest.hexdigest()[:16], hashes
 
 
-def hash_decoded(images: Images) -> Hashes:
+def _hash_decoded(images: Images) -> Hashes:
     """Return a hash of the pixels of each image file, decoded in threads on all cores.
 
     Files that were saved again, in another format without loss, are then equal. One that cannot be
