@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from san import cli
 from san.data.pack import Example
+from san.data.paths import expand_path
 from san.data.prepare.download import prepare_all
 from san.data.prepare.sources import LAYOUTS
 from san.data.prepare.steps import Paths, check_disk, plan_steps
@@ -90,10 +91,11 @@ def show_progress(examples: Iterable[Example], title: str, total: int) -> Iterab
 def main() -> None:
     """Plan, check the disk, build, pack; say what failed and exit with 1 if anything did."""
     args = parse_arguments()
+    root = expand_path(args.root)
     paths = Paths(
-        root=args.root,
-        tfds=args.tfds or args.root / "tfds",
-        manual=args.manual or args.root / "manual",
+        root=root,
+        tfds=expand_path(args.tfds or root / "tfds"),
+        manual=expand_path(args.manual or root / "manual"),
         user_path=args.user_path,
     )
     steps = plan_steps(select_tasks(args.tasks), paths, args.resize, args.side)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from san import cli
+from san.data.paths import expand_path
 from san.data.prepare.card import task_card
 from san.data.prepare.verify_tasks import packed_folders, verify_tasks
 from san.tasks import select_tasks, suite_names
@@ -38,16 +39,17 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Check what is packed; exit with 1 if anything is wrong, or nothing is there."""
     args = parse_arguments()
+    root = expand_path(args.root)
     tasks = [task for _, task in select_tasks(args.tasks)]
     if args.card:
         for task in tasks:
-            folders = packed_folders(task, args.root)
+            folders = packed_folders(task, root)
             print(task_card(task, folders[0] if folders else None))
         return
     figures = args.results / "figures" / "data"
     summary = verify_tasks(
         tasks,
-        args.root,
+        root,
         figures if args.sheets else None,
         say=print,
     )

@@ -1,5 +1,6 @@
 """The manifest of a packed split: how it was made, and the digests of what it holds."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ def load_manifest(folder: Path) -> Manifest:
         manifest: Manifest = read_json(folder / MANIFEST_FILE, Manifest)
         msgspec.convert(manifest["source"], _Source)
     except SanError as error:
-        raise DataError(_explain(folder, str(error))) from error
+        raise no_permission(error, folder) or DataError(_explain(folder, str(error))) from error
     except msgspec.ValidationError as error:
         raise DataError(_explain(folder, f"the source of {MANIFEST_FILE}: {error}")) from error
     if manifest["version"] != VERSION:
@@ -77,6 +78,32 @@ def load_manifest(folder: Path) -> Manifest:
     if shape and (len(shape) != 3 or shape[2] != 3):
         raise DataError(_explain(folder, f"{MANIFEST_FILE} says that images are {shape}"))
     return manifest
+
+
+def no_permission(error: BaseException, folder: Path) -> DataError | None:
+    """Return what to say where `error` is that a file of a packed split may not be read, or None.
+
+    It may be as good as new, so nobody is told to delete it.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, PermissionError):
+        cause = cause.__cause__
+    if cause is None:
+        return None
+    path = Path(cause.filename or folder)
+    return DataError(
+        f"{folder} may not be read by you ({path.name}: {cause.strerror}). "
+        f"Ask {_owner(path, folder)} for the permission to read it, or choose another data_root "
+        "(--root of the scripts)."
+    )
+
+
+def _owner(*paths: Path) -> str:
+    """Return who may let others read the first of some paths whose owner is known."""
+    for path in paths:
+        with contextlib.suppress(OSError, KeyError):  # a folder without permission, an old user
+            return f"its owner, {path.owner()},"
+    return "its owner"
 
 
 def _explain(folder: Path, reason: str) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from san.data.layout import class_name_mismatch, expected_count
 from san.data.manifest import Manifest, ids_digest, read_manifest
 from san.data.overlap import describe_shared_names, find_duplicates
+from san.data.proof import MAX_DECODED, Hashes
 from san.data.split import Split, StoredSplit, join_splits, open_split
 from san.errors import DataError, UnknownNameError
 from san.tasks import Task
@@ -104,17 +105,18 @@ class PackedTask:
         """What any two stored splits share, of all that can be opened; compared once.
 
         Equal images under other ids are no problem (None) where they are few, or where splits are
-        known to be disjoint: the benchmark's own, or rows of TFDS's.
+        known to be disjoint: the benchmark's own, or rows of TFDS's. Image files are compared by
+        the pixels that they decode to, or by their bytes where a split has more than MAX_DECODED.
         """
         splits = self._openable_splits()
         if len(splits) < 2:
             return ()
         ids = {part: split.ids for part, split in splits.items()}
-        hashes = {part: split.hashes for part, split in splits.items()}
+        hashes, findings = _comparable_hashes(splits)
         from_tfds = all(self.source(part)["made_by"] == "TFDS" for part in splits)
         # An id of TFDS's is that of an image in its split.
         shared = describe_shared_names(ids, hashes if from_tfds else None)
-        findings = [Finding(False, text) for text in shared]
+        findings += [Finding(False, text) for text in shared]
         is_disjoint = from_tfds or self._is_benchmark(splits)
         for duplicates in find_duplicates(ids, hashes):
             is_leak = duplicates.many and not is_disjoint
@@ -198,6 +200,25 @@ class PackedTask:
         if repeated:
             problems.append(f"{where} has {repeated} images twice")
         return problems
+
+
+def _comparable_hashes(
+    splits: Mapping[str, StoredSplit],
+) -> tuple[dict[str, Hashes], list[Finding]]:
+    """Return hashes of all splits that are of one kind, and what they cannot show."""
+    large = [part for part, split in splits.items() if split.is_compared_by_bytes]
+    hashes = {}
+    for part, split in splits.items():
+        pixels = None if large else split.pixel_hashes
+        hashes[part] = split.hashes if pixels is None else pixels
+    if not large:
+        return hashes, []
+    text = (
+        f"images are compared by the bytes of their files, not by their pixels: {large[0]} has "
+        f"{len(splits[large[0]])}, and at most {MAX_DECODED} of a split are decoded. "
+        "One that was saved again is not recognised"
+    )
+    return hashes, [Finding(None, text)]
 
 
 def class_counts(task: Task, split: Split) -> NDArray[np.int64]:

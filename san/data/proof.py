@@ -1,9 +1,11 @@
 """What reading all images of a packed split has proved, kept so that it is not read again.
 
-<folder>/hashes.npy     uint64 (N,): 8 bytes of blake2b of each image as it is stored
-<folder>/proved.json    the digests of images and hashes; sizes and times of the images' files
+<folder>/hashes.npy        uint64 (N,): 8 bytes of blake2b of each image as it is stored
+<folder>/pixel_hashes.npy  uint64 (N,): the same of what image files decode to, up to MAX_DECODED
+<folder>/proved.json       the digests of images and hashes, and what these are of; sizes and times
+                           of the images' files
 
-Both are made again wherever one of them does not fit. Only somebody who writes a proof of his own
+All are made again wherever one of them does not fit. Only somebody who writes a proof of his own
 on this machine is believed, until `make verify` reads everything again.
 """
 
@@ -11,44 +13,78 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
 from san.data.arrays import Pixels, load_array
-from san.data.images import Images
+from san.data.images import Images, decode_image
 from san.data.manifest import sha256_16
-from san.errors import SanError
+from san.errors import DataError, SanError
 from san.runtime.files import atomic_write, read_json, write_text
 
 HASHES_FILE = "hashes.npy"
+PIXEL_HASHES_FILE = "pixel_hashes.npy"
 PROOF_FILE = "proved.json"
+# Image files of a split that are decoded to be hashed. Of ImageNet's it would take an hour.
+MAX_DECODED = 200_000
+CHUNK = 1024  # of them wait for a thread at a time
 Hashes = NDArray[np.uint64]
 log = logging.getLogger(__name__)
 
 
-def prove_images(folder: Path, images: Images, digest: str, recheck: bool) -> Hashes | None:
-    """Return a hash of each image of a packed split, or None where they are not those of `digest`.
+class ImageHashes(NamedTuple):
+    """The hashes of the images of a split, each uint64 `(N,)`.
+
+    stored: of the images as they are stored. pixels: of what their files decode to; None where
+    there are more than MAX_DECODED files, or pixels are stored.
+    """
+
+    stored: Hashes
+    pixels: Hashes | None
+
+
+def prove_images(folder: Path, images: Images, digest: str, recheck: bool) -> ImageHashes | None:
+    """Return the hashes of the images of a packed split; None where they are not `digest`'s.
 
     Images that were read before, on this machine, are recognised by their files, and their hashes
     by the proof that they were stored with, unless `recheck`. In a read-only copy they are read
     each time.
     """
-    proof = {"pixels": digest, "files": _file_states(folder, images)}
+    proof = {
+        "pixels": digest,
+        "files": _file_states(folder, images),
+        "decoder": _decoder(images),
+    }
     if not recheck:
         hashes = _read_proved(folder, proof, len(images))
         if hashes is not None:
             return hashes
     log.info("%s: reading %d images", folder, len(images))
-    found, hashes = digest_and_hashes(images)
+    found, stored = digest_and_hashes(images)
     if found != digest:
         return None
+    hashes = ImageHashes(stored, _hash_decoded(images) if _is_decoded(images) else None)
     with contextlib.suppress(OSError):  # a read-only copy
-        _write_hashes(folder / HASHES_FILE, hashes)
-        write_text(json.dumps(proof | {"hashes": _hashes_digest(hashes)}), folder / PROOF_FILE)
+        _write_hashes(folder / HASHES_FILE, hashes.stored)
+        if hashes.pixels is not None:
+            _write_hashes(folder / PIXEL_HASHES_FILE, hashes.pixels)
+        write_text(json.dumps(proof | _hashes_digests(hashes)), folder / PROOF_FILE)
     return hashes
+
+
+def _is_decoded(images: Images) -> bool:
+    return images.offsets is not None and len(images) <= MAX_DECODED
+
+
+def _decoder(images: Images) -> str | None:
+    """Return what decoded the images to hash them, as others may give other pixels; or None."""
+    return f"Pillow {PIL.__version__}" if _is_decoded(images) else None
 
 
 def digest_and_hashes(images: Images) -> tuple[str, Hashes]:
@@ -65,26 +101,57 @@ def digest_and_hashes(images: Images) -> tuple[str, Hashes]:
     return digest.hexdigest()[:16], hashes
 
 
+def _hash_decoded(images: Images) -> Hashes:
+    """Return a hash of the pixels of each image file, decoded in threads on all cores.
+
+    Files that were saved again, in another format without loss, are then equal. One that cannot be
+    decoded has the hash of its bytes.
+    """
+    hashes = np.empty(len(images), np.uint64)
+
+    def hash_file(i: int) -> int:
+        try:
+            pixels = decode_image(images.stored(i).tobytes())
+        except DataError:
+            return hash_image(images.stored(i))
+        shape = np.array(pixels.shape, "<i8")
+        return hash_image(np.concatenate([shape.view(np.uint8), pixels.ravel()]))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(images), CHUNK):
+            rows = range(start, min(start + CHUNK, len(images)))
+            hashes[rows.start : rows.stop] = list(pool.map(hash_file, rows))
+    return hashes
+
+
 def hash_image(image: Pixels) -> int:
     """Return the hash of an image as it is stored."""
     digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8)
     return int.from_bytes(digest.digest(), "little")
 
 
-def _read_proved(folder: Path, proof: dict[str, Any], count: int) -> Hashes | None:
+def _read_proved(folder: Path, proof: dict[str, Any], count: int) -> ImageHashes | None:
     """Return the stored hashes, if they are those of the proof, and it is one of these images."""
     try:
         stored: object = read_json(folder / PROOF_FILE)
-        hashes = load_array(folder / HASHES_FILE)
+        hashes = ImageHashes(
+            load_array(folder / HASHES_FILE),
+            load_array(folder / PIXEL_HASHES_FILE) if proof["decoder"] else None,
+        )
     except SanError:
         return None
-    fits = hashes.dtype == np.uint64 and hashes.shape == (count,)
-    is_proved = stored == proof | {"hashes": _hashes_digest(hashes)}
+    arrays = [array for array in hashes if array is not None]
+    fits = all(array.dtype == np.uint64 and array.shape == (count,) for array in arrays)
+    is_proved = stored == proof | _hashes_digests(hashes)
     return hashes if fits and is_proved else None
 
 
-def _hashes_digest(hashes: Hashes) -> str:
-    return sha256_16(np.ascontiguousarray(hashes).data)
+def _hashes_digests(hashes: ImageHashes) -> dict[str, str]:
+    """Return the digests of hashes, by their names in the proof."""
+    digests = {"hashes": sha256_16(np.ascontiguousarray(hashes.stored).data)}
+    if hashes.pixels is not None:
+        digests["pixel_hashes"] = sha256_16(np.ascontiguousarray(hashes.pixels).data)
+    return digests
 
 
 def _write_hashes(path: Path, hashes: Hashes) -> None:

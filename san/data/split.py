@@ -18,6 +18,7 @@ from san.data.manifest import (
     ids_digest,
     labels_digest,
     load_manifest,
+    no_permission,
     read_manifest,
 )
 from san.data.proof import Hashes, prove_images
@@ -78,9 +79,18 @@ class Split:
 
 @dataclass(frozen=True)
 class StoredSplit(Split):
-    """One packed split. hashes: uint64 `(N,)`, equal where images are stored alike."""
+    """One packed split. hashes: uint64 `(N,)`, equal where images are stored alike.
+
+    pixel_hashes: equal where image files decode to the same; None where they were not decoded.
+    """
 
     hashes: Hashes = field(kw_only=True)
+    pixel_hashes: Hashes | None = field(kw_only=True)
+
+    @property
+    def is_compared_by_bytes(self) -> bool:
+        """Whether its images are files of which only the bytes are hashed: there are too many."""
+        return self.parts[0].offsets is not None and self.pixel_hashes is None
 
 
 def read_split(folder: Path, expected: int, classes: int, recheck: bool = False) -> StoredSplit:
@@ -98,7 +108,12 @@ def open_split(
     A problem that a user may overrule (another number of images) goes into `problems`. Raises
     DataError, which names the folder, where the split cannot be trained on at all.
     """
-    if not folder.is_dir():
+    try:
+        is_there = folder.is_dir()
+    except OSError as error:
+        unknown = DataError(f"{folder} cannot be looked at ({error.strerror}).")
+        raise no_permission(error, folder) or unknown from error
+    if not is_there:
         raise DataError(
             f"{folder} is not there: its preparation did not end. Run the same preparation again."
         )
@@ -124,7 +139,8 @@ def open_split(
         fingerprint=manifest["digest"],
         sources=(manifest["source"],),
         problems=problems,
-        hashes=hashes,
+        hashes=hashes.stored,
+        pixel_hashes=hashes.pixels,
     )
 
 
@@ -165,7 +181,8 @@ def _load_arrays(folder: Path, manifest: Manifest) -> tuple[Images, Labels, Sequ
             offsets = load_array(folder / "offsets.npy")
         ids: Any = read_json(folder / "ids.json", limit=MAX_IDS_BYTES)
     except SanError as error:
-        raise DataError(f"{folder} cannot be read ({error}). {_PREPARE_AGAIN}") from error
+        damaged = DataError(f"{folder} cannot be read ({error}). {_PREPARE_AGAIN}")
+        raise no_permission(error, folder) or damaged from error
     shape: tuple[object, ...] = ("bytes",)  # of image files end to end
     is_images = data.ndim == 1
     if offsets is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from san.data.layout import packed_bytes, packed_dir
 from san.data.manifest import ids_digest
 from san.data.packed_task import PackedTask
+from san.data.paths import expand_path
 from san.data.prepare import demo
 from san.data.prepare.pack_task import pack_splits
 from san.data.prepare.sources import Source, folders
@@ -55,8 +56,10 @@ def open_task(suite: Suite, task: Task, root: Path, resize: str, image_size: int
 
     resize, image_size: the model's input; a task packed for another input is not used. Tasks that
     are drawn, and a user's folder, are packed now. Raises NotPreparedError, which says what to run,
-    where the task is not prepared, and DataError where its splits come from different sources.
+    where the task is not prepared, FileAccessError where `root` may not be looked at, and DataError
+    where its splits come from different sources.
     """
+    root = expand_path(root)
     folder = packed_dir(task, root, resize, image_size)
     if suite.source == "drawn":
         demo.pack_demo(suite, task, folder)
@@ -65,7 +68,7 @@ def open_task(suite: Suite, task: Task, root: Path, resize: str, image_size: int
         source = _folder_source(task.root)
         # Whether splits may share images is for the run to say: see `usable_split`.
         pack_splits(suite, task, source, root, resize, image_size, force=True)
-    if not folder.is_dir():
+    if not expand_path(folder).is_dir():
         message = _how_to_prepare(task, root, resize, image_size)
         raise NotPreparedError(message, packed_bytes(task, image_size))
     packed = PackedTask.open(task, folder)
@@ -77,11 +80,11 @@ def folder_suite(root: str) -> Suite:
     """Return a suite of one task, a user's folder of images.
 
     Its layouts are `train/CLASS/` with `val/CLASS/` and `test/CLASS/`, or `CLASS/` alone. Raises
-    MissingFileError where there is no such directory, and DataError, which says what is allowed,
-    where it has neither layout.
+    MissingFileError where there is no such directory, FileAccessError where it may not be looked
+    at, and DataError, which says what is allowed, where it has neither layout.
     """
     source = _folder_source(root)
-    path = Path(root).expanduser().resolve()
+    path = expand_path(root).resolve()
     # Two folders may have the same last name.
     name = f"{path.name}-{ids_digest([str(path)])[:6]}"
     task = Task(
@@ -113,7 +116,7 @@ def folder_suite(root: str) -> Suite:
 @cache
 def _folder_source(root: str) -> Source:
     """Search a user's folder for images, once in a process."""
-    path = Path(root).expanduser()
+    path = expand_path(root)
     if not path.is_dir():
         raise MissingFileError(
             f"data.root is '{root}', which is not a directory. "

@@ -44,13 +44,17 @@ def test_what_is_not_a_regular_file_is_named(name: str, kind: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ODD_FILES)
-@pytest.mark.parametrize("name", ["proved.json", "hashes.npy"])
+@pytest.mark.parametrize("name", ["proved.json", "hashes.npy", "pixel_hashes.npy"])
 def test_what_can_be_made_again_may_be_anything(name: str, kind: str, tmp_path: Path) -> None:
-    folder = packed(tmp_path / "s")
-    hashes = read_split(folder, COUNT, CLASSES).hashes.tolist()
+    folder = packed(tmp_path / "s", encoded=True)
+    split = read_split(folder, COUNT, CLASSES)
     assert (folder / name).is_file()
     replace_by(kind, folder / name)
-    assert read_split(folder, COUNT, CLASSES).hashes.tolist() == hashes
+    again = read_split(folder, COUNT, CLASSES)
+    assert again.hashes.tolist() == split.hashes.tolist()
+    assert split.pixel_hashes is not None
+    assert again.pixel_hashes is not None
+    assert again.pixel_hashes.tolist() == split.pixel_hashes.tolist()
     # A directory is nobody's to remove.
     assert (folder / name).is_file() or kind == "a directory"
 
@@ -216,3 +220,38 @@ def test_a_file_where_a_split_should_be_is_said(tmp_path: Path) -> None:
         packed(tmp_path / "s")
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
     refused(tmp_path / "s", "is not there")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_split_that_may_not_be_read_is_not_to_be_deleted(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = packed(tmp_path / "s", encoded=True)
+    really_open = os.open
+
+    def refuse(path: Any, *options: Any, **more: Any) -> int:
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return really_open(path, *options, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    message = f"{name}: Permission denied.. Ask its owner, {folder.owner()}, for the permission"
+    with pytest.raises(DataError, match=f"s may not be read by you .{message}") as caught:
+        read_split(folder, COUNT, CLASSES)
+    assert "elete" not in str(caught.value)
+    monkeypatch.undo()
+    assert len(read_split(folder, COUNT, CLASSES)) == COUNT
+
+
+def test_a_split_in_a_folder_that_may_not_be_entered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = packed(tmp_path / "s")
+
+    def refuse(path: Path, **_: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    message = r"s may not be read by you \(.*Permission denied\). Ask its owner for the permission"
+    with pytest.raises(DataError, match=message):
+        read_split(folder, COUNT, CLASSES)

@@ -1,10 +1,12 @@
 """Images that two splits share are found, by their ids and by their pixels."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_packed_task import LABELS, UPSTREAM, ids_of, image_of, small_task
 
 from san.data import proof
@@ -224,7 +226,88 @@ def test_hashes_of_files_are_those_of_their_bytes(tmp_path: Path) -> None:
     files = [b"one", b"two", b"one"]
     rows = [(f"i{i}", 0, file) for i, file in enumerate(files)]
     write_split(tmp_path / "s", rows, LISTS)
-    hashes = read_split(tmp_path / "s", 3, 1).hashes.tolist()
+    split = read_split(tmp_path / "s", 3, 1)
+    hashes = split.hashes.tolist()
+    assert split.pixel_hashes is not None
+    assert split.pixel_hashes.tolist() == hashes  # none of them can be decoded
     assert hashes[0] == hashes[2] != hashes[1]
     by_b2sum = bytes.fromhex("34f2ddaa8b7615c9")  # printf one | b2sum -l 64
     assert hashes[0] == int.from_bytes(by_b2sum, "little")
+
+
+def saved(name: str, kind: str) -> bytes:
+    """An image in a file of a format; or a PNG with a byte at its end."""
+    file = io.BytesIO()
+    Image.fromarray(image_of(name)).save(file, "PNG" if kind == "longer" else kind)
+    return file.getvalue() + (b"x" if kind == "longer" else b"")
+
+
+def write_files(folder: Path, copies: int, kind: str) -> PackedTask:
+    """Pack image files; the first of test are those of train, saved again."""
+    for part in SIZES:
+        names = many(part)
+        files = [saved(name, "PNG") for name in names]
+        if part == "test":
+            files[:copies] = [saved(name, kind) for name in many("train")[:copies]]
+        labels = [i % 3 for i in range(len(names))]
+        write_split(folder / part, zip(names, labels, files, strict=True), LISTS)
+    return PackedTask.open(small_task(splits=SIZES, ids_digest=None), folder)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "longer"])
+def test_images_that_were_saved_again_are_equal(kind: str, tmp_path: Path) -> None:
+    message = "3 of 100 images of test are in train under other names: test-0 is train-0"
+    packed = write_files(tmp_path, 3, kind)
+    stored = [set(packed.load_part(part).hashes.tolist()) for part in ("train", "test")]
+    assert not stored[0] & stored[1]
+    for _ in range(2):  # the hashes are believed the second time
+        packed = PackedTask.open(packed.task, tmp_path)
+        with pytest.raises(DataError, match=message):
+            usable_split(packed, "train")
+    wrong = [found.text for found in verify(packed.task, tmp_path) if found.good is False]
+    assert [text[: len(message)] for text in wrong] == [message]
+    assert write_files(tmp_path, 0, kind).overlaps == []
+
+
+def test_splits_with_too_many_files_are_compared_by_bytes_and_verify_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All splits, as the hash of a file is never that of its pixels."""
+    monkeypatch.setattr(proof, "MAX_DECODED", 150)
+    packed = write_files(tmp_path / "bmp", 3, "BMP")
+    assert packed.load_part("train").pixel_hashes is None
+    assert packed.load_part("test").pixel_hashes is not None
+    (found,) = packed.overlaps
+    assert found.good is None
+    assert "compared by the bytes of their files, not by their pixels: train has 200" in found.text
+    assert found in verify(packed.task, tmp_path / "bmp")
+    same = write_files(tmp_path / "png", 3, "PNG")
+    assert [found.good for found in same.overlaps] == [None, False]
+
+    monkeypatch.setattr(proof, "MAX_DECODED", 200)  # what was proved was of the bytes
+    with pytest.raises(DataError, match="3 of 100 images of test are in train"):
+        usable_split(PackedTask.open(packed.task, tmp_path / "bmp"), "test")
+
+
+def test_hashes_of_pixels_are_of_their_shape_too(tmp_path: Path) -> None:
+    rows = []
+    for i, shape in enumerate([(2, 6, 3), (6, 2, 3), (2, 6, 3)]):
+        file = io.BytesIO()
+        Image.fromarray(np.zeros(shape, np.uint8)).save(file, "BMP" if i else "PNG")
+        rows.append((f"i{i}", 0, file.getvalue()))
+    write_split(tmp_path / "s", rows, LISTS)
+    hashes = read_split(tmp_path / "s", 3, 1).pixel_hashes
+    assert hashes is not None
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_hashes_by_another_decoder_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashed: list[int]
+) -> None:
+    write_split(tmp_path / "s", [("i", 0, saved("i", "PNG"))], LISTS)
+    read_split(tmp_path / "s", 1, 1)
+    read_split(tmp_path / "s", 1, 1)
+    assert len(hashed) == 2  # of the file and of its pixels
+    monkeypatch.setattr(proof.PIL, "__version__", "0")
+    read_split(tmp_path / "s", 1, 1)
+    assert len(hashed) == 4

@@ -7,6 +7,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from san.data.packed_task import PackedTask
+from san.data.paths import expand_path
 from san.data.prepare.card import class_names
 from san.data.prepare.contact_sheet import draw_sheet
 from san.data.verify import verify
@@ -52,9 +53,12 @@ class Summary:
 
 
 def packed_folders(task: Task, root: Path) -> list[Path]:
-    """Return the packed forms of a task below `root`, sorted."""
+    """Return the packed forms of a task below `root`, sorted.
+
+    Raises FileAccessError where they may not be looked at.
+    """
     found = []
-    for folder in (root / task.suite / task.name).glob("*"):
+    for folder in expand_path(root / task.suite / task.name).glob("*"):
         if folder.is_dir() and not folder.name.startswith("."):  # hidden: being written
             found.append(folder)
     return sorted(found)

@@ -1,5 +1,6 @@
 """Folders of images, one a class: benchmarks' and users' own."""
 
+import os
 from pathlib import Path
 
 import pictures
@@ -152,3 +153,17 @@ def test_own_folders_of_one_name_are_two_tasks(tmp_path: Path) -> None:
         names += task_data.folder_suite(str(folder)).tasks
     assert len(set(names)) == 2
     assert all(name.startswith("pics-") for name in names)
+
+
+def test_the_drawn_split_is_of_the_bytes_of_a_path_in_every_locale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [f"bees/é{i}.png" for i in range(100)]
+    drawn = [folders._drawn_split(name, given=()) for name in names]
+    assert [drawn.count(part) for part in ("train", "val", "test")] == [67, 16, 17]
+    assert folders._drawn_split("bees/\udcff.png", given=()) == "train"  # not UTF-8
+
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode("latin-1"))
+    by_latin_1 = [name.encode().decode("latin-1") for name in names]
+    assert by_latin_1 != names
+    assert [folders._drawn_split(name, given=()) for name in by_latin_1] == drawn

@@ -4,15 +4,16 @@ import json
 import os
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pictures
 import pytest
 from odd_files import DEEP, NOT_REGULAR, ODD_FILES, replace_by
-from small_tasks import DTD, FGVC, LISTS, small
+from small_tasks import DTD, FGVC, GIC, LISTS, SmallTask, small
 
 from san.data import task_data
-from san.data.prepare.sources import archives, files, find_source, folders
+from san.data.prepare.sources import archives, fgvc, files, find_source, folders
 from san.data.prepare.sources.files import images_by_folder
 from san.errors import DataError
 
@@ -123,6 +124,82 @@ def rewrite(path: Path, name: str, offset: int, value: bytes) -> None:
     assert data[place - offset : place - offset + 4] == b"PK\x01\x02"
     data[place : place + len(value)] = value
     path.write_bytes(data)
+
+
+def vtab_of(tmp_path: Path) -> Path:
+    return pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
+
+
+def json_of(tmp_path: Path) -> Path:
+    return pictures.vpt_json(tmp_path / "cub", JSON)
+
+
+def birds_of(tmp_path: Path) -> Path:
+    tmp_path.mkdir()
+    for name in ("images", "image_class_labels", "train_test_split", "classes"):
+        (tmp_path / f"{name}.txt").write_text("1 1\n")
+    return tmp_path
+
+
+def lines_of(count: int) -> str:
+    return "".join(f"{i} 0\n" for i in range(count))
+
+
+def entries_of(count: int) -> str:
+    return json.dumps({f"{i}": f"{i}" for i in range(count)})
+
+
+@pytest.mark.parametrize(
+    ("case", "make", "name", "entries"),
+    [
+        (DTD, vtab_of, "train800.txt", lines_of),
+        (DTD, vtab_of, "test.txt", lines_of),
+        (CUB, json_of, "train.json", entries_of),
+        (CUB, json_of, "paths.json", entries_of),
+        (CUB, birds_of, "images.txt", lines_of),
+        (CUB, birds_of, "image_class_labels.txt", lines_of),
+    ],
+)
+@pytest.mark.parametrize("is_zipped", [True, False])
+def test_lists_of_far_too_many_are_refused_before_a_file_is_looked_up(
+    case: SmallTask,
+    make: Callable[[Path], Path],
+    name: str,
+    entries: Callable[[int], str],
+    is_zipped: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def look_up(*_: object) -> None:
+        raise AssertionError("a file was looked up")
+
+    count = 2 * sum(case.task.splits.values()) + 1
+    folder = make(tmp_path / "in")
+    (folder / name).write_text(entries(count))
+    if is_zipped:
+        folder = Path(shutil.make_archive(str(tmp_path / "v"), "zip", folder))
+    for module in (files, fgvc):
+        monkeypatch.setattr(module, "has_file", look_up)
+    with pytest.raises(DataError, match=rf"{name} of .* has {count} entries; small/\w+ has \d+ im"):
+        find_source(case.task, folder)
+    files.check_length(case.task, folder, name, count - 1)
+
+
+@pytest.mark.parametrize("name", ["train800.txt", "test.txt"])
+def test_a_list_that_unpacks_to_too_much_is_not_unpacked(name: str, tmp_path: Path) -> None:
+    path = zipped(tmp_path)
+    rewrite(path, f"dtd/{name}", 24, (2**24 + 1).to_bytes(4, "little"))
+    with pytest.raises(DataError, match=f"{name} of .*unpacks to 17 MB; at most 17 MB"):
+        find_source(DTD.task, path)
+
+
+def test_json_of_all_of_imagenet_may_be_larger(tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_bytes(b" " * (2**24 + 1))
+    imagenet = GIC.task("imagenet")
+    assert len(files.read_text(imagenet, tmp_path, "train.json")) == 2**24 + 1
+    assert files.LINE_BYTES * sum(imagenet.splits.values()) > 53e6
+    with pytest.raises(DataError, match="it has 17 MB; at most 17 MB are allowed"):
+        files.read_text(FGVC.task("nabirds"), tmp_path, "train.json")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

@@ -47,19 +47,19 @@ def _is_honest(name: str) -> bool:
     return is_short and "" not in parts and ".." not in parts
 
 
-def read_member(file: zipfile.Path) -> bytes:
+def read_member(file: zipfile.Path, limit: int = MAX_BYTES) -> bytes:
     """Return the bytes of a file of an archive.
 
     Raises DataError, which says why, where it is missing, damaged, encrypted, or larger than
-    MAX_BYTES once it is unpacked.
+    `limit` bytes once it is unpacked.
     """
     archive = file.root
     try:
         info = archive.getinfo(file.at)
-        if info.file_size > MAX_BYTES:
+        if info.file_size > limit:
             raise DataError(
                 f"it unpacks to {format_bytes(info.file_size)}; "
-                f"at most {format_bytes(MAX_BYTES)} are allowed"
+                f"at most {format_bytes(limit)} are allowed"
             )
         with archive.open(info) as content:
             if info.compress_type not in UNBOUNDED:

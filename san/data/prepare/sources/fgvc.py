@@ -11,6 +11,7 @@ from san.data.prepare.sources.files import (
     FileList,
     ImageFile,
     Root,
+    check_length,
     has_file,
     join,
     read_text,
@@ -42,10 +43,10 @@ def _read_splits(task: Task, root: Root) -> FileList:
     """Read VPT's splits; raise DataError where a file is damaged or names a missing image."""
     splits = {}
     for part, name in JSON.items():
-        splits[part] = _read_split(root, name)
+        splits[part] = _read_split(task, root, name)
     labels = _rank_classes(root, splits)
     places = ["", *(f"{place}/" for place in task.image_folders)]
-    path_map = _read_path_map(root)
+    path_map = _read_path_map(task, root)
 
     files: dict[str, list[ImageFile]] = {}
     for part, classes in splits.items():
@@ -63,9 +64,9 @@ def _read_splits(task: Task, root: Root) -> FileList:
     )
 
 
-def _read_split(root: Root, name: str) -> dict[str, ClassValue]:
+def _read_split(task: Task, root: Root, name: str) -> dict[str, ClassValue]:
     """Read a map from image paths to numbers or names of classes."""
-    text = read_text(root, name)
+    text = read_text(task, root, name)
     try:
         classes: dict[str, ClassValue] = parse_json(text, dict[str, ClassValue])
         if not classes:
@@ -74,6 +75,7 @@ def _read_split(root: Root, name: str) -> dict[str, ClassValue]:
         raise DataError(
             f"{name} of {root} is not a map from image paths to classes ({error})."
         ) from error
+    check_length(task, root, name, len(classes))
     return classes
 
 
@@ -94,20 +96,21 @@ def _rank_classes(
     return {value: label for label, value in enumerate(ascending)}
 
 
-def _read_path_map(root: Root) -> dict[str, str]:
+def _read_path_map(task: Task, root: Root) -> dict[str, str]:
     """Read paths.json beside the json files, if it is there: where images really are.
 
     It maps a path or the beginning of one (`car_ims/`) to what replaces it (`cars/car_ims/`).
     """
     if not (root / PATH_MAP).exists():
         return {}
-    text = read_text(root, PATH_MAP)
+    text = read_text(task, root, PATH_MAP)
     try:
         path_map: dict[str, str] = parse_json(text, dict[str, str])
     except InvalidValueError as error:
         raise DataError(
             f"{PATH_MAP} of {root} is not a map from paths to paths ({error})."
         ) from error
+    check_length(task, root, PATH_MAP, len(path_map))
     return path_map
 
 
@@ -145,9 +148,9 @@ def open_birds(task: Task, root: Root) -> FileList | None:
     folder = _find_bird_lists(task, root)
     if folder is None or task.official_splits is None:
         return None
-    paths = _read_table(folder, "images.txt")
-    classes = _read_table(folder, "image_class_labels.txt")
-    is_training = _read_table(folder, "train_test_split.txt")
+    paths = _read_table(task, folder, "images.txt")
+    classes = _read_table(task, folder, "image_class_labels.txt")
+    is_training = _read_table(task, folder, "train_test_split.txt")
     if not paths.keys() == classes.keys() == is_training.keys():
         counts = f"{len(paths)}, {len(classes)}, {len(is_training)}"
         raise DataError(f"The lists of {folder} do not name the same images: {counts}.")
@@ -171,7 +174,7 @@ def open_birds(task: Task, root: Root) -> FileList | None:
         folder,
         "CUB-style lists",
         files,
-        names=_bird_names(folder, numbers),
+        names=_bird_names(task, folder, numbers),
         layout="official",
     )
 
@@ -185,17 +188,18 @@ def _find_bird_lists(task: Task, root: Root) -> Root | None:
     return root if (root / "train_test_split.txt").exists() else None
 
 
-def _bird_names(folder: Root, numbers: Sequence[str]) -> list[str]:
+def _bird_names(task: Task, folder: Root, numbers: Sequence[str]) -> list[str]:
     """Return the names of classes, or their numbers where classes.txt does not have them."""
     known = {}
     if (folder / "classes.txt").exists():
-        known = _read_table(folder, "classes.txt")
+        known = _read_table(task, folder, "classes.txt")
     return [known.get(number, number) for number in numbers]
 
 
-def _read_table(root: Root, name: str) -> dict[str, str]:
+def _read_table(task: Task, root: Root, name: str) -> dict[str, str]:
     """Read lines `KEY VALUE`; raise DataError where a line is not so, or a key stands twice."""
-    lines = [line for line in read_text(root, name).splitlines() if line.strip()]
+    lines = [line for line in read_text(task, root, name).splitlines() if line.strip()]
+    check_length(task, root, name, len(lines))
     rows = {}
     for line in lines:
         words = line.split(maxsplit=1)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from san.data.images import FORMATS
 from san.data.manifest import ids_digest
+from san.data.paths import expand_path
 from san.data.prepare.sources.archives import (
     MAX_DEPTH,
     names_below,
@@ -22,8 +23,14 @@ from san.data.prepare.sources.archives import (
 )
 from san.errors import DataError, MissingFileError, SanError
 from san.runtime import files
+from san.tasks import Task
 
 Root = Path | zipfile.Path
+# A list may have this many times the images of its task: it may be packed by force.
+MOST_TIMES = 2
+# Of a list, or more where a task has so many images: JSON of ImageNet takes 40 bytes for each.
+LIST_BYTES = 2**24
+LINE_BYTES = 64
 IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 
@@ -109,9 +116,10 @@ def _stat(path: Path) -> stat_result:
 def open_root(path: Path) -> Root:
     """Return a folder, or the inside of a zip archive.
 
-    Raises MissingFileError where nothing is at `path`, DataError where it is neither of the two.
+    Raises MissingFileError where nothing is at `path`, FileAccessError where it may not be looked
+    at, DataError where it is neither of the two.
     """
-    path = path.expanduser()
+    path = expand_path(path)
     if path.is_dir():
         return path
     if not path.exists():
@@ -145,25 +153,47 @@ def has_file(root: Root, name: str) -> bool:
         return False
 
 
-def read_bytes(root: Root, name: str) -> bytes:
-    """Return the bytes of a file below `root`; raise DataError, which names it, if that fails."""
+def read_bytes(root: Root, name: str, limit: int = files.MAX_BYTES) -> bytes:
+    """Return the bytes of a file below `root`; raise DataError, which names it, if that fails.
+
+    limit: of its bytes.
+    """
     file = inside(root, name)
     try:
         if isinstance(file, zipfile.Path):
-            return read_member(file)
-        return files.read_bytes(file)
+            return read_member(file, limit)
+        return files.read_bytes(file, limit)
     except SanError as error:
         reason = str(error).rstrip(".")
         raise DataError(f"{name} of {root} cannot be read ({reason}).") from error
 
 
-def read_text(root: Root, name: str) -> str:
-    """Return the text of a list below `root`; raise DataError, which names it, if that fails."""
+def read_text(task: Task, root: Root, name: str) -> str:
+    """Return the text of a task's list below `root`.
+
+    Raises DataError, which names it, if that fails, or it is too long for a list of the task.
+    """
+    limit = max(LIST_BYTES, LINE_BYTES * _count_images(task))
     try:
         # Some editors write a byte order mark, which would become part of the first path.
-        return read_bytes(root, name).decode("utf-8-sig")
+        return read_bytes(root, name, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{name} of {root} is not a text file ({error.reason}).") from error
+
+
+def check_length(task: Task, root: Root, name: str, count: int) -> None:
+    """Raise DataError where a list has more entries than are looked up, one by one, for a task."""
+    most = MOST_TIMES * _count_images(task)
+    if count > most:
+        raise DataError(
+            f"{name} of {root} has {count} entries; {task.suite}/{task.name} has "
+            f"{_count_images(task)} images, and lists of at most {most} are read. "
+            "Give the list of this task."
+        )
+
+
+def _count_images(task: Task) -> int:
+    return sum(task.splits.values())
 
 
 def require_images(root: Root, images: Iterable[ImageFile], listed_in: str) -> None:

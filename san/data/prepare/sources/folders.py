@@ -1,6 +1,7 @@
 """Folders of images, one a class: a user's own, or ImageNet's `train/SYNSET/`, `val/SYNSET/`."""
 
 import hashlib
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -193,8 +194,9 @@ def _split_called(name: str) -> str | None:
 
 def _drawn_split(path: str, given: Collection[str]) -> str:
     """Return the split of a training image by a hash of its path, unless the split is given."""
-    # Unlike a random draw, an image stays in its split when others are added.
-    digest = hashlib.md5(path.encode(), usedforsecurity=False).hexdigest()
+    # Unlike a random draw, an image stays in its split when others are added. The bytes of a name
+    # are the same in every locale, its characters are not.
+    digest = hashlib.md5(os.fsencode(path), usedforsecurity=False).hexdigest()
     fraction = int(digest[:8], 16) / 2**32
     if fraction < TEST_SHARE:
         part = "test"

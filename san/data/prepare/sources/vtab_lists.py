@@ -11,6 +11,7 @@ from san.data.prepare.sources.files import (
     FileList,
     ImageFile,
     Root,
+    check_length,
     join,
     read_text,
     require_images,
@@ -32,7 +33,7 @@ def open_task(task: Task, root: Root) -> FileList | None:
         return None
     files = {}
     for part, name in LISTS.items():
-        files[part] = _read_list(folder, name)
+        files[part] = _read_list(task, folder, name)
     for part, images in files.items():
         require_images(folder, images, LISTS[part])
     return FileList(folder, "vtab-1k folder", files)
@@ -49,10 +50,11 @@ def _find_folder(task: Task, root: Root) -> Root | None:
     return None
 
 
-def _read_list(folder: Root, name: str) -> list[ImageFile]:
+def _read_list(task: Task, folder: Root, name: str) -> list[ImageFile]:
     """Read a list; raise DataError, which names the line that is not `PATH LABEL`."""
     images = []
-    lines = read_text(folder, name).splitlines()
+    lines = read_text(task, folder, name).splitlines()
+    check_length(task, folder, name, len(lines))
     for number, line in enumerate(lines, 1):
         words = line.strip().replace("\t", " ")
         if not words:

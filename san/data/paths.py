@@ -1,0 +1,32 @@
+"""Paths that a user gives: to his images, or to where packed ones are."""
+
+import os
+from pathlib import Path
+
+from san.errors import FileAccessError
+
+
+def expand_path(path: str | Path) -> Path:
+    """Return a path with the home folder for its `~`, whether or not something is there.
+
+    Raises FileAccessError, which names it, where the system does not let it be looked at: its name
+    is too long, nobody has that home folder, or it is a folder that may not be entered, or in one.
+    """
+    try:
+        expanded = Path(path).expanduser()
+        expanded.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return expanded
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: of expanduser
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise _unreadable(path, reason or str(error).rstrip(".")) from error
+    if expanded.is_dir() and not os.access(expanded, os.X_OK):
+        raise _unreadable(path, "you may not enter it")
+    return expanded
+
+
+def _unreadable(path: str | Path, reason: str) -> FileAccessError:
+    return FileAccessError(
+        f"{path} cannot be looked at ({reason}). "
+        "Give a path that you may read, or ask the owner for the permission."
+    )
