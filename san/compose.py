@@ -24,12 +24,6 @@ from san.settings import Base, RunConfig
 from san.tasks import Suite, Task, load_suite, suite_names
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-_CELL_KEYS: Mapping[str, Mapping[str, type]] = {
-    "backbone": {"name": str, "timm_name": str, "weights": str, "kwargs": Mapping},
-    "data": {"suite": str, "task": str},
-    "method": {"name": str},
-    "protocol": {"name": str},
-}
 _CHOSEN_BY_SWEEP = {"data": "--tasks", "method": "--methods", "seed": "--seeds"}
 _ANY_MODEL = "timm"  # the choice of `backbone` that takes a name of timm
 
@@ -137,7 +131,7 @@ def named_by_value(record: Record) -> Record:
         record,
         backbone=config["backbone"]["name"],
         protocol=config["protocol"]["name"],
-        variant=_variant_of(json.dumps(settings.compared_part(config))),
+        variant=_variant_of(json.dumps(settings.compared_part(config)), record.weights),
     )
 
 
@@ -268,31 +262,20 @@ def _representative(suite: Suite, task: Task) -> str:
 
 
 @cache
-def _variant_of(config: str) -> str:
+def _variant_of(config: str, weights: str) -> str:
     """Return the variant of a configuration (as JSON): many records of a table share it."""
     plain = json.loads(config)
-    return settings.join_overrides(settings.departures(plain, _base_of(plain)))
+    return settings.join_overrides(settings.departures(plain, _base_of(plain)), weights)
 
 
 def _config_of(record: Record) -> dict[str, Any] | None:
     """Return a recorded configuration in current words and names, None if it is not a whole one."""
     config = current_config(record.config, warn=False)
-    if not _has_keys(config) or not _is_known(config["data"], config["method"]["name"]):
+    if not settings.names_a_cell(config) or not _is_known(config["data"], config["method"]["name"]):
         return None
     config["backbone"]["name"] = _backbone_name(config["backbone"])
     config["protocol"]["name"] = _protocol_name(config["protocol"])
     return config
-
-
-def _has_keys(config: Mapping[str, Any]) -> bool:
-    """Return whether a recorded configuration has what names a cell; one made by hand may not."""
-    for group, keys in _CELL_KEYS.items():
-        part = config.get(group)
-        if not isinstance(part, Mapping):
-            return False
-        if not all(isinstance(part.get(key), kind) for key, kind in keys.items()):
-            return False
-    return True
 
 
 def _is_known(data: Mapping[str, Any], method: str) -> bool:

@@ -29,7 +29,16 @@ _COMPARED_OF_GROUP: Mapping[str, Sequence[str] | None] = {  # None: all but the 
     "method": None,
     "protocol": None,
 }
+# What a recorded configuration must have to name its cell of a table.
+_CELL_KEYS: Mapping[str, Mapping[str, type]] = {
+    "backbone": {"name": str, "timm_name": str, "weights": str, "kwargs": Mapping},
+    "data": {"suite": str, "task": str},
+    "method": {"name": str},
+    "protocol": {"name": str},
+}
 _KWARGS = "backbone.kwargs."
+_NOT_FILES = ("timm", "random")  # values of backbone.weights
+_HASH_DIGITS = 6  # of the weights in the name of a row
 _WEIGHTS = ("backbone.weights", "backbone.sha256")
 RESTORED = "restored"  # stands for `adapter_checkpoint=FILE`: which file, the identity knows
 _EXACT_AS_FLOAT = 2**53  # the largest integer up to which a float has all of them
@@ -90,24 +99,40 @@ def of_group(overrides: Mapping[str, str], group: str) -> list[str]:
     return [key for key in overrides if key.startswith(f"{group}.")]
 
 
+def names_a_cell(config: Mapping[str, Any]) -> bool:
+    """Return whether a recorded configuration has what names a cell; one made by hand may not."""
+    for group, keys in _CELL_KEYS.items():
+        part = config.get(group)
+        if not isinstance(part, Mapping):
+            return False
+        if not all(isinstance(part.get(key), kind) for key, kind in keys.items()):
+            return False
+    return True
+
+
 def compared_part(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a configuration decides on its row, with the names of its groups."""
     groups = {group: config[group] for group in _COMPARED_OF_GROUP if group in config}
     return groups | {key: config[key] for key in _COMPARED if key in config}
 
 
-def join_overrides(overrides: Mapping[str, str]) -> str:
+def join_overrides(overrides: Mapping[str, str], weights: str = "") -> str:
     """Return what `departures` returned as one text, as a shell takes it.
 
     Paths are left out, as a file has another one elsewhere: an adapter that was restored is called
-    so, weights by the name of their file. Which file it is, the identity knows.
+    so, and which file it is, the identity knows. Weights go by the name of their file and,
+    where it is known, by the hash of what was loaded (weights: as in a record), as two files may
+    have one name: `backbone.weights=tiny.safetensors@1a2b3c`.
     """
     words = dict(overrides)
     if "adapter_checkpoint" in words:
         words["adapter_checkpoint"] = RESTORED
     if "backbone.weights" in words:
         key, _, path = words["backbone.weights"].partition("=")
-        words["backbone.weights"] = f"{key}={override_value(path.strip(chr(39)).split('/')[-1])}"
+        name = path.strip("'").split("/")[-1]
+        if weights and name not in _NOT_FILES:
+            name += f"@{weights[:_HASH_DIGITS]}"
+        words["backbone.weights"] = f"{key}={override_value(name)}"
     return shlex.join(words.values())
 
 
@@ -185,7 +210,7 @@ def _have_same_weights(settings: Mapping[str, Any], usual: Mapping[str, Any]) ->
     files = [each.get("backbone.weights") for each in (settings, usual)]
     if files[0] == files[1]:
         return True
-    if "timm" in files or "random" in files:
+    if any(name in files for name in _NOT_FILES):
         return False
     hashes = [each.get("backbone.sha256") for each in (settings, usual)]
     return hashes[0] is not None and hashes[0] == hashes[1]

@@ -17,6 +17,7 @@ from san.config_keys import RECIPE_KEYS
 from san.errors import InvalidValueError, SanError
 from san.experiment import Experiment, from_config
 from san.record import Record
+from san.report.explain import explain_cell
 from san.settings import Base, RunConfig
 from san.tasks import suite_names
 
@@ -218,6 +219,45 @@ def test_a_file_is_named_without_its_place(tmp_path: Path) -> None:
         word = settings.override_value(path)
         rows.add(variant(resolved(f"backbone.weights={word}", "backbone.sha256=null")))
     assert rows == {"backbone.sha256=null backbone.weights=w.safetensors"}
+
+
+def test_weights_of_one_name_and_other_content_are_two_rows(
+    tmp_path: Path, data_root: Path
+) -> None:
+    def made(name: str, content: bytes) -> Experiment:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        words = [f"backbone.weights={settings.override_value(str(path))}", "backbone.sha256=null"]
+        return experiment_of(resolved(*words), data_root)
+
+    first = made("a/w.safetensors", b"one")
+    other = made("b/w.safetensors", b"two")
+    records = []
+    for experiment, weights in [(first, "1a2b3c" + 10 * "0"), (other, "4d5e6f" + 10 * "0")]:
+        made_record = experiment.record("failed", weights)
+        records.append(compose.named_by_value(made_record))
+        words = compose.rerun_words(records[-1])
+        assert words == compose.rerun_words(made_record)
+        assert resolved(*words).config["backbone"] == experiment.config["backbone"]
+        assert experiment_of(resolved(*words), data_root).identity == experiment.identity
+    shown = [settings.shorten_variant(each.variant) for each in records]
+    prefix = "backbone.sha256=null backbone.weights=w.safetensors"
+    assert shown == [f"{prefix}@1a2b3c", f"{prefix}@4d5e6f"]
+    for row, found, hidden in [(shown[0], "1a2b3c", "4d5e6f"), (shown[1], "4d5e6f", "1a2b3c")]:
+        text = "\n".join(explain_cell("demo", f"san [{row}]", "digits", records))
+        assert f"vit_nano, {found}" in text
+        assert hidden not in text
+    # The same file under another name is the same experiment, and its record is found.
+    again = made("b/v.safetensors", b"one")
+    assert again.record_path(tmp_path) == first.record_path(tmp_path)
+    assert again.record_path(tmp_path) != other.record_path(tmp_path)
+
+
+def test_weights_that_are_no_file_have_no_hash_in_their_name() -> None:
+    for value in ("random", "timm"):
+        words = {"backbone.weights": f"backbone.weights={value}"}
+        assert settings.join_overrides(words, "1a2b3c4d") == f"backbone.weights={value}"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Backbones: stock timm models, their weights, and their named sites.
 
 `families` says which models, `weights` where their files are, `pretrained` how these are loaded,
-`load` makes one of a configuration.
+`npz` which originals fit, `load` makes one of a configuration.
 Besides augmentation only this package knows timm.
 """
 

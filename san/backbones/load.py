@@ -147,12 +147,17 @@ def _try_kwargs(timm_name: str, kwargs: str) -> None:
     """
     options: dict[str, Any] = json.loads(kwargs)
     allowed = set(model_parameters(timm_name)) - _DECIDED_ELSEWHERE.keys()
-    for key in options:
+    for key, value in options.items():
         if key in _DECIDED_ELSEWHERE:
             raise InvalidValueError(
                 f"backbone.kwargs.{key} is not an option: {_DECIDED_ELSEWHERE[key]}."
             )
         choose(key, sorted(allowed), f"argument of {timm_name}")
+        if value is None:
+            raise InvalidValueError(
+                f"backbone.kwargs.{key} came as null, which timm takes for nothing; allowed: a "
+                "value, or leave it out."
+            )
     _check_side(options.get("img_size"))
     size = input_size_of_name(timm_name, options)
     model = _create_model_on_meta(timm_name, {"num_classes": 2, **options})

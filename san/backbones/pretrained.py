@@ -6,7 +6,6 @@ Weights are never silently random: which tensors no file has filled is known of 
 import contextlib
 import json
 import logging
-import math
 import re
 import struct
 import zipfile
@@ -17,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from safetensors import SafetensorError
@@ -26,9 +24,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from san.backbones.families import classifier_name
+from san.backbones.npz import check_npz, check_npz_blocks
 from san.errors import WeightsError
-from san.runtime.files import open_regular
-from san.runtime.formatting import format_bytes
 
 _BLOCK = re.compile(r"((?:layers|stages)\.\d+\.)?blocks\.\d+\.")
 # Parts that change the features of every place.
@@ -42,6 +39,16 @@ _BEFORE_THE_HEAD = (
     "reg_token",
     "stages.",
     "stem.",
+)
+# What timm's converters, each in its own way, raise on what they do not expect.
+_CONVERTER_ERRORS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 # What numpy and timm raise on a file that is not whole, or not of this model.
 _NPZ_ERRORS = (
@@ -59,8 +66,6 @@ _NPZ_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
 )
-_MOST_COMPRESSED = 10  # times; random numbers, which weights resemble, cannot be compressed
-_NPZ_EMBEDDING = "embedding/kernel"
 log = logging.getLogger(__name__)
 Layout = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]  # name, shape, type of tensors
 
@@ -103,8 +108,7 @@ def load_tensors(timm_name: str, options: Mapping[str, Any], path: Path) -> Pret
     try:
         fit = _fit(timm_name, json.dumps(options, sort_keys=True), layout)
         model = _create_filled(timm_name, options, tensors)
-    # timm's converters fail in their own ways on what they do not expect.
-    except (RuntimeError, KeyError, ValueError, AttributeError, IndexError) as error:
+    except _CONVERTER_ERRORS as error:
         raise _another_model(path, _first_reason(error)) from error
     _check_same_model(model, tensors, fit, path)
     return Pretrained(model, fit.fresh)
@@ -127,10 +131,10 @@ def fill_from_npz(model: nn.Module, path: Path) -> Pretrained:
         tensor.fill_(torch.nan)
     loader: Any = model
     try:
-        _check_npz(model, path)
+        check_npz(model, path)
         loader.load_pretrained(str(path))
         fresh = {name for name, tensor in state.items() if tensor.isnan().any()}
-        _check_npz_blocks(path, _count_in_blocks(state, fresh))
+        check_npz_blocks(path, _count_in_blocks(state, fresh))
     except _NPZ_ERRORS as error:
         reason = _first_reason(error)
         raise WeightsError(f"{path} cannot be read as weights of this model: {reason}") from error
@@ -286,60 +290,6 @@ def _is_filled(block: str, model: nn.Module, fresh: Collection[str]) -> bool:
     return any(name not in fresh for name in names)
 
 
-@contextlib.contextmanager
-def _opened_npz(path: Path) -> Iterator[Any]:
-    """Open a file of arrays; it is closed also where numpy finds no archive in it."""
-    with open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:
-        yield arrays
-
-
-def _check_npz(model: Any, path: Path) -> None:
-    """Raise ValueError if the file is of another patch size or depth; timm checks the width."""
-    with _opened_npz(path) as arrays:
-        unpacked = sum(member.file_size for member in arrays.zip.infolist())
-        if unpacked > _MOST_COMPRESSED * path.stat().st_size:
-            raise ValueError(f"it would take {format_bytes(unpacked)} unpacked, as no weights do")
-        kernels = [name for name in arrays.files if name.endswith(_NPZ_EMBEDDING)]
-        if not kernels:
-            raise ValueError(f"it has no {_NPZ_EMBEDDING}")
-        prefix = kernels[0].removesuffix(_NPZ_EMBEDDING)
-        patch = arrays[kernels[0]].shape[:2]
-        pattern = re.compile(re.escape(prefix) + r"Transformer/encoderblock_(\d+)/")
-        numbered = {found.group(1) for name in arrays.files if (found := pattern.match(name))}
-        stacked = f"{prefix}Transformer/encoderblock/LayerNorm_0/scale"
-        depth = len(arrays[stacked]) if stacked in arrays.files else len(numbered)
-    wanted = tuple(model.patch_embed.proj.weight.shape[-2:])
-    if patch != wanted:
-        raise ValueError(f"its patches are {patch} pixels, those of the model {wanted}")
-    if depth != len(model.blocks):
-        raise ValueError(f"it has {depth} blocks, the model {len(model.blocks)}")
-
-
 def _count_in_blocks(state: Mapping[str, Tensor], fresh: Collection[str]) -> int:
     """Return how many numbers of a model's blocks were filled."""
     return sum(t.numel() for name, t in state.items() if _BLOCK.match(name) and name not in fresh)
-
-
-def _check_npz_blocks(path: Path, filled: int) -> None:
-    """Raise ValueError if a file has more or fewer numbers for the blocks than were filled.
-
-    timm copies arrays with broadcasting, and leaves out those that it does not look for.
-    """
-    stored = 0
-    with _opened_npz(path) as arrays:
-        for name in arrays.files:
-            if "Transformer/encoderblock" in name:
-                stored += _array_size(arrays, name)
-    if stored != filled:
-        raise ValueError(f"its blocks have {stored:,} numbers, those of the model {filled:,}")
-
-
-def _array_size(arrays: Any, name: str) -> int:
-    """Return how many numbers an array of an `.npz` has, without reading them."""
-    with arrays.zip.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0
-        if version != (1, 0):
-            read_header = np.lib.format.read_array_header_2_0
-        shape, _, _ = read_header(file)
-    return math.prod(shape)

@@ -177,6 +177,9 @@ def test_what_timm_does_not_know_or_take_is_refused() -> None:
         _ = unknown.normalization
     with pytest.raises(UnknownNameError, match="timm has no pre-trained weights called"):
         _ = unknown.image_size
+    nothing = Backbone("a", NAME, {"init_values": None}, "random", None, "timm")
+    with pytest.raises(InvalidValueError, match=r"kwargs\.init_values came as null.*leave it out"):
+        nothing.check_kwargs()
     with pytest.raises(InvalidValueError, match=r"timm cannot build .*'size': 16.*backbone.kwargs"):
         backbones.build_backbone(NAME, 3, "random", None, {"size": 16})
 

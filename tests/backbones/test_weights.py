@@ -129,6 +129,7 @@ def test_an_original_npz_loads_exactly(
         ({"depth": 1}, "it has 2 blocks, the model 1"),
         ({"depth": 3}, "it has 2 blocks, the model 3"),
         ({"embed_dim": 64}, "size of tensor"),
+        ({"num_heads": 4}, "its blocks have 2 heads, the model's 4"),
     ],
 )
 def test_an_npz_of_another_model_is_refused(
@@ -137,6 +138,14 @@ def test_an_npz_of_another_model_is_refused(
     as_npz(stock(VIT, **SMALL_VIT), tmp_path / "w.npz")
     with pytest.raises(WeightsError, match=f"w.npz cannot be read as weights of this .*{reason}"):
         by_file(VIT, 3, tmp_path / "w.npz", SMALL_VIT | kwargs)
+
+
+def test_a_patch_embedding_of_five_dimensions_is_refused(tmp_path: Path) -> None:
+    tensors = dict(stock(VIT, **SMALL_VIT).state_dict())
+    tensors["patch_embed.proj.weight"] = tensors["patch_embed.proj.weight"][None].contiguous()
+    save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="holds another model: Input tensor should be 4D"):
+        by_file(VIT, 3, tmp_path / "w.safetensors", SMALL_VIT | {"patch_size": 16})
 
 
 @pytest.mark.parametrize("change", ["one number", "extra", "no bias"])
