@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from san.data import pack
 from san.data.images import decode_image
 from san.data.layout import class_name_mismatch, expected_count, packed_dir
-from san.data.manifest import Manifest, read_manifest
+from san.data.manifest import Manifest, load_manifest, no_permission
 from san.data.overlap import describe_shared_names
 from san.data.pack import Example
 from san.data.packed_task import PackedTask
@@ -70,7 +70,7 @@ def pack_splits(
     new = []
     for part in source.parts:
         about = source.describe(part) | {"form": form.name}
-        old = read_manifest(folder / part)
+        old = _read_old(folder / part)
         if old is not None and _is_current(task, folder / part, old, about):
             done[part] = "already packed"
             continue
@@ -103,14 +103,32 @@ def _pack_part(
     return pack.write_split(folder / part, examples, made_by)
 
 
+def _read_old(folder: Path) -> Manifest | None:
+    """Return the manifest of a packed split, or None where there is none that can be used.
+
+    Raises DataError where it may not be read: what belongs to somebody else is not replaced.
+    """
+    try:
+        return load_manifest(folder)
+    except DataError as error:
+        if no_permission(error, folder) is not None:
+            raise
+        return None
+
+
 def _is_current(task: Task, folder: Path, manifest: Manifest, about: dict[str, Any]) -> bool:
-    """Return whether a packed split was made as `about` says, and is undamaged."""
+    """Return whether a packed split was made as `about` says, and is undamaged.
+
+    Raises DataError where it may not be read.
+    """
     if not about.items() <= manifest["source"].items():
         return False
     count = int(manifest["count"])
     try:
         open_split(folder, manifest, count, len(task.classes))
-    except DataError:
+    except DataError as error:
+        if no_permission(error, folder) is not None:
+            raise
         return False
     return True
 

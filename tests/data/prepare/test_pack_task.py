@@ -1,8 +1,10 @@
 """Images are packed as their task wants them, once, and damaged ones are named."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pictures
@@ -147,3 +149,25 @@ def test_an_unwritable_place_is_said(tmp_path: Path) -> None:
     folder = pictures.vtab_lists(tmp_path / "dtd", LISTS, 47)
     with pytest.raises(FileAccessError, match="cannot be written .*Choose another data_root"):
         DTD.pack(folder, tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "labels.npy", "ids.json"])
+def test_a_split_that_may_not_be_read_is_not_replaced(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = find_source(DTD.task, pictures.vtab_lists(tmp_path / "dtd", LISTS, 47))
+    DTD.pack_source(source, tmp_path / "data")
+    manifest = DTD.open(tmp_path / "data").folder / "train/manifest.json"
+    written = manifest.stat().st_mtime_ns
+    really_open = os.open
+
+    def refuse(path: Any, *options: Any, **more: Any) -> int:
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return really_open(path, *options, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    for force in (False, True):
+        with pytest.raises(DataError, match=f"train may not be read by you .{name}: Permission"):
+            DTD.pack_source(source, tmp_path / "data", force=force)
+    assert manifest.stat().st_mtime_ns == written
