@@ -223,6 +223,8 @@ def _check_options(config: Mapping[str, Any]) -> None:
     check_keys(config)
     check_value(config["seed"], NonNegativeInt, "seed")
     check_value(config["num_workers"], NonNegativeInt, "num_workers")
+    check_value(config["data_root"], str, "data_root")
+    check_value(config["adapter_checkpoint"], str | None, "adapter_checkpoint")
     check_value(config["allow_unverified_data"], bool, "allow_unverified_data")
     RunOptions.from_config(config)
 
