@@ -111,10 +111,12 @@ def resolve(config: DictConfig) -> RunConfig:
     plain = _to_plain(current)
     backbone = plain["backbone"]
     name = _backbone_name(backbone)
-    if backbone.get("name", name) not in (name, backbone["timm_name"]):
+    said = backbone.get("name")
+    if said is not None and said not in (name, backbone["timm_name"]):
         raise InvalidValueError(
-            f"backbone.name is '{backbone['name']}', but what is built is {name}. "
-            f"Another model of timm: backbone=timm backbone.name={backbone['name']}. "
+            f"backbone.name is '{said}', but what is built is {name}. "
+            f"For {said} give {shlex.join(_backbone_words(said))}, "
+            f"for {name} {shlex.join(_backbone_words(name))}. "
             f"In a file of your own write `name: {name}`."
         )
     backbone["name"] = name
