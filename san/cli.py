@@ -15,6 +15,7 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -34,6 +35,7 @@ _REFUSALS = (
     errno.EPERM,
     errno.EROFS,
 )
+_GROUP_ERROR = "Config group override "  # how Hydra's message begins
 _EXTENSIBLE = ("backbone.kwargs.", "recipe.lr.")  # dictionaries that take keys with +
 
 
@@ -107,13 +109,34 @@ def _is_config_error(error: Exception) -> bool:
     from hydra.errors import HydraException  # noqa: PLC0415  (programs without Hydra start faster)
     from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
 
-    return isinstance(error, HydraException | OmegaConfBaseException)
+    is_theirs = isinstance(error, HydraException | OmegaConfBaseException)
+    return is_theirs or _is_group_error(error)
+
+
+def _is_group_error(error: Exception) -> bool:
+    """Return whether Hydra refuses the value of a group, such as `backbone=null`."""
+    return isinstance(error, ValueError) and str(error).startswith(_GROUP_ERROR)
+
+
+def _explain_group_error(error: Exception) -> str:
+    """Return what came and what is allowed; Hydra's message does not name the group."""
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    override = frame.f_locals.get("override")
+    if override is None:  # of another version of Hydra
+        return str(error)
+    group = override.key_or_group
+    return (
+        f"{override.input_line} is not a choice of `{group}`, which is required; "
+        f"allowed: {group}=NAME. `python train.py --help` lists the names."
+    )
 
 
 def _explain_config_error(error: Exception) -> str:
     """Return Hydra's message, with the nearest names where a choice or a key is unknown."""
     from hydra.errors import MissingConfigException  # noqa: PLC0415
 
+    if _is_group_error(error):
+        return _explain_group_error(error)
     text = str(error).strip()
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         choice = error.missing_cfg_file.partition("/")[2]

@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from msgspec.structs import replace
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from san import settings
 from san.errors import InvalidValueError
@@ -100,18 +101,22 @@ def resolve(config: DictConfig) -> RunConfig:
     """Return a composed configuration as plain dictionaries in current words, with its base.
 
     Backbone and protocol are called by what they are. Raises InvalidValueError where
-    `backbone.name` says something else than what is built.
+    `backbone.name` says something else than what is built, or a key is missing.
     """
-    plain = _to_plain(_in_current_words(config))
+    from san.config_keys import check_required  # noqa: PLC0415  (torch is slow; --help needs none)
+
+    current = _in_current_words(config)
+    words: Any = OmegaConf.to_container(current, resolve=False)
+    check_required(words)
+    plain = _to_plain(current)
     backbone = plain["backbone"]
-    for key in ("timm_name", "kwargs", "weights"):
-        if backbone.get(key) is None:
-            raise InvalidValueError(f"backbone has no `{key}`; it is required.")
     name = _backbone_name(backbone)
-    if backbone.get("name", name) not in (name, backbone["timm_name"]):
+    said = backbone.get("name")
+    if said is not None and said not in (name, backbone["timm_name"]):
         raise InvalidValueError(
-            f"backbone.name is '{backbone['name']}', but what is built is {name}. "
-            f"Another model of timm: backbone=timm backbone.name={backbone['name']}. "
+            f"backbone.name is '{said}', but what is built is {name}. "
+            f"For {said} give {shlex.join(_backbone_words(said))}, "
+            f"for {name} {shlex.join(_backbone_words(name))}. "
             f"In a file of your own write `name: {name}`."
         )
     backbone["name"] = name
@@ -185,7 +190,14 @@ def _in_current_words(config: DictConfig) -> DictConfig:
 
 
 def _to_plain(config: DictConfig) -> dict[str, Any]:
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+    except InterpolationKeyError as error:
+        missing = str(error).partition("'")[2].partition("'")[0]
+        raise InvalidValueError(
+            f"The configuration has no `{missing}`, which is the value of `{error.full_key}`; it "
+            f"is required. Leave out ~{missing}, or give {error.full_key}=VALUE."
+        ) from error
     return dict(plain)
 
 

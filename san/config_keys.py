@@ -1,16 +1,28 @@
-"""Which keys a configuration has: one that nothing reads would be swallowed, so it is refused."""
+"""Which keys a configuration has.
+
+One that nothing reads would be swallowed, so it is refused; so is one that is missing.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from san.errors import choose
+from san.errors import InvalidValueError, choose
 from san.methods import discover_methods
 from san.schema import check_value
 from san.training.recipe import Recipe
 
 RECIPE_KEYS = tuple(field.name for field in fields(Recipe))
-_GROUPS = ("augment", "backbone", "data", "logger", "method", "protocol", "recipe")
+# What the groups cannot be without; the rest has defaults, or is checked where its values are.
+_REQUIRED_OF_GROUP: Mapping[str, Sequence[str]] = {
+    "augment": ("name",),
+    "backbone": ("timm_name", "kwargs", "weights", "normalize"),
+    "data": ("suite", "resize", "normalize"),
+    "logger": ("name", "log_adapter"),
+    "method": ("name",),
+    "protocol": ("name",),
+    "recipe": ("lr",),
+}
 # Keys of the groups that no dataclass checks.
 _KNOWN_OF_GROUP: Mapping[str, Sequence[str]] = {
     "data": ("suite", "task", "root", "resize", "normalize"),
@@ -19,7 +31,7 @@ _KNOWN_OF_GROUP: Mapping[str, Sequence[str]] = {
 }
 _KNOWN = (
     *RECIPE_KEYS,
-    *_GROUPS,
+    *_REQUIRED_OF_GROUP,
     "adapter_checkpoint",
     "allow_unverified_data",
     "data_root",
@@ -36,8 +48,10 @@ _KNOWN = (
 def check_keys(config: Mapping[str, Any]) -> None:
     """Raise UnknownNameError, with the nearest names, on a key that nothing reads.
 
-    The keys of the groups that are not looked at here are checked where their values are.
+    The keys of the groups that are not looked at here are checked where their values are. Raises
+    InvalidValueError as `check_required` does.
     """
+    check_required(config)
     for key in config:
         choose(key, _KNOWN, "setting")
     for group, known in _KNOWN_OF_GROUP.items():
@@ -48,3 +62,29 @@ def check_keys(config: Mapping[str, Any]) -> None:
     rates = [f"recipe.lr.{name}" for name in (*discover_methods(), "default")]
     for method in config["recipe"]["lr"]:
         choose(f"recipe.lr.{method}", rates, "setting")
+
+
+def check_required(config: Mapping[str, Any]) -> None:
+    """Raise InvalidValueError on a key that is missing, before anything looks for it.
+
+    config: also one with interpolations.
+    """
+    for key in _KNOWN:
+        if key not in config:
+            raise _missing("The configuration", key, key)
+    for group, keys in _REQUIRED_OF_GROUP.items():
+        part = config[group]
+        if not isinstance(part, Mapping):
+            raise InvalidValueError(f"{group} came as {part!r}; allowed: {group}=NAME, a choice.")
+        for key in keys:
+            if part.get(key) is None:
+                raise _missing(group, key, f"{group}.{key}")
+    if "task" not in config["data"]:  # null is the first one
+        raise _missing("data", "task", "data.task")
+
+
+def _missing(where: str, key: str, dotted: str) -> InvalidValueError:
+    return InvalidValueError(
+        f"{where} has no `{key}`; it is required. Leave out ~{dotted} or {dotted}=null; "
+        f"in a file of your own give `{key}` a value."
+    )

@@ -25,6 +25,7 @@ from san.renamed_keys import schema_1_config, schema_1_options
 from san.run_options import RunOptions
 from san.runtime import environment
 from san.runtime.device import describe_device, pick_device
+from san.runtime.paths import expand_path
 from san.schema import NonNegativeInt, check_fields, check_value, from_mapping
 from san.settings import Base
 from san.tasks import Suite, Task, load_suite
@@ -225,6 +226,8 @@ def _check_options(config: Mapping[str, Any]) -> None:
     check_keys(config)
     check_value(config["seed"], Seed, "seed")
     check_value(config["num_workers"], NonNegativeInt, "num_workers")
+    check_value(config["data_root"], str, "data_root")
+    check_value(config["adapter_checkpoint"], str | None, "adapter_checkpoint")
     check_value(config["allow_unverified_data"], bool, "allow_unverified_data")
     RunOptions.from_config(config)
 
@@ -314,9 +317,9 @@ def _resolve_adapter_path(path: str | None, task: Task) -> Path | None:
                 f"the adapter that a run of {task.trained_on} saved with save_adapter=true."
             )
         return None
-    if not Path(path).is_file():
+    if not expand_path(path).is_file():
         raise MissingFileError(
             f"adapter_checkpoint={path} is not a file. "
             "A run with save_adapter=true writes one beside its record."
         )
-    return Path(path)
+    return expand_path(path)

@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from san import cli
 from san.data.pack import Example
-from san.data.paths import expand_path
 from san.data.prepare.download import prepare_all
 from san.data.prepare.sources import LAYOUTS
 from san.data.prepare.steps import Paths, check_disk, plan_steps
 from san.data.resize import RESIZE
+from san.runtime.paths import expand_path
 from san.tasks import select_tasks, suite_names
 
 REFRESH_S = 0.2  # of the bar on a terminal

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from san import cli
-from san.data.paths import expand_path
 from san.data.prepare.card import task_card
 from san.data.prepare.verify_tasks import packed_folders, verify_tasks
+from san.runtime.paths import expand_path
 from san.tasks import select_tasks, suite_names
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from san import cli
+from san import cli, compose
 from san.errors import InvalidValueError, Preempted
 
 
@@ -45,6 +45,18 @@ def test_a_bug_keeps_its_trace(error: Exception) -> None:
     with pytest.raises(type(error)) as kept:
         cli.main(raising(error))
     assert kept.value is error
+
+
+@pytest.mark.parametrize("group", ["augment", "backbone", "data", "method", "protocol", "recipe"])
+@pytest.mark.parametrize("value", ["null", "3"])
+def test_a_group_without_a_choice_is_named(
+    group: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(lambda: compose.compose_config([f"{group}={value}"]))
+    assert ended.value.code == cli.USER_ERROR
+    said = f"Error: {group}={value} is not a choice of `{group}`, which is required"
+    assert said in capsys.readouterr().err
 
 
 def test_what_is_printed_of_others_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

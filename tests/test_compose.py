@@ -1,10 +1,11 @@
 """Configurations compose: every task, method and choice; old words are taken, with a warning."""
 
+import copy
 import logging
 from pathlib import Path
 
 import pytest
-from conftest import composed
+from conftest import composed, resolved
 
 from san import compose, methods, renamed_keys
 from san.errors import SanError
@@ -146,6 +147,46 @@ def test_numbers_of_a_run_are_checked(word: str, data_root: Path) -> None:
     key, _, value = word.partition("=")
     with pytest.raises(SanError, match=rf"{key} came as {value}"):
         from_config(composed(word, f"data_root={data_root}"))
+
+
+def test_a_key_that_is_missing_is_named() -> None:
+    keys = [key for key, value in composed().items() if value is not None]  # Hydra keeps a null
+    assert {"seed", "lr", "data_root", *GROUPS, "data"} <= set(keys)
+    assert len(keys) > 20
+    for key in keys:
+        with pytest.raises(SanError, match=rf"`{key}`; it is required. Leave out ~{key} or"):
+            resolved(f"~{key}")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["method.name", "backbone.normalize", "recipe.epochs", "recipe.lr", "recipe.lr.default"],
+)
+def test_a_key_that_others_are_made_of_is_named(key: str) -> None:
+    with pytest.raises(SanError, match=r"no `[\w.]+`.* it is required\. Leave out ~" + key):
+        resolved(f"~{key}")
+
+
+@pytest.mark.parametrize("value", ["missing", None, 3.5])
+def test_a_key_of_a_group_is_never_missed_in_a_trace(value: object, data_root: Path) -> None:
+    whole = composed(f"data_root={data_root}")
+    tried = 0
+    for key, part in whole.items():
+        places = [(key, None)]
+        if isinstance(part, dict):
+            places += [(key, inner) for inner in part]
+        for outer, inner in places:
+            config = copy.deepcopy(whole)
+            node, leaf = (config, outer) if inner is None else (config[outer], inner)
+            node[leaf] = value
+            if value == "missing":
+                del node[leaf]
+            tried += 1
+            try:
+                from_config(config)
+            except SanError as error:
+                assert leaf in str(error) or outer in str(error), (outer, inner, error)
+    assert tried > 55
 
 
 @pytest.mark.parametrize("word", ["method=lora", "data=demo/count", "seed=3", "+seed=3"])

@@ -1,6 +1,8 @@
 """Rows are named by values: what a run departs in from its default, however it was typed."""
 
 import copy
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,18 +182,30 @@ def test_own_files_are_shown_by_their_values_and_repeated_without_them(
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "advice"),
     [
-        ["backbone.name=vit_small_patch14_dinov2.lvd142m"],
-        ["backbone.name=vit_b16_augreg_in21k"],
-        ["backbone.name=mine/nano"],
-        ["backbone.name='a [b]'"],
-        ["backbone=vit_b16_orig_in21k", "backbone.timm_name=vit_tiny_patch16_224"],
+        (
+            ["backbone.name=vit_small_patch14_dinov2.lvd142m"],
+            ["backbone=timm backbone.name=vit_small_patch14_dinov2.lvd142m", "backbone=vit_nano"],
+        ),
+        (["backbone.name=vit_b16_augreg_in21k"], ["backbone=vit_b16_augreg_in21k"]),
+        (["backbone.name=mine/nano"], ["backbone=timm backbone.name=mine/nano"]),
+        (["backbone.name='a [b]'"], ["backbone=timm " + shlex.quote("backbone.name='a [b]'")]),
+        (
+            ["backbone.timm_name=vit_small_patch16_224"],
+            ["backbone=vit_nano", "backbone=timm backbone.name=vit_small_patch16_224"],
+        ),
     ],
 )
-def test_a_backbone_has_no_other_name_than_what_is_built(words: list[str]) -> None:
-    with pytest.raises(InvalidValueError, match="but what is built is .* backbone=timm"):
+def test_a_backbone_has_no_other_name_than_what_is_built(
+    words: list[str], advice: list[str]
+) -> None:
+    with pytest.raises(InvalidValueError, match="but what is built is ") as refused:
         resolved(*words)
+    for each in advice:
+        assert re.search(rf"(give|for \S+) {re.escape(each)}[.,]", str(refused.value)), each
+        if "mine" not in each:
+            resolved(*shlex.split(each))
 
 
 def test_a_shipped_backbone_asked_for_by_its_timm_name_is_the_shipped_one(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from san.backbones.families import classifier_name
 from san.errors import WeightsError, suggest
+from san.runtime.paths import expand_path
 
 _PACKAGED = Path(__file__).parents[1] / "weights"
 # What timm calls a file on the hub, and that file in a format that runs no code.
@@ -24,7 +25,7 @@ _HUB_FILES = {
 def find_weights(weights: str) -> Path:
     """Return the path of a weights file: as given, or shipped with the package."""
     # A user's file may bear the name of a packaged one; then it is meant.
-    candidates = [Path(weights).expanduser(), _PACKAGED / weights]
+    candidates = [expand_path(weights), _PACKAGED / weights]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         tried = " and ".join(dict.fromkeys(str(path) for path in candidates))

@@ -7,13 +7,13 @@ from pathlib import Path
 from san.data.layout import packed_bytes, packed_dir
 from san.data.manifest import ids_digest
 from san.data.packed_task import PackedTask
-from san.data.paths import expand_path
 from san.data.prepare import demo
 from san.data.prepare.pack_task import pack_splits
 from san.data.prepare.sources import Source, folders
 from san.data.prepare.sources.files import other_files
 from san.data.split import Split
 from san.errors import DataError, MissingFileError, NotPreparedError
+from san.runtime.paths import expand_path
 from san.tasks import Suite, Task
 
 CUSTOM = "folder"  # the suite of a user's own images

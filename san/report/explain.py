@@ -38,7 +38,10 @@ class _OurCell:
 
 @dataclass(frozen=True)
 class _PublishedCell:
-    """The published numbers of a task in a row; none where there is only a claim."""
+    """The published numbers of a task in a row; none where there is only a claim.
+
+    backbone: as papers call it.
+    """
 
     backbone: str
     row: PublishedRow
@@ -125,15 +128,16 @@ def _our_cells(suite: Suite, task: str, records: Sequence[Record]) -> Iterator[_
 
 def _published_cells(suite: Suite, task: str, ours: Sequence[_OurCell]) -> Iterator[_PublishedCell]:
     """Yield the published cells of a task with the suite's backbone and those of our rows."""
-    backbones = {suite.backbone}
-    for cell in ours:
-        backbones.add(cell.backbone)
-    for backbone in sorted(backbones):
+    called = published_index().backbones
+    by_printed_name: dict[str, str] = {}  # papers call several of ours by one name
+    for backbone in sorted({suite.backbone, *(cell.backbone for cell in ours)}):
+        by_printed_name.setdefault(called.get(backbone, backbone), backbone)
+    for printed_name, backbone in by_printed_name.items():
         numbers = [n for n in published_numbers(suite.name, backbone) if n.task == task]
         for row in all_published_rows(suite, backbone):
             found = [number for number in numbers if number.method == row.method]
             yield _PublishedCell(
-                backbone=backbone,
+                backbone=printed_name,
                 row=row,
                 numbers=found,
             )
@@ -190,7 +194,8 @@ def _describe_published_cell(cell: _PublishedCell, where: str) -> Iterator[str]:
     """Yield the published numbers of a cell, and what is known of the protocol of its row."""
     row = cell.row
     for number in cell.numbers:
-        yield f"{number.accuracy:g}  {where}, {row.method}, {cell.backbone}: published"
+        backbone = row.weights or cell.backbone
+        yield f"{number.accuracy:g}  {where}, {row.method}, {backbone}: published"
         chosen = row.selected_on or "not known"
         yield _line("weights", f"{row.weights or 'not known'}; epoch chosen on {chosen}")
         yield _line("source", number.source)

@@ -57,7 +57,7 @@ def test_a_cell_says_all_that_is_known_of_it() -> None:
     assert "settings   epochs=100, batch_size=64, optimizer=adamw, lr=0.001, weight" in text
     assert f"reproduce  {command}\n" in text
     assert "69  vtab/cifar, SSF, vit_b16_augreg_in21k: published\n    weights    vit_b16" in text
-    assert "75.63  vtab/cifar, SSF (Mai et al. logs), vit_b16_augreg_in21k: published" in text
+    assert "75.63  vtab/cifar, SSF (Mai et al. logs), vit_b16_orig_in21k: published" in text
     assert "SSF arXiv:2210.08823" in text
 
 
@@ -76,10 +76,10 @@ def test_an_unknown_task_is_answered_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("row", "heads"),
     [
-        ("NOAH", ["NOAH, vit_b16_augreg_in21k: published"]),
-        ("noah", ["NOAH, vit_b16_augreg_in21k: published"]),
-        ("NOAH†", ["NOAH, vit_b16_augreg_in21k: published"]),
-        ("Adapter-32", ["Adapter-32, vit_b16_augreg_in21k: published"]),
+        ("NOAH", ["NOAH, vit_b16_orig_in21k: published"]),
+        ("noah", ["NOAH, vit_b16_orig_in21k: published"]),
+        ("NOAH†", ["NOAH, vit_b16_orig_in21k: published"]),
+        ("Adapter-32", ["Adapter-32, ViT-B/16: published"]),
         ("SSF", ["ssf, vit_b16", "ssf [rank=4], vit_b16", "SSF, vit_b16"]),
         ("ssf", ["ssf, vit_b16", "ssf [rank=4], vit_b16", "SSF, vit_b16"]),
         ("ssf [rank=4]", ["ssf [rank=4], vit_b16"]),
@@ -94,6 +94,16 @@ def test_rows_are_found_as_tables_print_them(row: str, heads: list[str]) -> None
         assert any(f"vtab/cifar, {head}" in line for line in found), (head, found)
     if len(heads) == 1:
         assert len([line for line in found if "published" not in line]) == ("ssf" in row)
+
+
+def test_a_published_number_is_headed_by_its_own_weights_once() -> None:
+    records = vtab_records()
+    records += [msgspec.structs.replace(r, backbone="vit_b16_orig_in21k") for r in records]
+    lines = list(explain_cell("vtab", "NOAH", "cifar", records))
+    assert [line for line in lines if "published" in line] == [
+        "69.6  vtab/cifar, NOAH, vit_b16_orig_in21k: published"
+    ]
+    assert any(line.startswith("    weights    vit_b16_orig_in21k;") for line in lines)
 
 
 def test_every_name_of_a_table_is_found() -> None:

@@ -7,10 +7,10 @@ from enum import Enum, auto
 from pathlib import Path
 
 from san.data.packed_task import PackedTask
-from san.data.paths import expand_path
 from san.data.prepare.card import class_names
 from san.data.prepare.contact_sheet import draw_sheet
 from san.data.verify import verify
+from san.runtime.paths import expand_path
 from san.tasks import Task
 
 MARKS = {

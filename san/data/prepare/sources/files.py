@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from san.data.images import FORMATS
 from san.data.manifest import ids_digest
-from san.data.paths import expand_path
 from san.data.prepare.sources.archives import (
     MAX_DEPTH,
     names_below,
@@ -23,6 +22,7 @@ from san.data.prepare.sources.archives import (
 )
 from san.errors import DataError, MissingFileError, SanError
 from san.runtime import files
+from san.runtime.paths import expand_path
 from san.tasks import Task
 
 Root = Path | zipfile.Path

@@ -1,4 +1,4 @@
-"""Paths that a user gives: to his images, or to where packed ones are."""
+"""Paths that a user gives: to images, to weights, or to where packed images are."""
 
 import os
 from pathlib import Path

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from san.data import task_data
-from san.data.paths import expand_path
 from san.errors import FileAccessError, MissingFileError
+from san.runtime.paths import expand_path
 from san.tasks import load_suite
 from scripts import prepare, verify
 
