@@ -57,11 +57,9 @@ def main(program: Callable[[], object], when_interrupted: str = "Interrupted.") 
     except BrokenPipeError:  # `... | head`: the reader has seen enough
         _discard_output()
         sys.exit(BROKEN_PIPE)
-    except OSError as error:
-        if error.errno not in _REFUSALS:
-            raise
-        sys.exit(print_error(_explain_refusal(error), USER_ERROR))
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
+            sys.exit(print_error(_explain_refusal(error), USER_ERROR))
         if not _is_config_error(error):
             raise
         sys.exit(print_error(_explain_config_error(error), USER_ERROR))
