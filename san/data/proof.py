@@ -110,6 +110,7 @@ def _hash_decoded(images: Images) -> Hashes:
     hashes = np.empty(len(images), np.uint64)
 
     def hash_file(i: int) -> int:
+        """Return the hash of one image, with its shape: equal bytes may be other pixels."""
         try:
             pixels = decode_image(images.stored(i).tobytes())
         except DataError:
