@@ -115,7 +115,7 @@ test-fuzz: $(VENV)/installed-dev  ## Read thousands of damaged files of every fo
 	$(BIN)/python -m pytest $(PARALLEL) -m fuzz tests/test_fuzz.py
 
 LOWEST_TESTS := $(addprefix tests/,methods backbones training data test_own_models.py test_adapter.py test_record.py)
-LOWEST_TESTS += tests/test_foreign_files.py tests/test_fuzz.py --ignore tests/methods/test_peft_library.py
+LOWEST_TESTS += $(addprefix tests/,report/test_compare.py report/test_within_task.py test_foreign_files.py test_fuzz.py) --ignore tests/methods/test_peft_library.py
 test-lowest:  ## Oracles, contract and hostile files on the lowest version of each dependency
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $$($(PYTHON) tests/lowest_versions.py) 'pytest>=8' pytest-xdist

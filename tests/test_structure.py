@@ -52,6 +52,7 @@ ALONE = {
     "ray": ("san.sweep.ray_pool",),
     "sklearn": ("san.data.prepare.demo",),
     "pandas": ("san.report",),
+    "scipy": ("san.report.compare", "san.report.within_task"),
     "matplotlib": ("san.report.figure",),
 }
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
