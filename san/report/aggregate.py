@@ -13,7 +13,6 @@ from san.report.value import CellStatus, Flag, TrainableCounts, Value
 from san.report.within_task import CellRuns, wilson_interval
 from san.tasks import Suite, Task
 
-
 AnswersOf = Callable[[Record], NDArray[np.bool_] | None]
 
 

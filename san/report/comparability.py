@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,11 @@ _SHARED_SETTINGS = {
     "label_smoothing": "label smoothing",
 }
 # What the seeds of one cell have to share, too.
-_SETTINGS_OF_A_CELL = {"lr": "learning rate", "weight_decay": "weight decay", "momentum": "momentum"}
+_SETTINGS_OF_A_CELL = {
+    "lr": "learning rate",
+    "weight_decay": "weight decay",
+    "momentum": "momentum",
+}
 _PREPROCESSING = {"resize": "resize", "normalize": "normalization"}
 _EPOCH_CHOSEN = "epoch chosen on"
 _SEEDS = "seeds"
@@ -34,6 +38,7 @@ _FLAGS = {
     _SEEDS: Flag.OTHER_SEEDS,
     _CODE: Flag.UNCOMMITTED_CODE,
 }
+_MOST_TASKS_LISTED = 5
 # A record that was made by hand, or by an earlier version, may not say.
 _UNKNOWN = "not known"
 
@@ -107,14 +112,16 @@ def facts_of_run(r: Record) -> Facts:
     return facts
 
 
-def differences(cells: Sequence[ComparedCell]) -> dict[RowKey, list[Difference]]:
+def differences(
+    cells: Sequence[ComparedCell],
+    deciding: Collection[RowKey],
+) -> dict[RowKey, list[Difference]]:
     """Return, by row, in what its cell differs from most of the cells of one task.
 
-    Of equally many rows those with more runs are usual, then those that come first. Where there are
-    rows of default settings, they decide.
+    deciding: the rows whose settings are the usual ones, if they have this task; else all are
+    asked. Of equally many rows those with more runs are usual, then those that come first.
     """
-    default = [cell for cell in cells if not cell.row.variant]
-    usual = _usual_facts(default or cells)
+    usual = _usual_facts([cell for cell in cells if cell.row in deciding] or cells)
     found = {}
     for cell in cells:
         own = _values_by_fact(cell.runs)
@@ -124,6 +131,14 @@ def differences(cells: Sequence[ComparedCell]) -> dict[RowKey, list[Difference]]
             if fact in own and own[fact] != (value,)
         ]
     return found
+
+
+def deciding_rows(complete: Sequence[RowKey]) -> list[RowKey]:
+    """Return which rows say what is usual: those of default settings, if there are any.
+
+    complete: rows that have a run for every task; one that was only begun decides nothing.
+    """
+    return [row for row in complete if not row.variant] or list(complete)
 
 
 def mixed_between_tasks(runs: Iterable[Facts]) -> list[Difference]:
@@ -219,5 +234,10 @@ def notes_on_differences(
     many the suite has.
     """
     for (row, difference), tasks in found.items():
-        where = "" if len(tasks) in (0, all_tasks) else f" on {', '.join(tasks)}"
+        if len(tasks) in (0, all_tasks):
+            where = ""
+        elif len(tasks) > _MOST_TASKS_LISTED:
+            where = f" on {len(tasks)} of {all_tasks} tasks"
+        else:
+            where = f" on {', '.join(tasks)}"
         yield f"{difference.flag.mark} {row}: {describe_difference(difference)}{where}."

@@ -120,8 +120,8 @@ def _tabular(
     group_labels: Mapping[str, str],
 ) -> Iterator[str]:
     """Yield the lines of a table with methods down."""
-    number = _number_column(style)
-    yield rf"\begin{{tabular}}{{@{{}}l S[table-format=2.2]*{{{len(style.columns)}}}{{{number}}}@{{}}}}"
+    accuracies = f"*{{{len(style.columns)}}}{{{_number_column(style)}}}"
+    yield rf"\begin{{tabular}}{{@{{}}l S[table-format=2.2]{accuracies}@{{}}}}"
     yield r"\toprule"
     yield from _header(style.columns, group_labels)
     width = len(style.columns) + 2

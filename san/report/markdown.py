@@ -79,11 +79,15 @@ def _our_tasks(table: Table, selection: Selection) -> Iterator[str]:
     for start in range(0, len(selection.ours), _ROWS_ACROSS):
         rows = selection.ours[start : start + _ROWS_ACROSS]
         lines = []
+        group = ""
         for column in columns:
             cells = []
             for index, row in enumerate(rows, start):
                 cells.append(_text(row, column, emphasis.get((index, column))))
-            lines.append([column.group, column.label, *cells])
+            # A group is named in its first line only.
+            shown_group = column.group if column.group != group else ""
+            group = column.group
+            lines.append([shown_group, column.label, *cells])
         yield "\n" + _to_markdown(lines, ["", "task", *[row.label for row in rows]], left=2)
 
 

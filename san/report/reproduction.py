@@ -142,7 +142,9 @@ def _environment_lines(pairs: Sequence[RunPair]) -> Iterator[str]:
             values = (own.get(name, "none"), theirs.get(name, "none"))
             if values[0] != values[1]:
                 found[name] = values
-    listed = [f"{name} {here} (reference: {there})" for name, (here, there) in sorted(found.items())]
+    listed = []
+    for name, (here, there) in sorted(found.items()):
+        listed.append(f"{name} {here} (reference: {there})")
     if listed:
         yield f"What differs between here and there: {'; '.join(listed)}."
     else:

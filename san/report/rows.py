@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,7 @@ from san.report.comparability import (
     ComparedCell,
     Difference,
     RowKey,
+    deciding_rows,
     differences,
     facts_of_run,
     mixed_between_tasks,
@@ -217,15 +219,19 @@ def _differences_by_row(
     runs: Mapping[RowKey, Mapping[str, Sequence[Record]]],
 ) -> dict[RowKey, dict[str, list[Difference]]]:
     """Return, by row and task, in what runs differ from each other or from most rows."""
-    found: dict[RowKey, dict[str, list[Difference]]] = {key: {} for key in keys}
-    for task in suite.tasks:
-        cells = []
+    by_task: dict[str, list[ComparedCell]] = {task: [] for task in suite.tasks}
+    begun = Counter[RowKey]()
+    for task, cells in by_task.items():
         for key in keys:
             done = newest_done(runs[key].get(task, []))
             if done:
                 facts = with_seeds(map(facts_of_run, done), [r.seed for r in done])
                 cells.append(ComparedCell(key, facts))
-        usual = differences(cells)
+                begun[key] += 1
+    deciding = deciding_rows([key for key in keys if begun[key] == len(suite.tasks)])
+    found: dict[RowKey, dict[str, list[Difference]]] = {key: {} for key in keys}
+    for task, cells in by_task.items():
+        usual = differences(cells, deciding)
         for cell in cells:
             found[cell.row][task] = cell.mixed + usual[cell.row]
     return found

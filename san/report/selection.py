@@ -101,8 +101,10 @@ def _published_rows(table: Table, names: Sequence[str] | None) -> list[Row]:
 
 
 def _matters(table: Table, row: Row) -> bool:
+    if row.published is None or not row.published.has_numbers:
+        return False
     leads = any(verdict.reference is row for verdict in table.published_verdicts)
-    return leads or (row.published is not None and bool(row.published.our_method))
+    return leads or bool(row.published.our_method)
 
 
 def _choose_rows(names: Sequence[str], known: dict[str, list[Row]], kind: str) -> list[Row]:

@@ -34,10 +34,10 @@ class Section:
 
     rows: tuple[Row, ...]
 
-    def row(self, label: str) -> Row:
-        """Return the row with a label; raise KeyError if there is none."""
-        by_label = {row.label: row for row in self.rows}
-        return by_label[label]
+    def row(self, name: str) -> Row:
+        """Return the row with a name, without marks; raise KeyError if there is none."""
+        by_name = {row.name: row for row in self.rows}
+        return by_name[name]
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,8 @@ def _published_verdicts(suite: Suite, rows: Sequence[Row]) -> Iterator[Verdict]:
             by_class.setdefault(row.published.comparison_class, []).append(row)
     for (weights, selected_on), members in by_class.items():
         epoch = "the last epoch" if selected_on == "last" else f"the best epoch on {selected_on}"
-        verdict = make_verdict(suite, members, f"published of {epoch} with {weights}")
+        title = f"published of {epoch} with {weights}"
+        verdict = make_verdict(suite, members, title, is_brief=True)
         if len(verdict.standings) >= _LEAST_ROWS_OF_A_CLASS:
             yield verdict
 

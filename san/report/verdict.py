@@ -62,10 +62,13 @@ def make_verdict(
     rows: Sequence[Row],
     title: str,
     reference: str | None = None,
+    *,
+    is_brief: bool = False,
 ) -> Verdict:
     """Compare rows of one class over the tasks of a suite.
 
     reference: the name of the row that all are compared with; the leader where it is None.
+    is_brief: say who leads and who cannot be told apart from it, and no more.
     """
     column = main_column(suite)
     complete = [row for row in rows if _is_complete(suite, row)]
@@ -80,7 +83,10 @@ def make_verdict(
     standings = _standings(suite, ranked, chosen[0])
     of_baselines = _standings(suite, baselines, chosen[0])
     found = Verdict(title, standings, of_baselines, chosen[0], _ranks(suite, ranked))
-    sentences = [*_sentences(suite, found), *_excluded_sentences(suite, rows, complete)]
+    if is_brief:
+        sentences = list(_brief_sentences(suite, found))
+    else:
+        sentences = [*_sentences(suite, found), *_excluded_sentences(suite, rows, complete)]
     return replace(found, sentences=tuple(sentences))
 
 
@@ -134,7 +140,7 @@ def _sentences(suite: Suite, verdict: Verdict) -> Iterator[str]:
         yield from _leader_sentences(suite, verdict.standings[0], others)
     else:
         mean = reference.values[main_column(suite)].mean
-        yield f"All rows are compared with {reference.label}, {mean:.2f} % ({_what(suite)})."
+        yield f"All rows are compared with {reference.name}, {mean:.2f} % ({_what(suite)})."
     yield from _difference_sentences(suite, reference, others)
     if others:
         yield _practical_sentence(reference, others[0])
@@ -147,9 +153,22 @@ def _sentences(suite: Suite, verdict: Verdict) -> Iterator[str]:
     yield from _variant_sentences(verdict)
 
 
+def _brief_sentences(suite: Suite, verdict: Verdict) -> Iterator[str]:
+    """Yield who leads, and which rows can and cannot be told apart from it."""
+    others = [standing for standing in verdict.standings if standing.comparison is not None]
+    yield from _leader_sentences(suite, verdict.standings[0], others)
+    apart = [standing.row.name for standing in others if standing.is_told_apart]
+    equal = [standing.row.name for standing in others if not standing.is_told_apart]
+    test = f"at 5 % over {len(suite.tasks)} tasks, corrected for {len(others)} comparisons"
+    if apart:
+        yield f"Told apart from it {test}: {', '.join(apart)}."
+    if equal:
+        yield f"Cannot be told apart from it: {', '.join(equal)}."
+
+
 def _leader_sentences(suite: Suite, leader: Standing, others: Sequence[Standing]) -> Iterator[str]:
     """Say who leads and by how much."""
-    head = f"{leader.row.label} leads with {leader.mean:.2f} % ({_what(suite)})"
+    head = f"{leader.row.name} leads with {leader.mean:.2f} % ({_what(suite)})"
     if not others:
         yield f"{head}; no other row can be compared with it."
         return
@@ -170,9 +189,9 @@ def _difference_sentences(
     apart = [standing for standing in others if standing.is_told_apart]
     equal = [standing for standing in others if not standing.is_told_apart]
     if apart:
-        yield f"Told apart from {reference.label} at 5 % ({test}): {_with_p(apart)}."
+        yield f"Told apart from {reference.name} at 5 % ({test}): {_with_p(apart)}."
     if equal:
-        yield f"Cannot be told apart from {reference.label} at 5 % ({test}): {_with_p(equal)}."
+        yield f"Cannot be told apart from {reference.name} at 5 % ({test}): {_with_p(equal)}."
     least = smallest_wilcoxon_p(len(suite.tasks)) * len(others)
     if least >= LEVEL:
         yield (
@@ -186,7 +205,7 @@ def _practical_sentence(reference: Row, second: Standing) -> str:
     assert second.comparison is not None
     posterior = second.comparison.posterior
     return (
-        f"Probability that {reference.label} is better than {second.row.label} by more than "
+        f"Probability that {reference.name} is better than {second.row.name} by more than "
         f"{REGION:g} points on a further task like these: {posterior.better:.0%}; worse by more: "
         f"{posterior.worse:.0%}; within {REGION:g} points: {posterior.practically_equal:.0%} "
         "(Bayesian signed-rank test)."
@@ -197,7 +216,7 @@ def _rank_sentence(ranks: RankComparison, standings: Sequence[Standing]) -> str:
     """Say how the rows rank over tasks."""
     averages = zip(ranks.average_ranks, standings, strict=True)
     ordered = sorted(averages, key=lambda pair: pair[0])
-    listed = ", ".join(f"{standing.row.label} {rank:.2f}" for rank, standing in ordered)
+    listed = ", ".join(f"{standing.row.name} {rank:.2f}" for rank, standing in ordered)
     return (
         f"Average ranks over tasks: {listed}; Friedman p = {_p_text(ranks.friedman_p)}, critical "
         f"difference {ranks.critical_difference:.2f} (Nemenyi, 5 %)."
@@ -209,7 +228,7 @@ def _baseline_sentence(reference: Row, standing: Standing) -> str:
     assert standing.comparison is not None
     comparison = standing.comparison
     text = _describe(comparison, standing.row)
-    return f"Beside it, {reference.label} is {text}, p = {_p_text(standing.p)}."
+    return f"Beside it, {reference.name} is {text}, p = {_p_text(standing.p)}."
 
 
 def _seed_sentences(suite: Suite, verdict: Verdict) -> Iterator[str]:
@@ -255,16 +274,16 @@ def _excluded_sentences(
 def _why_excluded(suite: Suite, row: Row) -> str:
     """Return why a row takes no part: its flags, or the tasks that it lacks."""
     values = [row.values[task_column(task)] for task in suite.tasks.values()]
-    flags = set(row.flags)
-    for value in values:
-        if value.exists and not value.is_compared:
-            flags |= value.flags
     missing = sum(not value.exists for value in values)
     reasons = []
     if missing:
         reasons.append(f"{len(values) - missing} of {len(values)} tasks")
     if any(value.status not in (CellStatus.DONE, CellStatus.MISSING) for value in values):
         reasons.append("runs that failed")
+    flags: set[Flag] = set()
+    for value in values:
+        if value.exists and not value.is_compared:
+            flags |= value.flags | row.flags
     reasons += [f"{flag.mark} {flag.legend}" for flag in Flag if flag in flags]
     return "; ".join(reasons)
 
@@ -282,13 +301,13 @@ def _describe(comparison: RowDifference, other: Row) -> str:
     ties = f", equal on {comparison.ties}" if comparison.ties else ""
     interval = comparison.interval
     return (
-        f"{points:.2f} points {side} {other.label} (95 % interval over tasks "
+        f"{points:.2f} points {side} {other.name} (95 % interval over tasks "
         f"{interval.low:+.2f} to {interval.high:+.2f}; {wins}{ties})"
     )
 
 
 def _with_p(standings: Sequence[Standing]) -> str:
-    return ", ".join(f"{each.row.label} (p = {_p_text(each.p)})" for each in standings)
+    return ", ".join(f"{each.row.name} (p = {_p_text(each.p)})" for each in standings)
 
 
 def _p_text(p: float) -> str:
