@@ -17,7 +17,8 @@ from pathlib import Path
 
 from san import cli, compose
 from san.errors import MissingFileError
-from san.record import Record, Status, read_records, record_path
+from san.record import Record, Status
+from san.record_file import read_records, record_path
 from san.report.explain import explain_cell
 from san.report.figure import draw_figure
 from san.report.render import cells_frame, markdown, runs_frame, write_table

@@ -109,7 +109,7 @@ def _deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     by_identity: dict[object, dict[object, Record]] = {}
     for r in sorted(records, key=lambda r: r.created):
         results = by_identity.setdefault((r.id, r.task, r.method, r.seed), {})
-        results[r.status, r.score, r.params] = r
+        results[r.status, _counts(r), r.params] = r
     kept = []
     notes = []
     for results in by_identity.values():
@@ -118,6 +118,11 @@ def _deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
         if len(different) > 1:
             notes.append(_conflict_note(different))
     return kept, notes
+
+
+def _counts(r: Record) -> tuple[int, int, int] | None:
+    """Return what a result is compared by: losses differ by rounding between machines."""
+    return None if r.score is None else (r.score.epoch, r.score.correct, r.score.total)
 
 
 def _conflict_note(records: Sequence[Record]) -> str:
