@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from san.record_file import read_answers, read_records, record_path
 
 from san import cli, compose
 from san.errors import MissingFileError, RecordError, choose
 from san.record import Record, Status
+from san.record_file import read_answers, read_records, record_path
 from san.report.explain import explain_cell
 from san.report.markdown import markdown
 from san.report.paper import PaperOptions, paper_latex
@@ -264,9 +264,7 @@ def _make(key: _TableKey, records: Sequence[Record], unreadable: int, args: Argu
     return _to_text(table, selection, paths, args)
 
 
-def _to_text(
-    table: Table, selection: Selection, paths: Sequence[Path], args: Arguments
-) -> str:
+def _to_text(table: Table, selection: Selection, paths: Sequence[Path], args: Arguments) -> str:
     """Return what is printed of a table."""
     if args.style == "paper":
         return paper_latex(table, selection, args.paper)

@@ -234,4 +234,3 @@ def _cell(value: Value, emphasis: Emphasis, style: PaperStyle) -> str:
         number = rf"\textbf{{{number}}}"
     superscript = rf"\rlap{{\textsuperscript{{{mark}}}}}" if mark else ""
     return f"{{{number}{superscript}}}"
-

@@ -333,4 +333,3 @@ def _published_reservations(published: PublishedRow, backbone: str) -> Iterator[
     is_unknown = published.selected_on is None or lacks_weights
     if is_unknown and published.has_numbers:
         yield Flag.UNKNOWN_PROTOCOL
-

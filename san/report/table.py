@@ -186,7 +186,7 @@ def _deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     by_identity: dict[object, dict[object, Record]] = {}
     for r in sorted(records, key=lambda r: r.created):
         results = by_identity.setdefault((r.id, r.task, r.method, r.seed), {})
-        results[r.status, _result(r), r.params] = r
+        results[r.status, _counts(r), r.params] = r
     kept = []
     notes = []
     for results in by_identity.values():
@@ -197,9 +197,9 @@ def _deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     return kept, notes
 
 
-def _result(r: Record) -> object:
-    """Return the score without its loss, which may differ in the last digit."""
-    return r.score and (r.score.epoch, r.score.correct, r.score.total)
+def _counts(r: Record) -> tuple[int, int, int] | None:
+    """Return what a result is compared by: losses differ by rounding between machines."""
+    return None if r.score is None else (r.score.epoch, r.score.correct, r.score.total)
 
 
 def _conflict_note(records: Sequence[Record]) -> str:
