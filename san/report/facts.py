@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from san.record import Record
-from san.report.published import PublishedNumber, published_index, published_numbers
+from san.report.published import PublishedNumber, published_numbers
+from san.report.published_index import published_index
 from san.report.rows import RunGroup
 from san.report.value import CellStatus, Value, marks
 
@@ -112,6 +113,6 @@ def _beside(cell: CellFacts, number: PublishedNumber, gap: float | None) -> Cell
         published=number.accuracy,
         published_as=number.method,
         params_m=number.params_m,
-        source=number.source,
+        source=number.origin,
         note=number.note,
     )

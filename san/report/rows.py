@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from san import settings
 from san.record import Record, Status
 from san.report.aggregate import (
+    MEAN_OF_GROUPS,
+    MEAN_OF_TASKS,
     Column,
     accuracy_columns,
     aggregate_runs,
@@ -16,7 +18,8 @@ from san.report.aggregate import (
     table_means,
     task_column,
 )
-from san.report.published import PublishedRow, is_vit_b16
+from san.report.published import PublishedRow
+from san.report.published_index import is_vit_b16
 from san.report.value import (
     MISSING,
     CellStatus,
@@ -122,15 +125,14 @@ def make_our_row(suite: Suite, group: RunGroup, groups: Sequence[RunGroup]) -> R
 
 
 def make_published_row(suite: Suite, published: PublishedRow, backbone: str) -> Row:
-    """Return a published row; its means are computed from its values by our rules."""
+    """Return a published row; its means are computed from its values by our rules, else stated."""
     accuracies = {task: published.accuracies.get(task, math.nan) for task in suite.tasks}
     cells = {task: _printed_value(accuracy) for task, accuracy in accuracies.items()}
     computed = table_means(suite, accuracies, {})
     means = {}
     for column, average in table_means(suite, accuracies, published.reported_means).items():
-        needs_reported = math.isnan(computed[column])
-        flags = frozenset({Flag.REPORTED_MEAN}) if needs_reported else frozenset()
-        means[column] = Value(average, flags=flags)
+        is_computed = not math.isnan(computed[column])
+        means[column] = Value(average) if is_computed else _stated(published, column, average)
     return Row(
         name=published.method,
         values=_by_column(suite, cells, means),
@@ -248,6 +250,14 @@ def _printed_value(accuracy: float) -> Value:
     has_one_decimal = round(accuracy, 1) == accuracy
     decimals = NumberFormat.ONE_DECIMAL if has_one_decimal else NumberFormat.TWO_DECIMALS
     return Value(accuracy, number_format=decimals)
+
+
+def _stated(published: PublishedRow, column: Column, average: float) -> Value:
+    """Return a mean as stated. average: from stated means of groups, NaN where one lacks."""
+    overall = {MEAN_OF_TASKS: published.mean_of_tasks, MEAN_OF_GROUPS: published.mean_of_groups}
+    printed = overall.get(column)
+    stated = printed if math.isnan(average) and printed is not None else average
+    return Value(stated, flags=frozenset({Flag.REPORTED_MEAN}))
 
 
 def _printed_trainable(published: PublishedRow) -> TrainableCounts:
