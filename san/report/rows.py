@@ -147,23 +147,16 @@ def make_our_row(suite: Suite, group: RunGroup, groups: Sequence[RunGroup]) -> R
 
 
 def make_published_row(suite: Suite, published: PublishedRow, backbone: str) -> Row:
-    """Return a published row; its means are computed from its values by our rules."""
+    """Return a published row; its means are computed from its values by our rules, else stated."""
     accuracies = {task: published.accuracies.get(task, math.nan) for task in suite.tasks}
     cells = {}
     for task, accuracy in accuracies.items():
         cells[task] = _printed_value(accuracy, suite.tasks[task].splits.get("test", 0))
     computed = table_means(suite, accuracies, {})
-    stated = table_means(suite, accuracies, published.reported_means)
-    of_suite = {MEAN_OF_TASKS: published.mean_of_tasks, MEAN_OF_GROUPS: published.mean_of_groups}
     means = {}
-    for column, average in computed.items():
-        if not math.isnan(average):
-            means[column] = Value(average)
-            continue
-        of_groups = stated[column]
-        mean_of_suite = of_suite.get(column)
-        known = of_groups if mean_of_suite is None else mean_of_suite
-        means[column] = Value(known, flags=frozenset({Flag.REPORTED_MEAN}))
+    for column, average in table_means(suite, accuracies, published.reported_means).items():
+        is_computed = not math.isnan(computed[column])
+        means[column] = Value(average) if is_computed else _stated(published, column, average)
     return Row(
         name=published.method,
         values=_by_column(suite, cells, means),
@@ -306,6 +299,14 @@ def _printed_value(accuracy: float, test_images: int) -> Value:
         high=interval.high,
         answers=CellRuns([correct], test_images),
     )
+
+
+def _stated(published: PublishedRow, column: Column, average: float) -> Value:
+    """Return a mean as stated. average: from stated means of groups, NaN where one lacks."""
+    overall = {MEAN_OF_TASKS: published.mean_of_tasks, MEAN_OF_GROUPS: published.mean_of_groups}
+    printed = overall.get(column)
+    stated = printed if math.isnan(average) and printed is not None else average
+    return Value(stated, flags=frozenset({Flag.REPORTED_MEAN}))
 
 
 def _printed_trainable(published: PublishedRow) -> TrainableCounts:
