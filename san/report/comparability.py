@@ -148,7 +148,7 @@ def mixed_between_tasks(runs: Iterable[Facts]) -> list[Difference]:
     return [Difference(fact, own) for fact, own in values.items() if len(own) > 1]
 
 
-def describe_difference(difference: Difference) -> str:
+def _describe(difference: Difference) -> str:
     """Return a difference in words: `epochs 10 (most rows: 100)`."""
     own = " and ".join(difference.own)
     usual = f" (most rows: {difference.usual})" if difference.usual else ""
@@ -240,4 +240,4 @@ def notes_on_differences(
             where = f" on {len(tasks)} of {all_tasks} tasks"
         else:
             where = f" on {', '.join(tasks)}"
-        yield f"{difference.flag.mark} {row}: {describe_difference(difference)}{where}."
+        yield f"{difference.flag.mark} {row}: {_describe(difference)}{where}."

@@ -1,6 +1,7 @@
 """How the published numbers are read (benchmarks/published/rows.yaml)."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
@@ -9,7 +10,7 @@ import yaml
 
 from san.report.published_sources import Source, find_source
 from san.schema import PositiveInt, from_mapping
-from san.tasks import BENCHMARKS
+from san.tasks import BENCHMARKS, Task
 
 _FILE = BENCHMARKS / "published" / "rows.yaml"
 
@@ -54,13 +55,15 @@ class HeadCounting:
 class PublishedIndex:
     """How the published numbers are read: benchmarks/published/rows.yaml.
 
-    backbones: ours to the papers' name. families: by the name in a row. head: by suite.
+    backbones: ours to the papers' name. widths: of the features that the head of a backbone reads,
+    by the papers' name. families: by the name in a row. head: by suite.
     our_methods: ours to the row that it is compared with. papers: the key of a method's paper, by
     row without the remark in brackets, or by our name where none is published. claims: by row, what
     is published without a number for each task.
     """
 
     backbones: Mapping[str, str]
+    widths: Mapping[str, PositiveInt]
     families: Mapping[str, ProtocolFamily]
     head: Mapping[str, HeadCounting]
     our_methods: Mapping[str, str]
@@ -99,6 +102,16 @@ def counts_head(suite: str, method: str) -> bool | None:
     if counting.excluded == "others" or method in counting.excluded:
         return False
     return None
+
+
+def mean_head(tasks: Collection[Task], backbone: str) -> float:
+    """Return the parameters of a head, the mean over tasks; NaN where unknown."""
+    index = published_index()
+    width = index.widths.get(index.backbones.get(backbone, ""))
+    if width is None:
+        return math.nan
+    heads = [(width + 1) * len(task.classes) for task in tasks]
+    return sum(heads) / len(heads)
 
 
 def is_vit_b16(backbone: str) -> bool:

@@ -35,7 +35,7 @@ from san.report.comparability import (
     with_seeds,
 )
 from san.report.published import PublishedRow
-from san.report.published_index import is_vit_b16
+from san.report.published_index import is_vit_b16, mean_head
 from san.report.value import (
     MISSING,
     Flag,
@@ -152,6 +152,8 @@ def make_published_row(suite: Suite, published: PublishedRow, backbone: str) -> 
     cells = {}
     for task, accuracy in accuracies.items():
         cells[task] = _printed_value(accuracy, suite.tasks[task].splits.get("test", 0))
+    everything = list(suite.tasks.values())
+    counted = [suite.tasks[task] for task in published.accuracies]
     computed = table_means(suite, accuracies, {})
     means = {}
     for column, average in table_means(suite, accuracies, published.reported_means).items():
@@ -161,7 +163,7 @@ def make_published_row(suite: Suite, published: PublishedRow, backbone: str) -> 
         name=published.method,
         values=_by_column(suite, cells, means),
         flags=_published_flags(published, backbone),
-        trainable=_printed_trainable(published),
+        trainable=_printed_trainable(published, mean_head(counted or everything, backbone)),
         published=published,
         is_baseline=published.our_method in suite.baselines,
         comparison_class=published.comparison_class,
@@ -175,10 +177,10 @@ def make_gap_row(ours: Row, published: Row) -> Row:
         printed = published.values[column]
         values[column] = Value(
             mean=own.mean - printed.mean,
-            flags=own.flags | printed.flags,
+            flags=own.flags | ours.flags | printed.flags | published.flags,
             number_format=NumberFormat.SIGNED,
         )
-    return Row(f"{ours.label} - {published.label}", values, comparison_class=None)
+    return Row(f"{ours.name} - {published.name}", values, comparison_class=None)
 
 
 def row_name(key: RowKey, keys: Sequence[RowKey]) -> str:
@@ -309,15 +311,20 @@ def _stated(published: PublishedRow, column: Column, average: float) -> Value:
     return Value(stated, flags=frozenset({Flag.REPORTED_MEAN}))
 
 
-def _printed_trainable(published: PublishedRow) -> TrainableCounts:
-    """Return the printed parameters, on the side of the head where they were counted."""
+def _printed_trainable(published: PublishedRow, head: float) -> TrainableCounts:
+    """Return the printed parameters, on the side of the head where they were counted.
+
+    head: parameters of the tasks' heads, their mean: where it is among them, it is taken off.
+    """
     unknown = TrainableCounts(in_millions=True)
     if published.params_m is None or published.counts_head is None:
         return unknown
     count = 1e6 * published.params_m
-    if published.counts_head:
-        return replace(unknown, with_head=count)
-    return replace(unknown, without_head=count)
+    if not published.counts_head:
+        return replace(unknown, without_head=count)
+    # A printed number is rounded: of linear probing nothing is left.
+    without_head = max(0.0, count - head) if not math.isnan(head) else math.nan
+    return replace(unknown, with_head=count, without_head=without_head, is_estimated=True)
 
 
 def _published_flags(published: PublishedRow, backbone: str) -> frozenset[Flag]:

@@ -128,6 +128,7 @@ def make_table(
         *_make_legend([*our_rows, *shown]),
         *_difference_notes(suite, groups, our_rows),
         *_published_notes(published_rows, shown),
+        *_estimate_note(shown),
     ]
     return Table(
         suite=suite,
@@ -280,3 +281,14 @@ def _published_notes(rows: Sequence[Row], shown: Sequence[Row]) -> list[str]:
         names = ", ".join(omitted)
         notes.append(f"Published, but incomplete, and in _cells.csv alone: {names}.")
     return notes
+
+
+def _estimate_note(shown: Sequence[Row]) -> list[str]:
+    """Say whose trained parameters without the head are not printed anywhere."""
+    names = [row.name for row in shown if row.trainable.is_estimated]
+    if not names:
+        return []
+    return [
+        "Trained parameters without the head are the printed ones less the mean head of the tasks "
+        f"for: {', '.join(names)}."
+    ]

@@ -114,24 +114,22 @@ class Value:
 class TrainableCounts:
     """Numbers of trained parameters, means over tasks; NaN where not known.
 
-    in_millions: whether they are known to three digits only, as papers print them.
+    in_millions: whether they are known to three digits only, as papers print them. is_estimated:
+    whether the one without the head is the printed one with it, less the mean head of the tasks.
     """
 
     without_head: float = math.nan
     with_head: float = math.nan
     in_millions: bool = False
+    is_estimated: bool = False
 
     def texts(self) -> list[str]:
         """Return both as they are printed."""
         return [self._text(self.without_head), self._text(self.with_head)]
 
     def in_millions_text(self) -> str:
-        """Return those without the head in millions, as papers print them; with it, if need be."""
-        if not math.isnan(self.without_head):
-            return f"{self.without_head / 1e6:.2f}"
-        if not math.isnan(self.with_head):
-            return f"{self.with_head / 1e6:.2f} with head"
-        return MISSING
+        """Return those without the head in millions, as papers print them."""
+        return MISSING if math.isnan(self.without_head) else f"{self.without_head / 1e6:.2f}"
 
     def _text(self, count: float) -> str:
         if math.isnan(count):
@@ -159,8 +157,9 @@ def marks(flags: Collection[Flag]) -> str:
 
 
 def format_number(value: Value) -> str:
-    """Return the mean in the value's number format."""
-    return format(value.mean, value.number_format)
+    """Return the mean in the value's number format; what rounds to zero has no sign."""
+    text = format(value.mean, value.number_format)
+    return text.lstrip("+-") if float(text) == 0 else text
 
 
 def format_remarks(value: Value) -> str:

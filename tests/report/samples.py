@@ -1,5 +1,6 @@
 """Records of made-up scores, from which tests make tables."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -71,8 +72,10 @@ def vtab_records() -> list[Record]:
 
 
 def text(table: Table, label: str, column: Column | tuple[str, str]) -> str:
-    """What is printed in a cell of ours."""
-    return to_text(table.ours.row(label).values[Column(*column)])
+    """What is printed in a cell of ours, with the marks of its row."""
+    row = table.ours.row(label)
+    value = row.values[Column(*column)]
+    return to_text(replace(value, flags=value.flags | row.flags))
 
 
 def mean(table: Table, label: str, column: tuple[str, str]) -> float:

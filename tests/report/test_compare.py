@@ -100,20 +100,6 @@ def swapped(difference: RowDifference) -> RowDifference:
 # Mai et al.'s results: the figures that a script over their files printed.
 
 
-def test_mai_et_al_have_the_cells_of_the_table_of_published_numbers() -> None:
-    """Both files were read from their logs, years apart."""
-    compared = 0
-    for number in published_numbers("vtab", VIT):
-        method, _, rest = number.method.partition(" (Mai et al. logs)")
-        if number.method.endswith("(Mai et al. logs)") and number.task in TASKS:
-            assert not rest
-            cell = MAI[method, number.task]
-            assert number.accuracy == float(cell["last_test"])
-            assert number.note.endswith(f"best-epoch value {cell['best_test']}"), number
-            compared += 1
-    assert compared == len(MAI)
-
-
 @pytest.mark.parametrize(
     ("scores", "friedman", "ranks"),
     [
