@@ -58,6 +58,11 @@ class Adapter:
     counts: ParameterCounts
     attachment: Attachment
 
+    @property
+    def saved_bytes(self) -> int:
+        """The bytes of the tensors that `save` writes; a file has a few kB of facts besides."""
+        return sum(p.numel() * p.element_size() for p in self._trained().values())
+
     def merge(self) -> nn.Module:
         """Fold the inserted layers into plain ones, in place, and return the model.
 
@@ -106,8 +111,7 @@ class Adapter:
             )
         parameters = named_parameters(self.model)
         frozen = {name: p for name, p in parameters.items() if name not in self.trainable}
-        trained = {name: parameters[name].detach() for name in self.trainable}
-        tensors = {name: value.cpu().contiguous() for name, value in trained.items()}
+        tensors = {name: p.detach().cpu().contiguous() for name, p in self._trained().items()}
         logits = probe_logits(self.model)
         if not all(map(math.isfinite, logits)):
             raise InvalidValueError(
@@ -124,6 +128,11 @@ class Adapter:
             layout=layout_of(tensors),
         )
         write_adapter(saved, tensors, Path(path))
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that train, by name."""
+        parameters = named_parameters(self.model)
+        return {name: parameters[name] for name in self.trainable}
 
 
 def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:

@@ -1,6 +1,5 @@
 """An experiment: everything that defines one run, checked and typed, with its identity."""
 
-import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import torch
 from msgspec import Meta
 
-from san import record, settings
+from san import record, record_file, settings
 from san.backbones import Backbone, file_sha256
 from san.config_keys import RECIPE_KEYS, check_keys
 from san.data import task_data
@@ -26,6 +25,7 @@ from san.run_options import RunOptions
 from san.runtime import environment
 from san.runtime.device import describe_device, pick_device
 from san.runtime.paths import expand_path
+from san.runtime.timestamps import utc_now
 from san.schema import NonNegativeInt, check_fields, check_value, from_mapping
 from san.settings import Base
 from san.tasks import Suite, Task, load_suite
@@ -59,6 +59,7 @@ class Experiment:
     """One run. `config` is the resolved configuration it came from, for the record alone.
 
     adapter_path: a saved adapter to evaluate; then nothing is trained, and `train` is None.
+    validation: a val split that is neither trained on nor evaluated, for the record alone.
     variant: in what it departs from the default of its cell of a table, by value (`san.settings`).
     """
 
@@ -66,6 +67,7 @@ class Experiment:
     task: Task
     train: Split | None
     evaluate: Split
+    validation: Split | None
     backbone: Backbone
     preprocess: Preprocess
     image_size: int
@@ -121,7 +123,7 @@ class Experiment:
 
     def record_path(self, results_dir: Path) -> Path:
         """Return where this run's record is or will be."""
-        return record.record_path(
+        return record_file.record_path(
             results_dir / "records",
             self.suite.name,
             self.method,
@@ -150,7 +152,8 @@ class Experiment:
             code=environment.git_state(),
             versions=environment.package_versions(),
             device=describe_device(self.device),
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            host=environment.host_name(),
+            created=utc_now(),
             **outcome,
         )
 
@@ -188,9 +191,7 @@ def from_config(
     base = base or Base(config)
     config = _with_resolved(config, base, recipe, preprocess, backbone)
     adapter_path = _resolve_adapter_path(config["adapter_checkpoint"], task)
-    wanted = [protocol.evaluate] if adapter_path else [protocol.train, protocol.evaluate]
-    for split in wanted:
-        task.parts(split)  # an unknown split is named before missing data
+    wanted = _wanted_splits(protocol, task, adapter_path)
     packed = open_task(
         suite, task, Path(config["data_root"]), preprocess.resize, backbone.image_size
     )
@@ -200,6 +201,7 @@ def from_config(
         task=task,
         train=None if adapter_path else splits[0],
         evaluate=splits[-1],
+        validation=None if adapter_path else task_data.unused_val(packed, wanted, splits),
         backbone=backbone,
         preprocess=preprocess,
         image_size=backbone.image_size,
@@ -215,6 +217,14 @@ def from_config(
         variant=settings.join_overrides(settings.departures(config, base)),
         config=config,
     )
+
+
+def _wanted_splits(protocol: EvalProtocol, task: Task, adapter_path: Path | None) -> list[str]:
+    """Return the names of the splits that a run reads; raise UnknownNameError on an unknown one."""
+    wanted = [protocol.evaluate] if adapter_path else [protocol.train, protocol.evaluate]
+    for split in wanted:
+        task.parts(split)  # before missing data is
+    return wanted
 
 
 def _usable_splits(packed: PackedTask, names: Sequence[str], force: bool) -> list[Split]:

@@ -1,11 +1,11 @@
-"""Records: one JSON file per run, written atomically. Tables are made from nothing else.
+"""The record of a run: its fields, and what must agree among them. Tables are made of nothing else.
 
-The JSON Schema is `record.schema.json` beside this file; `python -m san.record` writes it.
+`san.record_file` reads and writes it. The JSON Schema is `record.schema.json` beside this file;
+`python -m san.record` writes it.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -13,23 +13,21 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
-from safetensors import SafetensorError, safe_open
 
 from san.counts import ParameterCounts
-from san.errors import InvalidValueError, RecordError
 from san.runtime.environment import CodeState, DeviceInfo
-from san.runtime.files import check_regular, parse_json, read_json, write_text
-from san.score import Score, check_curve
+from san.runtime.timestamps import check_timestamp
+from san.schema import Line
+from san.score import ClassScore, EpochEntry, Score, check_history, check_scores, scores_of
 from san.tasks import known_split_sizes
 
-SCHEMA: Literal[1] = 1
+SCHEMA: Literal[2] = 2
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
-_MAX_BYTES = 2**24  # of a record: a score for each of 100,000 epochs takes a third of it
+_Count = Annotated[int, Meta(ge=0, lt=2**53)]
 _NonNegative = Annotated[float, Meta(ge=0)]
+_DIGEST = r"^[0-9a-f]{16}(?!\n)$"
 _BACKBONE_NAME = r"^[\w.-]+(?!\n)$"  # result files are named by it
-# A line that a terminal prints as it is; Python's $ alone would let a last newline pass.
-_Line = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$")]
-# A part of a path, as well.
+# A line that is a part of a path, as well; Python's $ alone would let a last newline pass.
 _Name = Annotated[str, Meta(pattern=r"^(?!\.\.?$)[^/\x00-\x1f\x7f]+(?!\n)$")]
 
 
@@ -48,7 +46,7 @@ class Seconds(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     evaluate: all evaluations.
     step: the mean of a training step.
     build: backbone, weights, method.
-    Of an interrupted run: all of `fit`, and the last process's share of the others.
+    Of an interrupted run: of all of its processes, but for what they did after they last saved.
     """
 
     fit: _NonNegative | None = None
@@ -73,15 +71,24 @@ class DataSource(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
 
 
 class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One run.
+    """One run. What is None is not known, as much is in records of schema 1.
 
     id: a hash of everything that may change the number; equal ids mean the same experiment.
     variant: the settings that depart from the recipe, in words; a row of a table shares them.
     selected_on: where the epoch was chosen (`last` or a split).
-    evaluated_on: the split behind `last` and `best`.
+    evaluated_on: the split behind `last`, `best`, `history`, `classes` and `answers`.
     config: the resolved configuration, in the words of schema 1 (`san.renamed_keys`).
-    peak_bytes: of the process, or on the GPU. It and joules are None where unknown.
-    warnings: what failed after the number was there; the key is left out where nothing did.
+    started, created: when the first process began and the record was made (ISO 8601, with offset).
+    host: where the last process ran.
+    validation: after the last epoch, on a val split that was neither trained on nor evaluated.
+    history: an entry for each epoch; of schema 1, for each that was evaluated.
+    classes: of the score that counts, in label order.
+    answers: digest of the file beside the record, right or wrong for every image (`record_file`).
+    device_hours: wall time times devices, from before the model was built, over all processes.
+    peak_bytes: the most memory of any of the run's processes while it ran: allocated on its GPU,
+        or resident on a CPU (of schema 1: since that process began).
+    joules: of all devices and processes. adapter_bytes: of the tensors of a saved adapter.
+    warnings: what failed after the number was there.
     """
 
     id: _Name
@@ -89,29 +96,36 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     task: _Name
     method: _Name
     backbone: Annotated[str, Meta(pattern=_BACKBONE_NAME)]
-    protocol: _Line
-    variant: _Line
+    protocol: Line
+    variant: Line
     seed: Annotated[int, Meta(ge=0)]
-    selected_on: _Line
-    evaluated_on: _Line
+    selected_on: Line
+    evaluated_on: Line
     status: Status
     config: dict[str, Any]
-    weights: _Line
+    weights: Line
     data: DataSource
     code: CodeState
     versions: dict[str, str]
     device: DeviceInfo
     created: str
+    started: str | None = None
+    host: Line | None = None
     last: Score | None = None
     best: Score | None = None
-    curve: list[Score] = []
+    validation: Score | None = None
+    history: list[EpochEntry] = []
+    classes: list[ClassScore] | None = None
+    answers: Annotated[str, Meta(pattern=_DIGEST)] | None = None
     params: ParameterCounts | None = None
     seconds: Seconds | None = None
-    peak_bytes: Annotated[int, Meta(ge=0, lt=2**53)] | None = None
+    device_hours: _NonNegative | None = None
+    peak_bytes: _Count | None = None
     joules: _NonNegative | None = None
+    adapter_bytes: _Count | None = None
     error: str | None = None
     warnings: list[str] = []
-    schema: Literal[1] = SCHEMA
+    schema: Literal[2] = SCHEMA
 
     def __post_init__(self) -> None:
         if self.status != Status.DONE:
@@ -120,6 +134,11 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("a run that is done must have a last and a best score.")
         if self.params is None or self.seconds is None:
             raise ValueError("a run that is done must have counted its parameters and seconds.")
+
+    @property
+    def curve(self) -> list[Score]:
+        """The scores by epoch."""
+        return scores_of(self.history)
 
     @property
     def score(self) -> Score | None:
@@ -142,110 +161,61 @@ def hash_identity(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def record_path(records: Path, suite: str, method: str, task: str, seed: int, key: str) -> Path:
-    """Return where a run's record lives. The name is for people.
-
-    Nothing is ever read back out of it.
-    """
-    return records / suite / method / f"{task}-seed{seed}-{key}.json"
-
-
-def write_record(record: Record, path: Path) -> None:
-    """Write a record atomically: readers see the old file or the complete new one.
-
-    Raises ValueError where it could not be read again.
-    """
-    write_text(_to_json(record), path)
-
-
-def _to_json(record: Record) -> str:
-    """Return the content of a record's file; raise ValueError where it could not be read again."""
-    builtins = msgspec.to_builtins(record)
-    if not record.warnings:
-        del builtins["warnings"]  # earlier versions do not know the key
-    text = json.dumps(builtins, indent=1, allow_nan=False)
-    _check_consistent(parse_json(text, Record))
-    return text
-
-
-def check_storable(record: Record) -> None:
-    """Raise InvalidValueError unless a record could be read again; call it before training."""
-    try:
-        _to_json(record)
-    except (ValueError, TypeError) as error:
-        raise InvalidValueError(f"No record could hold this run: {error}") from error
-
-
-def read_record(path: Path) -> Record:
-    """Read one record.
-
-    Raise RecordError that names the file where it is corrupt or of another schema.
-    """
-    try:
-        raw: Any = read_json(path, limit=_MAX_BYTES)
-        version = raw.get("schema") if isinstance(raw, dict) else None
-        if version != SCHEMA or isinstance(version, bool):
-            raise RecordError(
-                f"{path} has schema {version}; {SCHEMA} is allowed. Delete it and run again."
-            )
-        for key in ("params", "seconds"):
-            if raw.get(key) == {}:
-                raw[key] = None  # of a failed run of earlier versions
-        record = msgspec.convert(raw, Record)
-        _check_consistent(record)
-    except RecordError:
-        raise
-    # An OSError is a file that cannot be read, the others are content.
-    except (OSError, msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
-        raise RecordError(_why_unreadable(path, error)) from error
-    return record
-
-
-def read_record_of_run(path: Path) -> Record:
-    """Read the record of the run whose record belongs at `path`.
-
-    Raise RecordError as `read_record` does, and where it is another run's.
-    """
-    record = read_record(path)
-    if not path.stem.endswith(f"-{record.id}"):
-        raise RecordError(
-            f"{path} holds the record of another run, {record.method} {record.id}. Move it away."
-        )
-    return record
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    """Return why a file is no record, and what to do."""
-    if isinstance(error.__cause__, PermissionError):
-        return f"{path} may not be read by you. Ask its owner for `chmod a+r {path}`."
-    reason = str(error).removeprefix(f"{path} ").rstrip(".")
-    return f"{path} is not a readable record ({reason}). Delete it and run again."
-
-
-def _check_consistent(record: Record) -> None:
-    """Raise ValueError where what a record says of a run that is done cannot be true."""
+def check_consistent(record: Record) -> None:
+    """Raise ValueError where what a record says cannot be true."""
+    for time in (record.created, record.started):
+        if time is not None:
+            check_timestamp(time)
+    check_history(record.history)
     if record.last is None or record.best is None:
         return
     if record.selected_on not in ("last", record.evaluated_on):
         raise ValueError(f"it was scored on {record.evaluated_on}, not on {record.selected_on}.")
-    check_curve(record.curve, record.last, record.best)
-    _check_total(record, record.last.total)
+    check_scores(record.history, record.last, record.best)
+    _check_total(record, record.evaluated_on, record.last.total)
     _check_config(record, record.last.epoch)
+    _check_validation(record, record.last.epoch)
+    _check_classes(record)
 
 
-def _check_total(record: Record, total: int) -> None:
-    """Raise ValueError where a run was not scored on all images of its split.
+def _check_total(record: Record, split: str, total: int) -> None:
+    """Raise ValueError where a run was not scored on all images of a split.
 
     Data that the user forced may have another number, and so may suites that are not ours.
     """
-    allowed = known_split_sizes(record.suite, record.task, record.evaluated_on)
+    allowed = known_split_sizes(record.suite, record.task, split)
     if record.data.forced or allowed is None or total in allowed:
         return
     sizes = " or ".join(map(str, sorted(allowed))) or "none"
     raise ValueError(
-        f"it was scored on {total} images of '{record.evaluated_on}'; "
-        f"{record.suite}/{record.task} has {sizes}."
+        f"it was scored on {total} images of '{split}'; {record.suite}/{record.task} has {sizes}."
     )
+
+
+def _check_validation(record: Record, last_epoch: int) -> None:
+    """Raise ValueError where the score on val is one that no run takes."""
+    score = record.validation
+    if score is None:
+        return
+    splits = record.config.get("protocol", {})
+    used = f"{splits.get('train')}+{record.evaluated_on}".split("+")
+    if "val" in used or score.epoch != last_epoch:
+        raise ValueError(f"it says {score} of 'val', after epoch {last_epoch} on {used}.")
+    _check_total(record, "val", score.total)
+
+
+def _check_classes(record: Record) -> None:
+    """Raise ValueError unless the results of the classes add up to the score that counts."""
+    score = record.score
+    if record.classes is None or score is None:
+        return
+    correct = sum(each.correct for each in record.classes)
+    total = sum(each.total for each in record.classes)
+    if (correct, total) != (score.correct, score.total):
+        raise ValueError(
+            f"its classes have {correct} of {total} right; its score is {score.correct} of "
+            f"{score.total}."
+        )
 
 
 def _check_config(record: Record, last_epoch: int) -> None:
@@ -271,73 +241,6 @@ def _check_config(record: Record, last_epoch: int) -> None:
     for name, (of_record, of_config) in told.items():
         if of_config is not None and of_config != of_record:
             raise ValueError(f"its {name} is {of_record}; its configuration says {of_config!r}.")
-
-
-def read_records(folder: Path) -> tuple[list[Record], list[str]]:
-    """Read every record below a folder, sorted by path.
-
-    Also return one sentence per file that is not one, and per folder that cannot be read.
-    """
-    records: list[Record] = []
-    problems: list[str] = []
-    paths: list[Path] = []
-
-    def unreadable(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            problems.append(f"{error.filename} cannot be read ({error.strerror}).")
-
-    walked: set[str] = set()
-    # A suite's folder may be a link to a larger disk.
-    for parent, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
-        if os.path.realpath(parent) in walked:
-            folders.clear()  # a link leads back to where we were
-            continue
-        walked.add(os.path.realpath(parent))
-        paths += [Path(parent, name) for name in names if name.endswith(".json")]
-    for path in sorted(paths):
-        try:
-            records.append(read_record(path))
-        except RecordError as error:
-            problems.append(str(error))
-    return records, problems
-
-
-def mtime_ns(path: Path) -> int:
-    """Return when a record was written, in nanoseconds of its file system's clock.
-
-    0 where there is none.
-    """
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def find_completed(path: Path, needs_adapter: bool = False) -> Record | None:
-    """Return the record at `path` if that run is done, else None.
-
-    A corrupt file, or another run's record, counts as not done.
-    needs_adapter: the saved adapter has to be beside it, too.
-    """
-    try:
-        record = read_record_of_run(path)
-    except RecordError:
-        return None
-    if record.status != Status.DONE:
-        return None
-    if needs_adapter and not _is_safetensors(path.with_suffix(".safetensors")):
-        return None
-    return record
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Return whether a file is one of tensors; `san.restore` checks the rest."""
-    try:
-        check_regular(path)
-        with safe_open(path, framework="numpy"):
-            return True
-    except (OSError, SafetensorError):
-        return False
 
 
 def json_schema() -> str:

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import threading
 import time
-import traceback
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,25 +14,30 @@ import msgspec
 import torch
 from torch import nn
 
-from san import record
+from san import record_file
 from san.adapter import Adapter, attach, restore
 from san.backbones import weights_hash
-from san.counts import ParameterCounts
-from san.errors import FileAccessError, InvalidValueError, NonFiniteLossError, Preempted
+from san.errors import InvalidValueError, Preempted
 from san.experiment import Experiment, from_config
-from san.record import Record, Seconds, Status
 from san.run_options import RunOptions
+from san.run_outputs import (
+    check_outputs,
+    completed_record,
+    record_failure,
+    save_adapter,
+    write_result,
+)
 from san.runtime import distributed, lease
-from san.runtime.device import is_out_of_memory
-from san.runtime.files import check_writable
+from san.runtime.cost import Meter
 from san.runtime.lease import HeldLease
 from san.runtime.lease_holder import Sighting, find_holder
 from san.runtime.signals import stop_on_signal
 from san.runtime.wandb_logger import NoLogger, WandbLogger, open_logger
 from san.score import Score
 from san.settings import Base
-from san.trainer import FitResult, train_and_evaluate
+from san.trainer import train_and_evaluate
 from san.training.checkpoint import Checkpoint
+from san.training.history import History
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -84,11 +88,11 @@ def run(
     experiment = from_config(config, base)
     options = RunOptions.from_config(config)
     path = experiment.record_path(options.results_dir)
-    known_mtime_ns = record.mtime_ns(path) if sweep is None else sweep.known_mtime_ns
+    known_mtime_ns = record_file.mtime_ns(path) if sweep is None else sweep.known_mtime_ns
     distributed.init_distributed(experiment.device)
     if (completed := _find_completed(experiment, options, path)) is not None:
         return completed
-    _check_outputs(experiment, path)
+    check_outputs(experiment, path)
     with stop_on_signal() as stop, _hold_lease(path, stop, sweep) as held:
         if not _from_rank_0(held is not None):
             if _from_rank_0(stop.is_set()):
@@ -98,14 +102,14 @@ def run(
         # It may have been completed between the first look and the lease.
         if (completed := _find_completed(experiment, options, path)) is not None:
             return completed
-        if _from_rank_0(record.mtime_ns(path) != known_mtime_ns):
+        if _from_rank_0(record_file.mtime_ns(path) != known_mtime_ns):
             return RunResult(RunOutcome.TRIED_ELSEWHERE)
         return _execute(experiment, options, path, held, stop)
 
 
 def _find_completed(experiment: Experiment, options: RunOptions, path: Path) -> RunResult | None:
     """Return the result of a run that is complete and need not be run again, else None."""
-    found = None if options.force else record.find_completed(path, options.save_adapter)
+    found = None if options.force else record_file.find_completed(path, options.save_adapter)
     score = _from_rank_0(found.score if found else None)
     if score is None:
         return None
@@ -141,28 +145,6 @@ def _log_holder(experiment: Experiment, file: Path) -> None:
         log.info("%s: %s is running it; %s", name, holder.name, holder.way_out)
 
 
-def _check_outputs(experiment: Experiment, path: Path) -> None:
-    """Raise SanError where what a run will write could not be written, or not be read again."""
-    for output in (path, path.with_suffix(".safetensors"), path.with_suffix(".checkpoint")):
-        check_writable(output)
-    record.check_storable(_imagined_record(experiment))
-
-
-def _imagined_record(experiment: Experiment) -> Record:
-    """Return a record as the run will write it, with a score that is made up."""
-    epochs = 0 if experiment.train is None else experiment.recipe.epochs
-    score = Score(epochs, 0, len(experiment.evaluate))
-    return experiment.record(
-        Status.DONE,
-        weights="",
-        last=score,
-        best=score,
-        curve=[score],
-        params=ParameterCounts(0, 0, 0, 0, 0, 0.0),
-        seconds=Seconds(),
-    )
-
-
 def _execute(
     experiment: Experiment,
     options: RunOptions,
@@ -171,31 +153,32 @@ def _execute(
     stop: threading.Event,
 ) -> RunResult:
     """Build, train and evaluate; write a record whether that succeeds or fails."""
-    evaluated = len(experiment.evaluate)
-    checkpoint = Checkpoint(path.with_suffix(".checkpoint"), experiment.identity, evaluated, stop)
+    checkpoint = _new_checkpoint(experiment, path, stop)
     logger = _open_logger(experiment, options)
     weights = ""
     try:
         start = time.perf_counter()
         adapter, weights = _build(experiment)
-        build_seconds = time.perf_counter() - start
+        checkpoint.meter.build_seconds = time.perf_counter() - start
         max_hours = options.max_hours
         fitted = train_and_evaluate(experiment, adapter, checkpoint, logger, held, max_hours)
-        result = _completed_record(experiment, adapter, weights, fitted, build_seconds)
+        cost = checkpoint.meter.read()
+        result = completed_record(experiment, adapter, weights, fitted, cost)
         if distributed.rank() == 0:
-            _write_result(result, path)
+            assert fitted.history.answers is not None
+            result = write_result(result, fitted.history.answers, path)
     except (KeyboardInterrupt, Preempted):
         logger.finish({"status": "interrupted"}, failed=True)
         raise
     except Exception as error:
         peer_failed = distributed.is_peer_failure(error)
         if not peer_failed:
-            _record_failure(experiment, path, weights, error, checkpoint)
+            record_failure(experiment, path, weights, error, checkpoint)
         logger.finish({"status": "failed"}, failed=True)
         if peer_failed:
             raise Preempted("Another process of this run has died.") from error
         raise
-    is_saved = not options.save_adapter or _save_adapter(adapter, result, path)
+    is_saved = not options.save_adapter or save_adapter(adapter, result, path)
     if is_saved:
         checkpoint.remove()
     if options.log_adapter and path.with_suffix(".safetensors").is_file():
@@ -208,60 +191,13 @@ def _execute(
     return RunResult(RunOutcome.COMPLETED, result.score)
 
 
-def _write_result(result: Record, path: Path) -> None:
-    """Write the record of a run that is done; where that fails, the error says the number.
-
-    The adapter of an earlier run goes first: it would stand beside a record that is not its own.
-    """
-    try:
-        path.with_suffix(".safetensors").unlink(missing_ok=True)
-        record.write_record(result, path)
-    except (OSError, ValueError) as error:
-        raise FileAccessError(
-            f"{error} The run is done, with {result.accuracy:.2f} %; the same command goes on "
-            "from its last checkpoint, where there is one, and writes the record."
-        ) from error
-
-
-def _save_adapter(adapter: Adapter, result: Record, path: Path) -> bool:
-    """Save the adapter beside its record, on rank 0; a failure is a warning in the record.
-
-    Returns whether it is saved; if not, the checkpoint must stay, so that nothing trains again.
-    """
-    if distributed.rank() != 0:
-        return True
-    try:
-        adapter.save(path.with_suffix(".safetensors"))
-    except Exception as error:  # whatever it is, the number is there
-        warning = f"The adapter was not saved: {error}"
-        log.warning("%s: %s", path, warning)
-        noted = msgspec.structs.replace(result, warnings=[*result.warnings, warning])
-        with contextlib.suppress(OSError):  # the disk is full; the record stays as it is
-            record.write_record(noted, path)
-        return False
-    return True
-
-
-def _completed_record(
-    experiment: Experiment, adapter: Adapter, weights: str, fitted: FitResult, build_seconds: float
-) -> Record:
-    seconds = Seconds(
-        fit=fitted.fit_seconds,
-        evaluate=fitted.evaluate_seconds,
-        step=fitted.step_seconds,
-        build=build_seconds,
-    )
-    return experiment.record(
-        Status.DONE,
-        weights,
-        last=fitted.curve[-1],
-        best=fitted.best,
-        curve=fitted.curve,
-        params=adapter.counts,
-        seconds=seconds,
-        peak_bytes=fitted.cost.peak_bytes,
-        joules=fitted.cost.joules,
-    )
+def _new_checkpoint(experiment: Experiment, path: Path, stop: threading.Event) -> Checkpoint:
+    """Return where a run is saved; what it costs is measured from now on."""
+    counts_best = experiment.protocol.selected_on != "last"
+    history = History(len(experiment.evaluate), counts_best)
+    meter = Meter(experiment.device)
+    file = path.with_suffix(".checkpoint")
+    return Checkpoint(file, experiment.identity, history, meter, stop)
 
 
 def _open_logger(experiment: Experiment, options: RunOptions) -> WandbLogger | NoLogger:
@@ -309,28 +245,3 @@ def _restore(model: nn.Module, experiment: Experiment, path: Path) -> Adapter:
             "Give method=... as it was trained."
         )
     return adapter
-
-
-def _record_failure(
-    experiment: Experiment, path: Path, weights: str, error: Exception, checkpoint: Checkpoint
-) -> None:
-    """Write a record of why a run failed, unless a completed one is there.
-
-    The checkpoint stays for another try, unless it would only lead to the same failure.
-    """
-    status = Status.OOM if is_out_of_memory(error) else Status.FAILED
-    reason = str(error).partition("\n")[0]
-    log.error("%s: %s (%s)", experiment.display_name, status, reason)
-    if isinstance(error, NonFiniteLossError):
-        checkpoint.remove()
-    # Whichever rank knows the reason writes it.
-    if record.find_completed(path) is not None:
-        return
-    trace = "".join(traceback.format_exception(error))
-    # A trace may quote a file's name that is no Unicode, which no record can hold.
-    trace = trace.encode(errors="backslashreplace").decode()
-    failure = experiment.record(status, weights, error=trace)
-    try:
-        record.write_record(failure, path)
-    except (OSError, ValueError) as unwritten:
-        log.warning("Of this failure there is no record: %s", unwritten)

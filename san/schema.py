@@ -21,6 +21,8 @@ PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 DropoutRate = Annotated[float, Meta(ge=0, lt=1)]
+# A line that a terminal prints as it is; Python's $ alone would let a last newline pass.
+Line = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$")]
 
 
 def check_value(value: Any, annotation: Any, name: str) -> Any:

@@ -111,6 +111,8 @@ class Task:
 class Suite:
     """A benchmark: its tasks and methods in table order, and its default settings.
 
+    group_labels: how papers write the groups, where they are more than one.
+    baselines: methods that are not parameter-efficient: compared with, and not ranked.
     source: `drawn` where the images are made on the spot.
     """
 
@@ -123,6 +125,8 @@ class Suite:
     seed: int
     methods: tuple[str, ...]
     means: tuple[str, ...]
+    group_labels: Mapping[str, str] = field(default_factory=dict)
+    baselines: tuple[str, ...] = ("full", "linear")
     tasks: Mapping[str, Task] = field(default_factory=dict)
     source: Literal["files", "drawn", "folder"] = "files"
 

@@ -1,4 +1,4 @@
-"""Training and evaluation of an experiment: batches, callbacks, the seconds and bytes they cost."""
+"""Training and evaluation of an experiment: batches, callbacks, history."""
 
 import io
 import time
@@ -13,12 +13,12 @@ from san.data.split import Split
 from san.errors import TimeLimitError
 from san.experiment import Experiment
 from san.runtime import distributed
-from san.runtime.device import Cost, Meter
 from san.runtime.lease import HeldLease
 from san.runtime.progress import Progress
 from san.runtime.wandb_logger import NoLogger, WandbLogger
 from san.score import Score
 from san.training.checkpoint import Checkpoint
+from san.training.history import Evaluation, History
 from san.training.loop import evaluate, fit
 
 
@@ -26,20 +26,14 @@ from san.training.loop import evaluate, fit
 class FitResult:
     """What training and evaluating came to.
 
-    curve: the scores by epoch, the last one at the end. cost: its joules are None for a resumed
-    run, as those of the interrupted process are not known.
+    validation: the score on a val split that nothing was chosen on, where there is one.
+    fit_seconds: in training steps; step_seconds: the mean of one.
     """
 
-    curve: list[Score]
+    history: History
+    validation: Score | None
     fit_seconds: float
     step_seconds: float
-    evaluate_seconds: float
-    cost: Cost
-
-    @property
-    def best(self) -> Score:
-        """The score with the most right answers, the first of several."""
-        return max(self.curve, key=lambda score: score.correct)
 
 
 def train_and_evaluate(
@@ -55,13 +49,11 @@ def train_and_evaluate(
     held: the lease in which rank 0 reports the progress.
     """
     model = adapter.model.to(experiment.device)
-    meter = Meter(experiment.device)
-    was_interrupted = checkpoint.path.exists()
-    callbacks = _RunCallbacks(experiment, model, checkpoint.curve, logger, held, max_hours)
+    callbacks = _RunCallbacks(experiment, model, checkpoint, logger, held, max_hours)
     fit_seconds = step_seconds = 0.0
     try:
         if experiment.train is None:
-            logger.log(callbacks.evaluate(epoch=0), 0)
+            callbacks.on_evaluation_alone()
         else:
             batches = _training_batches(experiment, experiment.train)
             distributed.seed_rank(experiment.seed)
@@ -70,10 +62,11 @@ def train_and_evaluate(
             step_seconds = fit_seconds / (recipe.epochs * len(batches))
     finally:
         callbacks.progress.close()
-    cost = meter.read()
-    if was_interrupted:
-        cost = Cost(cost.peak_bytes, joules=None)
-    return FitResult(checkpoint.curve, fit_seconds, step_seconds, callbacks.evaluate_seconds, cost)
+    validation = None
+    if experiment.validation is not None:
+        val = _evaluation_batches(experiment, experiment.validation)
+        validation = callbacks.evaluate(experiment.recipe.epochs, val).score
+    return FitResult(checkpoint.history, validation, fit_seconds, step_seconds)
 
 
 class _RunCallbacks:
@@ -83,21 +76,21 @@ class _RunCallbacks:
         self,
         experiment: Experiment,
         model: nn.Module,
-        curve: list[Score],
+        checkpoint: Checkpoint,
         logger: WandbLogger | NoLogger,
         held: HeldLease | None,
         max_hours: float | None,
     ) -> None:
         self.experiment = experiment
         self.model = model
-        self.curve = curve
+        self.history = checkpoint.history
+        self.meter = checkpoint.meter
         self.logger = logger
         self.held = held
         self.max_hours = max_hours
-        self.batches = _evaluation_batches(experiment)
+        self.batches = _evaluation_batches(experiment, experiment.evaluate)
         stream = None if distributed.rank() == 0 else io.StringIO()  # other ranks are silent
         self.progress = Progress(experiment.display_name, stream)
-        self.evaluate_seconds = 0.0
         self.start = time.monotonic()
 
     def on_step_end(self, step: int, steps: int, loss: float, lr: float) -> None:
@@ -111,27 +104,40 @@ class _RunCallbacks:
                 "which is max_hours."
             )
 
-    def on_epoch_end(self, epoch: int, mean_loss: float) -> None:
+    def on_epoch_end(self, epoch: int, mean_loss: float, lr: float) -> None:
         """Report the epoch, and evaluate if that is due."""
         epochs = self.experiment.recipe.epochs
         every = self.experiment.protocol.eval_every
         if self.held is not None:
             self.held.report(epoch, epochs)
         metrics = {"train/loss": mean_loss}
+        evaluation = None
         if epoch == epochs or (every > 0 and epoch % every == 0):
-            metrics |= self.evaluate(epoch)
+            evaluation = self.evaluate(epoch, self.batches)
+            metrics |= _metrics(evaluation.score)
+        self.history.add(epoch, mean_loss, lr, evaluation)
         self.logger.log(metrics, epoch)
 
-    def evaluate(self, epoch: int) -> dict[str, float]:
-        """Score the evaluated split once, add to the curve, and return the metrics to log."""
+    def on_evaluation_alone(self) -> None:
+        """Evaluate a saved adapter."""
+        evaluation = self.evaluate(0, self.batches)
+        self.history.add(0, evaluation=evaluation)
+        self.logger.log(_metrics(evaluation.score), 0)
+
+    def evaluate(self, epoch: int, batches: Batches) -> Evaluation:
+        """Score a split once."""
         start = time.perf_counter()
         only_present = self.experiment.task.test_classes is not None
         precision = self.experiment.recipe.precision
-        score = evaluate(self.model, self.batches, epoch, precision, only_present)
-        self.evaluate_seconds += time.perf_counter() - start
-        self.curve.append(Score(score.epoch, score.correct, score.total))
-        assert score.loss is not None
-        return {"eval/accuracy": score.accuracy, "eval/loss": score.loss}
+        evaluation = evaluate(self.model, batches, epoch, precision, only_present)
+        self.meter.evaluate_seconds += time.perf_counter() - start
+        return evaluation
+
+
+def _metrics(score: Score) -> dict[str, float]:
+    """Return what is logged of a score."""
+    assert score.loss is not None
+    return {"eval/accuracy": score.accuracy, "eval/loss": score.loss}
 
 
 def _training_batches(experiment: Experiment, split: Split) -> Batches:
@@ -150,9 +156,9 @@ def _training_batches(experiment: Experiment, split: Split) -> Batches:
     )
 
 
-def _evaluation_batches(experiment: Experiment) -> Batches:
+def _evaluation_batches(experiment: Experiment, split: Split) -> Batches:
     return Batches.for_evaluation(
-        split=experiment.evaluate,
+        split=split,
         batch_size=EVAL_BATCH_SIZE,
         preprocess=experiment.preprocess,
         image_size=experiment.image_size,

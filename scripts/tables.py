@@ -1,8 +1,10 @@
-"""Write the tables of all suites that have records, as CSV, Markdown and LaTeX with a figure.
+"""Write the tables of all suites that have records: CSV, Markdown, LaTeX, figures, and a verdict.
 
 python scripts/tables.py                        # every suite and backbone that has records
 python scripts/tables.py vtab                   # one, beside the published numbers
 python scripts/tables.py vtab --backbone swin_b_in22k
+python scripts/tables.py vtab --style paper --rows full linear ssf san --published none
+python scripts/tables.py vtab --style paper --columns means     # fits one column of a page
 python scripts/tables.py --cell vtab san cifar  # where a number comes from, and how to repeat it
 """
 
@@ -11,20 +13,28 @@ import importlib.util
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from san import cli, compose
-from san.errors import MissingFileError
-from san.record import Record, Status, read_records, record_path
+from san.errors import MissingFileError, RecordError, choose
+from san.record import Record, Status
+from san.record_file import read_answers, read_records, record_path
 from san.report.explain import explain_cell
-from san.report.figure import draw_figure
-from san.report.render import cells_frame, markdown, runs_frame, write_table
+from san.report.markdown import markdown
+from san.report.paper import PaperOptions, paper_latex
+from san.report.render import cells_frame, runs_frame, write_table
+from san.report.reproduction import REFERENCE, describe_reproduction
+from san.report.selection import Selection, Sort, Wanted, select
 from san.report.table import Table, make_table
 from san.runtime.formatting import printable
 from san.runtime.wandb_logger import open_logger
-from san.tasks import Suite, load_suite, suite_names
+from san.tasks import load_suite, suite_names
 
 
 class Arguments(argparse.Namespace):
@@ -33,6 +43,15 @@ class Arguments(argparse.Namespace):
     suite: list[str]
     backbone: str | None
     cell: list[str] | None
+    style: str
+    rows: list[str] | None
+    published: list[str] | None
+    columns: list[str] | None
+    sort: Sort
+    reference: str | None
+    decimals: int
+    spread: bool
+    transpose: bool
     wandb: bool
     results: Path
 
@@ -40,6 +59,29 @@ class Arguments(argparse.Namespace):
     def records(self) -> Path:
         """Where the records are."""
         return self.results / "records"
+
+    @property
+    def wanted(self) -> Wanted:
+        """Which rows and columns are shown."""
+        return Wanted(self.rows, self.published, self.columns, self.sort)
+
+    @property
+    def paper(self) -> PaperOptions:
+        """How the table for a paper looks."""
+        return PaperOptions(
+            decimals=self.decimals,
+            with_spread=self.spread,
+            is_transposed=self.transpose,
+            is_narrow=self.columns == ["means"],
+        )
+
+
+class _TableKey(NamedTuple):
+    """Which table: of a suite, a backbone, and the split that runs were scored on."""
+
+    suite: str
+    backbone: str
+    split: str = "test"
 
 
 def main() -> None:
@@ -51,16 +93,20 @@ def main() -> None:
     records = [compose.named_by_value(r) for r in records]
     for problem in problems:
         print(f"Skipped: {printable(problem)}", file=sys.stderr)
+    if args.backbone:
+        known = {*compose.config_choices("backbone"), *(r.backbone for r in records)}
+        choose(args.backbone, sorted(known), "backbone")
     if args.cell:
-        _print_cell(args.cell, records)
+        _print_cell(args, records)
         return
-    tables = _choose_tables(args, records)
     # All files are written before anything is printed: the reader may go, as `head` does.
-    made = [_make(suite, backbone, records, len(problems), args) for suite, backbone in tables]
-    texts = [text for text in made if text]
-    if not texts:
+    keys = _choose_tables(args, records)
+    made = [_make(key, records, len(problems), args) for key in keys]
+    if args.style == "everyday":
+        made += _reproduction_texts({key.suite for key in keys}, records, args)
+    cli.print_while_read("\n".join(text for text in made if text))
+    if "" in made:
         sys.exit(cli.USER_ERROR)
-    cli.print_while_read("\n".join(texts))
 
 
 def _parse_arguments() -> Arguments:
@@ -84,6 +130,13 @@ def _parse_arguments() -> Arguments:
         help="say where a number comes from: names as tables print them, or keys",
     )
     parser.add_argument(
+        "--style",
+        choices=("everyday", "paper"),
+        default="everyday",
+        help="what is printed: Markdown with the verdict, or LaTeX; both are written",
+    )
+    _add_choices(parser)
+    parser.add_argument(
         "--wandb",
         action="store_true",
         help="log them as one more W&B run of each suite, too",
@@ -97,26 +150,56 @@ def _parse_arguments() -> Arguments:
     return parser.parse_args(namespace=Arguments())
 
 
-def _print_cell(cell: Sequence[str], records: Sequence[Record]) -> None:
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """Add what is shown of a table."""
+    parser.add_argument("--rows", nargs="+", help="of ours: methods or names of rows")
+    parser.add_argument("--published", nargs="+", help="names of published rows, `all` or `none`")
+    parser.add_argument("--columns", nargs="+", help="tasks, groups, `tasks` or `means`")
+    parser.add_argument(
+        "--means-only",
+        dest="columns",
+        action="store_const",
+        const=["means"],
+        help="the same as --columns means: fits one column of a page",
+    )
+    parser.add_argument(
+        "--sort",
+        type=Sort,
+        choices=list(Sort),
+        default=Sort.MEAN,
+        help="the best row first (default), or in the order of the suite",
+    )
+    parser.add_argument("--reference", help="the row that all are compared with, not the leader")
+    parser.add_argument("--decimals", type=int, choices=(1, 2), default=1, help="in LaTeX")
+    parser.add_argument("--spread", action="store_true", help="± over seeds in LaTeX, too")
+    parser.add_argument("--transpose", action="store_true", help="methods across in LaTeX")
+
+
+def _print_cell(args: Arguments, records: Sequence[Record]) -> None:
     """Print where the number of a cell (suite, method, task) comes from."""
-    suite, row, task = cell
+    assert args.cell is not None
+    suite, row, task = args.cell
+    if args.backbone:
+        records = [r for r in records if r.backbone == args.backbone]
     cli.print_while_read("\n".join(explain_cell(suite, row, task, records)))
 
 
-def _choose_tables(args: Arguments, records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Return suite and backbone of each table to make.
+def _choose_tables(args: Arguments, records: Sequence[Record]) -> list[_TableKey]:
+    """Return the tables to make.
 
     Raises UnknownNameError on an unknown suite, MissingFileError where there is nothing to make.
     """
     suites = [load_suite(name) for name in args.suite]
     shown_names = args.suite or suite_names()
     shown = [r for r in records if r.suite in shown_names]
-    tables = {(r.suite, r.backbone) for r in shown if r.status == Status.DONE}
-    tables |= {(r.suite, r.backbone) for r in shown if r.backbone == load_suite(r.suite).backbone}
-    tables |= {(suite.name, args.backbone or suite.backbone) for suite in suites}
-    _name_failed_attempts([r for r in shown if (r.suite, r.backbone) not in tables], args.records)
+    tables = set(_tables_of(shown))
+    _name_failed_attempts([r for r in shown if not _has_table(r, tables)], args.records)
+    for suite in suites:
+        key = _TableKey(suite.name, args.backbone or suite.backbone)
+        if not any(table[:2] == key[:2] for table in tables):
+            tables.add(key)
     if args.backbone:
-        tables = {table for table in tables if table[1] == args.backbone}
+        tables = {table for table in tables if table.backbone == args.backbone}
     if not tables:
         raise MissingFileError(
             f"No results of a suite below {args.records}. Run `make demo` first, or name a suite."
@@ -125,6 +208,17 @@ def _choose_tables(args: Arguments, records: Sequence[Record]) -> list[tuple[str
     if others:
         print(f"No tables of {', '.join(others)}: not a suite of benchmarks/.", file=sys.stderr)
     return sorted(tables)
+
+
+def _tables_of(records: Sequence[Record]) -> Iterator[_TableKey]:
+    """Yield the tables that records have; of another backbone only where a run is done."""
+    for r in records:
+        if r.status == Status.DONE or r.backbone == load_suite(r.suite).backbone:
+            yield _TableKey(r.suite, r.backbone, r.evaluated_on)
+
+
+def _has_table(r: Record, tables: set[_TableKey]) -> bool:
+    return any(table[:2] == (r.suite, r.backbone) for table in tables)
 
 
 def _name_failed_attempts(failed: Sequence[Record], root: Path) -> None:
@@ -141,16 +235,17 @@ def _name_failed_attempts(failed: Sequence[Record], root: Path) -> None:
         )
 
 
-def _make(
-    suite_name: str,
-    backbone: str,
-    records: Sequence[Record],
-    unreadable: int,
-    args: Arguments,
-) -> str:
-    """Write the table of a suite and a backbone; return it as text, nothing if it has no rows."""
-    suite = load_suite(suite_name)
-    table = make_table(suite, records, backbone)
+def _make(key: _TableKey, records: Sequence[Record], unreadable: int, args: Arguments) -> str:
+    """Write a table; return it as text, nothing if it has no rows or cannot be written whole."""
+    suite = load_suite(key.suite)
+    table = make_table(
+        suite,
+        records,
+        key.backbone,
+        split=key.split,
+        reference=args.reference,
+        answers_of=lambda r: _find_answers(r, args.records),
+    )
     if unreadable:
         note = (
             f"{unreadable} files are not records of this version and are left out; "
@@ -162,25 +257,53 @@ def _make(
         message = f"No test results of {suite.name} below {args.records}. Run `{run}` first."
         cli.print_error(message, cli.USER_ERROR)
         return ""
-    name = suite.name if backbone == suite.backbone else f"{suite.name}_{backbone}"
-    paths = write_table(table, args.results / "tables", name)
-    paths += draw_figure(table, args.results / "figures", name)
+    selection = select(table, args.wanted)
+    paths = write_table(table, args.results / "tables", selection, args.paper)
     if args.wandb:
-        _log_tables(table, suite, backbone, args.results)
-    text = f"{markdown(table)}\nWritten: {' '.join(str(path) for path in paths)}"
+        _log_tables(table, args.results)
+    return _to_text(table, selection, paths, args)
+
+
+def _to_text(table: Table, selection: Selection, paths: Sequence[Path], args: Arguments) -> str:
+    """Return what is printed of a table."""
+    if args.style == "paper":
+        return paper_latex(table, selection, args.paper)
+    text = f"{markdown(table, selection)}\nWritten: {' '.join(map(str, paths))}"
     if importlib.util.find_spec("matplotlib") is None:
         text += "\nNo figure without matplotlib: `make tables` installs it and draws."
     return text
 
 
-def _log_tables(table: Table, suite: Suite, backbone: str, results: Path) -> None:
+def _reproduction_texts(
+    suites: Collection[str], records: Sequence[Record], args: Arguments
+) -> Iterator[str]:
+    """Yield how the runs here compare with the reference runs that the project ships."""
+    if args.results.resolve() == REFERENCE.resolve():
+        return
+    reference, _ = read_records(REFERENCE / "records")
+    reference = [compose.named_by_value(r) for r in reference if r.suite in suites]
+    lines = list(describe_reproduction(records, reference))
+    if lines:
+        yield "\n".join(["Does it reproduce here?", *lines])
+
+
+def _find_answers(r: Record, records: Path) -> NDArray[np.bool_] | None:
+    """Return which test images a run had right, where it kept them."""
+    path = record_path(records, r.suite, r.method, r.task, r.seed, r.id)
+    try:
+        return read_answers(r, path)
+    except RecordError:
+        return None
+
+
+def _log_tables(table: Table, results: Path) -> None:
     """Log the cells and runs of a table as a run of W&B."""
     logger = open_logger(
         "wandb",
         results_dir=results,
         config={"results_dir": str(results)},
-        run_id=f"tables-{suite.name}-{backbone}",
-        group=suite.name,
+        run_id=f"tables-{table.name}",
+        group=table.suite.name,
         job_type="tables",
     )
     logger.log_tables({"cells": cells_frame(table), "runs": runs_frame(table)})

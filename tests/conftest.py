@@ -19,7 +19,7 @@ from san import compose
 from san.counts import ParameterCounts
 from san.record import DataSource, Record, Seconds, Status
 from san.runtime.environment import CodeState, DeviceInfo
-from san.score import Score
+from san.score import EpochEntry, Score
 from san.settings import RunConfig
 
 compose.register_tasks()
@@ -160,6 +160,12 @@ def a_record(**changes: Any) -> Record:
     fields |= changes
     if fields["status"] != Status.DONE:
         fields |= {"last": None, "best": None, "params": None, "seconds": None}
-    elif "curve" not in fields and fields["last"] and fields["best"]:
-        fields["curve"] = sorted({fields["best"], fields["last"]}, key=lambda score: score.epoch)
+    elif "history" not in fields and fields["last"] and fields["best"]:
+        scores = sorted({fields["best"], fields["last"]}, key=lambda score: score.epoch)
+        fields["history"] = scores_alone(*scores)
     return Record(**fields)
+
+
+def scores_alone(*scores: Score) -> list[EpochEntry]:
+    """The history of a record of schema 1, which kept no losses."""
+    return [EpochEntry(score.epoch, score=score) for score in scores]

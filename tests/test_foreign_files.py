@@ -25,7 +25,7 @@ from conftest import a_record, tiny_vit
 from odd_files import ODD_FILES, SMALL, VIT
 
 import san
-from san import record
+from san import record_file
 from san.backbones import build_backbone, pretrained
 from san.data import task_data
 from san.data.pack import write_split
@@ -33,10 +33,12 @@ from san.data.prepare.sources import find_source
 from san.data.split import read_split
 from san.errors import MissingPackageError, SanError
 from san.runtime import files, lease_holder
+from san.runtime.cost import Meter
 from san.sweep import driver, slurm
 from san.sweep.request import Launcher, SweepRequest
 from san.tasks import load_suite
 from san.training.checkpoint import Checkpoint
+from san.training.history import History
 
 TOO_LONG_S = 120  # what takes longer hangs
 LISTS = {"train800": 8, "val200": 4, "test": 6}
@@ -142,6 +144,10 @@ def read_own_images(path: Path) -> object:
     return task_data.open_task(suite, task, path.parents[2] / "packed", "vtab", 32)
 
 
+def read_answers(path: Path) -> object:
+    return record_file.read_answers(a_record(answers="0123456789abcdef"), path)
+
+
 def read_weights(path: Path) -> object:
     return build_backbone(VIT, 3, str(path), None, SMALL)
 
@@ -149,7 +155,7 @@ def read_weights(path: Path) -> object:
 def resume(path: Path) -> None:
     model = tiny_vit()
     optimizer = torch.optim.SGD(model.parameters())
-    checkpoint = Checkpoint(path, "a run", evaluated_images=10)
+    checkpoint = Checkpoint(path, "a run", History(10), Meter(torch.device("cpu")))
     position = checkpoint.load(model, optimizer, torch.Generator(), epochs=3, batches=2)
     assert position.epoch == 1
 
@@ -160,7 +166,8 @@ def read_cluster(path: Path) -> object:
 
 
 READERS = {
-    "record": Reader(at("r.json"), record.read_record),
+    "record": Reader(at("r.json"), record_file.read_record),
+    "answers": Reader(at("r.answers"), read_answers),
     "lease": Reader(at("r.claim"), lease_holder.find_holder),
     "checkpoint": Reader(at("r.checkpoint"), resume),
     "adapter": Reader(at("r.safetensors"), lambda path: san.restore(tiny_vit(), path)),
@@ -338,5 +345,12 @@ def test_nothing_is_waited_for(name: str, tmp_path: Path, caplog: pytest.LogCapt
 def test_a_good_record_is_read(tmp_path: Path) -> None:
     """Else a reader that refuses everything would pass."""
     path = tmp_path / "r.json"
-    record.write_record(a_record(suite="gone"), path)
+    record_file.write_record(a_record(suite="gone"), path)
     assert READERS["record"].read(path) == a_record(suite="gone")
+
+
+def test_good_answers_are_read(tmp_path: Path) -> None:
+    answers = np.arange(1000) < 900
+    digest = record_file.write_answers(answers, tmp_path / "r.answers")
+    read = record_file.read_answers(a_record(answers=digest), tmp_path / "r.answers")
+    assert read.tolist() == answers.tolist()

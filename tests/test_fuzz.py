@@ -24,16 +24,18 @@ import numpy as np
 import pictures
 import pytest
 import torch
-from conftest import tiny_vit
+from conftest import a_record, tiny_vit
 from odd_files import SMALL, VIT
 from original_weights import as_npz
 from safetensors.torch import save_file
 
 import san
-from san import record
+from san import record_file
+from san.answers import pack_answers
 from san.backbones import build_backbone
 from san.compose import named_by_value
 from san.data.images import decode_image
+from san.data.manifest import sha256_16
 from san.data.pack import write_split
 from san.data.prepare.sources import find_source
 from san.data.proof import hash_image
@@ -43,10 +45,12 @@ from san.report.explain import explain_cell
 from san.report.render import write_table
 from san.report.table import make_table
 from san.runtime import lease, lease_holder
-from san.score import Score
+from san.runtime.cost import Meter
+from san.score import ClassScore, EpochEntry, Score
 from san.sweep.status import summary
 from san.tasks import Task, load_suite
 from san.training.checkpoint import Checkpoint, Position
+from san.training.history import Evaluation, History
 
 pytestmark = pytest.mark.fuzz
 SEED = int(os.environ.get("SAN_FUZZ_SEED", "0"))
@@ -62,6 +66,7 @@ ODD_VALUES: list[Any] = [
     "", "x", "\ud800", "\x1b[2J", "../..", "/etc/passwd", "=1+1", "two\nlines", "é" * 5000,
     [], {}, [[]], {"a": 1}, [None], [1, "a"],
 ]  # fmt: skip
+FIVE_OF_TEN = Score(1, 5, 10, loss=1.5)
 NUMBERS = [b"\x00", b"\xff", b"\x7f\xff\xff\xff", b"\xff" * 8, b"\x00" * 8]
 
 
@@ -152,11 +157,48 @@ def make_record(folder: Path) -> Path:
 
 def read_record(path: Path) -> None:
     """A record that is read makes tables, is explained, and estimates the time of a sweep."""
-    found = named_by_value(record.read_record(path))
+    found = named_by_value(record_file.read_record(path))
     summary([], [found])
     write_table(make_table(DEMO, [found], found.backbone), path.parent / "tables", "demo")
     if found.status == "done" and found.evaluated_on == "test":
         assert explain_cell("demo", found.method, found.task, [found])
+
+
+def make_new_record(folder: Path) -> Path:
+    """One of this version, with everything that it may say."""
+    score = Score(2, 700, 797, loss=0.5)
+    names = DEMO.tasks["digits"].classes
+    classes = [ClassScore(name, 70, 80 if i else 77) for i, name in enumerate(names)]
+    r = a_record(
+        last=score,
+        best=score,
+        history=[EpochEntry(1, 1.5, 0.1), EpochEntry(2, 0.5, 0.01, score)],
+        classes=classes,
+        validation=Score(2, 150, 200),
+        started="2025-12-31T23:00:00+00:00",
+        host="a-host",
+        answers="0123456789abcdef",
+        device_hours=0.5,
+        adapter_bytes=100,
+        joules=1.5,
+    )
+    record_file.write_record(r, folder / "r.json")
+    return folder / "r.json"
+
+
+ANSWERS = np.arange(1000) < 900
+
+
+def make_answers(folder: Path) -> Path:
+    record_file.write_answers(ANSWERS, folder / "r.answers")
+    return folder / "r.answers"
+
+
+def read_answers(path: Path) -> None:
+    """Answers that are read are the good ones."""
+    digest = sha256_16(pack_answers(ANSWERS))
+    found = record_file.read_answers(a_record(answers=digest), path)
+    assert found.tolist() == ANSWERS.tolist()
 
 
 def make_lease(folder: Path) -> Path:
@@ -187,7 +229,7 @@ def checkpoint_at(path: Path) -> tuple[Checkpoint, torch.nn.Module, torch.optim.
     san.attach(model, "linear")
     trainable = [p for p in model.parameters() if p.requires_grad]
     return (
-        Checkpoint(path, "a run", evaluated_images=10),
+        Checkpoint(path, "a run", History(10), Meter(torch.device("cpu"))),
         model,
         torch.optim.SGD(trainable, momentum=0.9),
     )
@@ -195,7 +237,7 @@ def checkpoint_at(path: Path) -> tuple[Checkpoint, torch.nn.Module, torch.optim.
 
 def make_checkpoint(folder: Path) -> Path:
     checkpoint, model, optimizer = checkpoint_at(folder / "r.checkpoint")
-    checkpoint.curve.append(Score(1, 5, 10))
+    checkpoint.history.add(1, 0.5, 0.1, Evaluation(FIVE_OF_TEN, np.arange(10) < 5))
     checkpoint.save(model, optimizer, torch.Generator().get_state(), Position(2, 1, 0.5, 1.0))
     return checkpoint.path
 
@@ -204,10 +246,12 @@ def read_checkpoint(path: Path) -> None:
     """A damaged checkpoint means the beginning."""
     checkpoint, model, optimizer = checkpoint_at(path)
     position = checkpoint.load(model, optimizer, torch.Generator(), epochs=3, batches=2)
-    assert (position, checkpoint.curve) in [
+    assert (position, checkpoint.history.entries) in [
         (Position(), []),
-        (Position(2, 1, 0.5, 1.0), [Score(1, 5, 10)]),
+        (Position(2, 1, 0.5, 1.0), [EpochEntry(1, 0.5, 0.1, FIVE_OF_TEN)]),
     ]
+    if position.epoch == 2:
+        assert checkpoint.history.answers.tolist() == [True] * 5 + [False] * 5
 
 
 def packed(name: str) -> Callable[[Path], Path]:
@@ -295,7 +339,9 @@ def read_weights(path: Path) -> None:
 
 IMAGES = (".jpg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif")
 TARGETS = {
-    "record": Target(make_record, Damage.of_json, read_record, 4000),
+    "record of schema 1": Target(make_record, Damage.of_json, read_record, 4000),
+    "record": Target(make_new_record, Damage.of_json, read_record, 4000),
+    "answers": Target(make_answers, Damage.of_bytes, read_answers, 2000),
     "lease": Target(make_lease, Damage.of_json, lease_holder.find_holder, 1000),
     "adapter": Target(make_adapter, Damage.of_header, read_adapter, 400),
     "checkpoint": Target(make_checkpoint, Damage.of_header, read_checkpoint, 500),

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from san.compose import compose_grid, named_by_value
-from san.record import read_records
+from san.record_file import read_records
 from san.report.render import write_table
 from san.report.table import make_table
 from san.sweep.plan import RunState, plan_runs, run_status

@@ -1,5 +1,6 @@
 """train.py as its user runs it: one process each, real data, real records."""
 
+import datetime
 import json
 import logging
 import os
@@ -15,9 +16,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import composed, resolved
+from msgspec.structs import replace
+from safetensors.torch import load_file
+from torch import nn
 
 import san
-from san import record
+from san import record, record_file
 from san.backbones import Backbone
 from san.data import task_data
 from san.data.batches import Batches
@@ -25,12 +29,14 @@ from san.data.preprocess import Preprocess
 from san.errors import FileAccessError, Preempted
 from san.experiment import from_config
 from san.run import RunOutcome, run
-from san.runtime import lease
+from san.runtime import environment, lease
 from san.runtime.device import is_out_of_memory
 from san.runtime.lease_holder import Holder, Lease
 from san.settings import RunConfig
 from san.tasks import load_suite
+from san.training.history import Evaluation
 from san.training.loop import evaluate
+from san.training.recipe import lr_at
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("epochs=1", "method=linear", "logger=none")
@@ -52,7 +58,7 @@ class Shell:
         )
 
     def records(self) -> list[record.Record]:
-        found, problems = record.read_records(self.results / "records")
+        found, problems = record_file.read_records(self.results / "records")
         assert problems == []
         return found
 
@@ -66,6 +72,30 @@ def values(r: record.Record) -> tuple[object, ...]:
     return r.id, r.last, r.best, r.curve, r.params, r.weights, r.data, r.config
 
 
+def assert_tells_all(done: record.Record, results: Path) -> None:
+    """A run of an epoch of the digits says what a verdict needs."""
+    (entry,) = done.history
+    assert (entry.epoch, entry.score) == (1, done.last)
+    assert entry.train_loss > 0
+    assert entry.lr == lr_at(19, 20, 40, 0.1)
+    assert done.last.loss > 0
+    assert done.validation is None  # it was trained on
+    digits = load_suite("demo").tasks["digits"]
+    assert [each.name for each in done.classes] == list(digits.classes)
+    assert sum(each.total for each in done.classes) == 797
+    assert sum(each.correct for each in done.classes) == done.last.correct
+    (path,) = results.rglob("*.answers")
+    assert path.stat().st_size == 100
+    assert record_file.read_answers(done, path).sum() == done.last.correct
+    began = datetime.datetime.fromisoformat(done.started)
+    seconds = (datetime.datetime.fromisoformat(done.created) - began).total_seconds()
+    spent = done.seconds.fit + done.seconds.build + done.seconds.evaluate
+    assert spent < 3600 * done.device_hours < seconds + 1
+    assert done.host == environment.host_name()
+    assert done.adapter_bytes == 4 * 1290
+    assert done.warnings == []
+
+
 def test_a_run_a_second_call_and_a_forced_one(train: Shell) -> None:
     first = train(*QUICK)
     assert first.returncode == 0, first.stderr
@@ -75,6 +105,7 @@ def test_a_run_a_second_call_and_a_forced_one(train: Shell) -> None:
     assert done.variant == "epochs=1"
     assert done.params.head == done.params.trainable == 1290
     assert done.peak_bytes > 0
+    assert_tells_all(done, train.results)
     again = train(*QUICK)
     assert again.returncode == 0
     assert "already complete" in again.stderr
@@ -115,7 +146,12 @@ def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
         image_size=32,
         device=torch.device("cpu"),
     )
-    assert evaluate(model, batches, 1).correct == done.last.correct
+    evaluation = evaluate(model, batches, 1)
+    assert evaluation.score.correct == done.last.correct
+    kept = record_file.read_answers(done, record_file.answers_path(path))
+    assert kept.tolist() == evaluation.answers.tolist()
+    stored = load_file(path.with_suffix(".safetensors")).values()
+    assert done.adapter_bytes == sum(tensor.numel() * 4 for tensor in stored)
     assert "already complete" in train(*settings, "save_adapter=true").stderr
     elsewhere = f"adapter_checkpoint={path.with_suffix('.safetensors')}"
     assert train("method=ssf", "logger=none", elsewhere).returncode == 0
@@ -262,7 +298,6 @@ def test_an_adapter_that_cannot_be_written_costs_the_adapter_alone(
     assert values(again)[:7] == values(done)[:7]
     assert again.warnings == []
     (path,) = train.results.rglob("*.json")
-    assert "warnings" not in json.loads(path.read_text())  # earlier versions do not know the key
     assert path.with_suffix(".safetensors").exists()
 
 
@@ -272,7 +307,7 @@ def test_a_record_that_cannot_be_written_costs_no_training(
     config = resolved(*QUICK, *train.places)
     monkeypatch.setattr("san.training.checkpoint.SAVE_EVERY_S", 0.0)
     with monkeypatch.context() as full:
-        full.setattr("san.record.write_text", full_disk)
+        full.setattr("san.record_file.write_text", full_disk)
         with pytest.raises(FileAccessError, match=r"The run is done, with (\d+\.\d\d) %; the same"):
             run(*config)
     assert "Of this failure there is no record" in caplog.text
@@ -283,7 +318,117 @@ def test_a_record_that_cannot_be_written_costs_no_training(
     assert len(train.records()) == 1
 
 
-@pytest.mark.parametrize("suffix", [".json", ".safetensors", ".checkpoint"])
+def test_answers_that_cannot_be_written_cost_the_answers_alone(
+    train: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = resolved(*QUICK, *train.places)
+    path = from_config(*config).record_path(train.results)
+    record_file.write_answers(np.ones(797, np.bool_), record_file.answers_path(path))
+    with monkeypatch.context() as full:
+        full.setattr("san.record_file.write_bytes", full_disk)
+        assert run(*config).outcome == RunOutcome.COMPLETED
+    (done,) = train.records()
+    assert done.answers is None
+    assert done.warnings == ["The answers were not kept: [Errno 28] No space left on device"]
+    assert not record_file.answers_path(path).exists()  # those that were there were another run's
+    assert run(*config).outcome == RunOutcome.ALREADY_COMPLETE
+
+
+def test_a_crash_between_answers_and_record_leaves_a_run_that_is_not_done(
+    train: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    config = resolved(*QUICK, *train.places)
+    path = from_config(*config).record_path(train.results)
+    with monkeypatch.context() as crash:
+        crash.setattr("san.run_outputs.write_record", die)
+        with pytest.raises(Killed):
+            run(*config)
+    assert record_file.answers_path(path).exists()
+    assert train.records() == []
+    with monkeypatch.context() as diverging:
+        diverging.setattr("san.run.train_and_evaluate", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            run(*config)
+    assert [r.status for r in train.records()] == ["failed"]
+    assert not record_file.answers_path(path).exists()
+    assert run(*config).outcome == RunOutcome.COMPLETED
+    (done,) = train.records()
+    assert record_file.read_answers(done, record_file.answers_path(path)).size == 797
+
+
+def test_an_interrupted_run_tells_the_same(
+    train: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of best_test: what was right at the best epoch, and every epoch's loss and score."""
+    settings = ("protocol=best_test", "method=linear", "epochs=4", "logger=none")
+    monkeypatch.setattr("san.trainer.evaluate", best_at_epoch_2)
+    whole_places = (f"results_dir={tmp_path / 'whole'}", train.places[1])
+    assert run(*resolved(*settings, *whole_places)).outcome == RunOutcome.COMPLETED
+    config = resolved(*settings, *train.places)
+    path = from_config(*config).record_path(train.results)
+    (whole,) = record_file.read_records(tmp_path / "whole")[0]
+    assert whole.best.epoch == 2  # else the last answers would do
+    for step in (47, 55):  # in the third epoch
+        with monkeypatch.context() as stopping:
+            stop_at(step, stopping)
+            with pytest.raises(Preempted):
+                run(*config)
+        assert path.with_suffix(".checkpoint").is_file()
+    assert run(*config).outcome == RunOutcome.COMPLETED
+    (resumed,) = train.records()
+    assert values(resumed)[:7] == values(whole)[:7]
+    assert len(whole.history) == 4
+    assert resumed.history == whole.history
+    assert resumed.classes == whole.classes
+    assert resumed.answers == whole.answers
+    assert record_file.read_answers(resumed, record_file.answers_path(path)).sum() == (
+        whole.best.correct
+    )
+
+
+def best_at_epoch_2(model: nn.Module, batches: Batches, epoch: int, *words: object) -> Evaluation:
+    """The evaluation, but for some of the images that were right after another epoch."""
+    found = evaluate(model, batches, epoch, *words)
+    if epoch == 2:
+        return found
+    answers = found.answers & (np.arange(len(found.answers)) > 400)
+    score = replace(found.score, correct=int(answers.sum()))
+    return Evaluation(score, answers)
+
+
+def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run get SIGTERM after a step."""
+    from san.trainer import _RunCallbacks
+
+    on_step_end = _RunCallbacks.on_step_end
+
+    def signalled(callbacks: _RunCallbacks, done: int, steps: int, loss: float, lr: float) -> None:
+        on_step_end(callbacks, done, steps, loss, lr)
+        if done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(_RunCallbacks, "on_step_end", signalled)
+
+
+def test_val_is_scored_where_nothing_was_chosen_or_trained_on_it(train: Shell) -> None:
+    assert train(*QUICK, "protocol.train=train").returncode == 0
+    (done,) = train.records()
+    assert (done.validation.epoch, done.validation.total) == (1, 200)
+    assert 0 < done.validation.correct < 200
+    assert train(*QUICK, "protocol=tune").returncode == 0
+    (tuned,) = [r for r in train.records() if r.protocol == "tune"]
+    assert tuned.validation is None
+    # Trained on the same images, scored on the same val.
+    assert tuned.last == done.validation
+
+
+@pytest.mark.parametrize("suffix", [".json", ".answers", ".safetensors", ".checkpoint"])
 def test_a_folder_in_the_place_of_a_file_is_found_before_training(
     suffix: str, train: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,7 +500,7 @@ def test_the_table_skips_a_corrupt_record_and_names_it(train: Shell) -> None:
     ]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
-    assert "broken.json is not a readable record" in shown.stderr
+    assert "broken.json is not a record of this suite" in shown.stderr
     assert "linear [epochs=1]" in shown.stdout
     assert (train.results / "tables" / "demo.tex").is_file()
 

@@ -12,56 +12,18 @@ python benchmarks/speed/step_time.py --backbone swin_tiny_patch4_window7_224 --m
 
 import argparse
 import copy
-import platform
 import statistics
-import time
-from collections.abc import Callable
 
 import pandas as pd
 import timm
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from steps import CLASSES, Step, device_name, floor_step, random_batch, time_ms, training_step
+from torch import nn
 
 import san
 from san import methods
-from san.backbones import family, input_size, sites
+from san.backbones import family, input_size
 from san.errors import InvalidValueError
-
-Step = Callable[[], None]
-
-
-def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Step:
-    """Return a step of training as the loop does it."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=1e-6)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        compute_loss(model, images, labels).backward()
-        optimizer.step()
-
-    return step
-
-
-def floor_step(model: nn.Module, images: Tensor, labels: Tensor) -> Step:
-    """Return the least work: the embedding's output asks for a gradient, and no parameter does."""
-    model.requires_grad_(False)
-    embedding = model.get_submodule(sites(model)[0].name)
-    embedding.register_forward_hook(lambda module, inputs, y: y.requires_grad_())
-
-    def step() -> None:
-        compute_loss(model, images, labels).backward()
-
-    return step
-
-
-def compute_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy."""
-    on_gpu = images.device.type == "cuda"
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=on_gpu):
-        logits = model(images)
-    return F.cross_entropy(logits.float(), labels)
 
 
 def needed_options(method: str, model: nn.Module) -> dict[str, list[str]]:
@@ -76,11 +38,9 @@ def make_steps(
     backbone: str, names: list[str], batch_size: int, device: torch.device
 ) -> dict[str, Step]:
     """Return the floor's step and that of each method that makes sense on the backbone."""
-    stock = timm.create_model(backbone, num_classes=100).to(device).train()
-    side = input_size(stock)
-    images = torch.randn(batch_size, 3, side, side, device=device)
-    labels = torch.randint(100, (batch_size,), device=device)
-    steps = {"floor": floor_step(copy.deepcopy(stock), images, labels)}
+    stock = timm.create_model(backbone, num_classes=CLASSES).to(device).train()
+    batch = random_batch(batch_size, input_size(stock), device, bf16=device.type == "cuda")
+    steps = {"floor": floor_step(copy.deepcopy(stock), batch)}
     for method in names:
         model = copy.deepcopy(stock)
         try:
@@ -88,7 +48,7 @@ def make_steps(
         except InvalidValueError as error:
             print(f"Left out: {error}")
             continue
-        steps[method] = training_step(model, images, labels)
+        steps[method] = training_step(model, batch)
     return steps
 
 
@@ -99,21 +59,8 @@ def measure(steps: dict[str, Step], rounds: int, device: torch.device) -> pd.Dat
     """
     rows = []
     for _ in range(rounds + 1):
-        row = {}
-        for name, step in steps.items():
-            synchronize(device)
-            start = time.perf_counter()
-            step()
-            synchronize(device)
-            row[name] = 1e3 * (time.perf_counter() - start)
-        rows.append(row)
+        rows.append({name: time_ms(step, device) for name, step in steps.items()})
     return pd.DataFrame(rows[1:])
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def summarize(times: pd.DataFrame) -> pd.DataFrame:
@@ -126,13 +73,6 @@ def summarize(times: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(quartiles, index=["lower", "ratio to the floor", "upper"]).T
     table.insert(0, "ms", times.median())
     return table[["ms", "ratio to the floor", "lower", "upper"]].sort_values("ratio to the floor")
-
-
-def device_name(device: torch.device) -> str:
-    """Return the name of the GPU, or the kind of CPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU"
 
 
 def main() -> None:

@@ -18,16 +18,14 @@ from san.record import (
     Seconds,
     Status,
     hash_identity,
-    read_records,
-    record_path,
-    write_record,
 )
+from san.record_file import read_records, record_path, write_record
 from san.renamed_keys import schema_1_config
 from san.report.figure import draw_figure
 from san.report.render import write_table
 from san.report.table import make_table
 from san.runtime.environment import CodeState, DeviceInfo
-from san.score import Score
+from san.score import EpochEntry, Score
 from san.tasks import load_suite
 
 SUITES = ("vtab", "fgvc", "gic")
@@ -111,7 +109,7 @@ def make_record(config: dict[str, Any]) -> Record:
         created="2026-01-01T00:00:00+00:00",
         last=score,
         best=score,
-        curve=[score] * 10,
+        history=[EpochEntry(score.epoch, score=score)],
         params=counts,
         seconds=Seconds(fit=100.0, step=0.1),
     )

@@ -143,6 +143,12 @@ class Batches:
         own = len(self.shard.of(torch.arange(size)))
         return own * self.shard.world_size / size
 
+    def stored_rows(self) -> Tensor:
+        """Return the rows `(n,)` that this process takes in a pass in the stored order."""
+        assert self.generator is None, "these batches are shuffled"
+        own_rows = [self.shard.of(rows) for rows in self._draw_pass().rows]
+        return torch.cat(own_rows)
+
     def iter_from(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over one pass from `batch` on; the draws are the same as from its beginning."""
         drawn = self._draw_pass()

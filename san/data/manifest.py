@@ -109,7 +109,7 @@ def _owner(*paths: Path) -> str:
 def _explain(folder: Path, reason: str) -> str:
     return (
         f"{folder} holds no packed split of version {VERSION} ({reason.rstrip('.')}). "
-        "Delete it and prepare the task again."
+        "Move it away and prepare the task again."
     )
 
 

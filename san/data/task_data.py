@@ -1,6 +1,7 @@
 """The packed splits that a run asks for, prepared on the spot where they can be."""
 
 import logging
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from san.data.prepare.pack_task import pack_splits
 from san.data.prepare.sources import Source, folders
 from san.data.prepare.sources.files import other_files
 from san.data.split import Split
-from san.errors import DataError, MissingFileError, NotPreparedError
+from san.errors import DataError, MissingFileError, NotPreparedError, UnknownNameError
 from san.runtime.paths import expand_path
 from san.tasks import Suite, Task
 
@@ -49,6 +50,30 @@ def usable_split(packed: PackedTask, split: str, force: bool = False) -> Split:
             "allow_unverified_data=true trains nevertheless, and the record and tables say so."
         )
     return found
+
+
+def unused_val(packed: PackedTask, names: Sequence[str], used: Sequence[Split]) -> Split | None:
+    """Return the val split of a task where a run leaves it alone, or None.
+
+    names: of the splits that the run trains on and evaluates; used: those. A val that is damaged,
+    or less what it should be than they are, is left out: nothing depends on it.
+    """
+    taken = [part for name in names for part in packed.parts(name)]
+    if "val" not in packed.task.splits or "val" in taken:
+        return None
+    try:
+        val = packed.split("val")
+    except UnknownNameError:  # the official layout has none
+        return None
+    except DataError as error:
+        log.warning("The val split is not scored: %s", error)
+        return None
+    known = [problem for split in used for problem in split.problems]
+    more = [problem for problem in val.problems if problem not in known]
+    if more:
+        log.warning("The val split is not scored: %s", "; ".join(more))
+        return None
+    return val
 
 
 def open_task(suite: Suite, task: Task, root: Path, resize: str, image_size: int) -> PackedTask:

@@ -2,12 +2,18 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from san.record import Record, Status
 from san.report.value import CellStatus, Flag, TrainableCounts, Value
+from san.report.within_task import CellRuns, wilson_interval
 from san.tasks import Suite, Task
+
+AnswersOf = Callable[[Record], NDArray[np.bool_] | None]
 
 
 class Column(NamedTuple):
@@ -31,6 +37,7 @@ _MEANS = {
     "mean of groups": MEAN_OF_GROUPS,
     "mean corruption error": MEAN_CORRUPTION_ERROR,
 }
+_NEVER_COMPARED = frozenset({Flag.UNVERIFIED_DATA, Flag.CONFLICT})
 _FAILURES = {
     frozenset({Status.FAILED}): CellStatus.FAILED,
     frozenset({Status.OOM}): CellStatus.OOM,
@@ -43,12 +50,13 @@ def task_column(task: Task) -> Column:
     return Column(task.group, task.label)
 
 
-def _mean_columns(suite: Suite) -> list[Column]:
-    """Return the columns of means: of each group, where there are several, and of all."""
-    columns = []
+def mean_columns(suite: Suite) -> dict[Column, str]:
+    """Return the columns of means, and what each is: of each group, if several, and of all."""
+    columns = {}
     if len(suite.groups) > 1:
-        columns += [Column(MEAN_OF_GROUP, group) for group in suite.groups]
-    columns += [_MEANS[name] for name in suite.means]
+        columns = {Column(MEAN_OF_GROUP, group): "mean of group" for group in suite.groups}
+    for name in suite.means:
+        columns[_MEANS[name]] = name
     return columns
 
 
@@ -57,20 +65,59 @@ def accuracy_columns(suite: Suite) -> list[Column]:
     columns = [task_column(task) for task in suite.tasks.values()]
     # A stable sort: within a group tasks keep the order of the suite.
     columns.sort(key=lambda column: suite.groups.index(column.group))
-    return columns + _mean_columns(suite)
+    return [*columns, *mean_columns(suite)]
 
 
-def aggregate_runs(runs: Sequence[Record]) -> Value:
-    """Return the accuracy of a cell from its runs, without copies of one another."""
+def no_answers(_: Record) -> None:
+    """Return None: of no run it is known which images it had right."""
+
+
+def aggregate_runs(runs: Sequence[Record], answers_of: AnswersOf = no_answers) -> Value:
+    """Return the accuracy of a cell from its runs, without copies of one another.
+
+    answers_of: returns which images of the test split a run had right, or None.
+    """
     newest = _newest_of_each_seed(runs)
-    accuracies = [r.accuracy for r in _done(newest)]
+    done = _done(newest)
+    accuracies = [r.accuracy for r in done]
+    flags = _cell_flags(runs, newest)
+    status = _cell_status(newest)
+    answers = _answers(done, answers_of)
+    low, high = _interval(answers)
     return Value(
         mean=mean(accuracies),
         std=_standard_deviation(accuracies),
         n=len(accuracies),
-        status=_cell_status(newest),
-        flags=_cell_flags(runs, newest),
+        status=status,
+        flags=flags,
+        low=low,
+        high=high,
+        is_compared=status is CellStatus.DONE and not flags & _NEVER_COMPARED,
+        answers=answers,
     )
+
+
+def aggregate_means(
+    suite: Suite,
+    cells: Mapping[str, Value],
+    runs: Mapping[str, Sequence[Record]],
+) -> dict[Column, Value]:
+    """Return the means of a row of ours, with their spread over seeds where all cells have them."""
+    accuracies = {task: cell.mean for task, cell in cells.items()}
+    spreads = _spreads_over_seeds(suite, runs)
+    means = {}
+    for column, average in table_means(suite, accuracies, {}).items():
+        tasks = tasks_of_mean(suite, column)
+        part = [cells[task] for task in tasks]
+        spread, count = spreads.get(column, (math.nan, 0))
+        means[column] = Value(
+            mean=average,
+            std=spread,
+            n=count,
+            flags=_flags_of_mean(part),
+            is_compared=all(cell.is_compared for cell in part),
+        )
+    return means
 
 
 def aggregate_trainable(runs: Sequence[Record]) -> TrainableCounts:
@@ -108,7 +155,19 @@ def table_means(
     means[MEAN_OF_TASKS] = mean(list(everything.values()))
     means[MEAN_OF_GROUPS] = mean(list(by_group.values()))
     means[MEAN_CORRUPTION_ERROR] = _mean_corruption_error(suite, accuracies)
-    return {column: means[column] for column in _mean_columns(suite)}
+    return {column: means[column] for column in mean_columns(suite)}
+
+
+def tasks_of_mean(suite: Suite, column: Column) -> list[str]:
+    """Return the tasks whose values make up a mean."""
+    of_group = column.group == MEAN_OF_GROUP
+    tasks = suite.tasks.values()
+    return [task.name for task in tasks if not of_group or task.group == column.label]
+
+
+def newest_done(runs: Sequence[Record]) -> list[Record]:
+    """Return the runs of a cell that are done, one for each seed."""
+    return _done(_newest_of_each_seed(runs))
 
 
 def _newest_of_each_seed(runs: Sequence[Record]) -> list[Record]:
@@ -150,8 +209,69 @@ def _cell_flags(runs: Sequence[Record], newest: Sequence[Record]) -> frozenset[F
     for r in _done(newest):
         if r.data.forced:
             flags.add(Flag.UNVERIFIED_DATA)
+        if r.code.dirty:
+            flags.add(Flag.UNCOMMITTED_CODE)
     if len(runs) > len(newest):
         flags.add(Flag.CONFLICT)
+    return frozenset(flags)
+
+
+def _answers(done: Sequence[Record], answers_of: AnswersOf) -> CellRuns | None:
+    """Return right answers by seed, and by image where all runs kept them.
+
+    None where there are no runs, or they were tested on different numbers of images.
+    """
+    scores = [r.score for r in done if r.score is not None]
+    totals = {score.total for score in scores}
+    if len(totals) != 1:
+        return None
+    by_seed = [answers_of(r) for r in done]
+    kept = [answers for answers in by_seed if answers is not None]
+    return CellRuns(
+        correct=[score.correct for score in scores],
+        total=totals.pop(),
+        answers=np.stack(kept) if len(kept) == len(done) else None,
+    )
+
+
+def _interval(answers: CellRuns | None) -> tuple[float, float]:
+    """Return the 95 % interval of a cell for its test images; NaN where it has none."""
+    if answers is None:
+        return math.nan, math.nan
+    interval = wilson_interval(float(np.mean(answers.correct)), answers.total)
+    return interval.low, interval.high
+
+
+def _spreads_over_seeds(
+    suite: Suite,
+    runs: Mapping[str, Sequence[Record]],
+) -> dict[Column, tuple[float, int]]:
+    """Return by mean its standard deviation over seeds, and how many there are.
+
+    Nothing where tasks have different seeds, or a single one.
+    """
+    by_seed: dict[int, dict[str, float]] = {}
+    for task in suite.tasks:
+        for r in newest_done(runs.get(task, [])):
+            by_seed.setdefault(r.seed, {})[task] = r.accuracy
+    whole = [found for found in by_seed.values() if len(found) == len(suite.tasks)]
+    if len(whole) < 2 or len(whole) != len(by_seed):
+        return {}
+    means = [table_means(suite, accuracies, {}) for accuracies in whole]
+    spreads = {}
+    for column in means[0]:
+        values = [of_seed[column] for of_seed in means]
+        spreads[column] = (_standard_deviation(values), len(values))
+    return spreads
+
+
+def _flags_of_mean(cells: Sequence[Value]) -> frozenset[Flag]:
+    """Return the flags of a mean: those of all cells it is made of, and whether seeds failed."""
+    flags: set[Flag] = set()
+    for cell in cells:
+        flags |= cell.flags
+        if cell.status not in (CellStatus.DONE, CellStatus.MISSING):
+            flags.add(Flag.OTHER_SEEDS)
     return frozenset(flags)
 
 

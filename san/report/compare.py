@@ -117,6 +117,11 @@ def compare_rows(
     )
 
 
+def wilcoxon_p(accuracies: ArrayLike, baseline: ArrayLike) -> float:
+    """Return the p-value of `compare_rows` alone, which takes a fraction of the time."""
+    return _wilcoxon_p(_sorted_differences(accuracies, baseline))
+
+
 def smallest_wilcoxon_p(tasks: int) -> float:
     """Return the p-value where one row is better on every one of so many tasks.
 

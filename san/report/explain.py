@@ -13,9 +13,9 @@ from san.report.published import (
     PublishedNumber,
     PublishedRow,
     all_published_rows,
-    published_index,
     published_numbers,
 )
+from san.report.published_index import published_index, without_remark
 from san.report.rows import group_runs, in_table, row_name
 from san.report.value import MISSING, Flag, to_text
 from san.runtime.formatting import first_line_of_error
@@ -174,10 +174,10 @@ def _method_of(row: str, ours: Sequence[_OurCell]) -> str:
 def _is_compared(row: PublishedRow, method: str) -> bool:
     """Return whether a published row is the one that a method of ours is compared with.
 
-    `SSF (Mai et al. logs)` is a variant of `SSF`.
+    `SSF (Mai et al., last)` is a variant of `SSF`.
     """
     compared = published_index().our_methods.get(method)
-    return compared is not None and _without_variant(row.method) == _without_variant(compared)
+    return compared is not None and without_remark(row.method) == without_remark(compared)
 
 
 def _describe_our_cell(cell: _OurCell, where: str) -> Iterator[str]:
@@ -198,8 +198,11 @@ def _describe_published_cell(cell: _PublishedCell, where: str) -> Iterator[str]:
         yield f"{number.accuracy:g}  {where}, {row.method}, {backbone}: published"
         chosen = row.selected_on or "not known"
         yield _line("weights", f"{row.weights or 'not known'}; epoch chosen on {chosen}")
-        yield _line("source", number.source)
-        yield _line("note", number.note)
+        yield _line("source", number.origin)
+        if row.protocol:
+            yield _line("protocol", row.protocol)
+        if number.note:
+            yield _line("note", number.note)
         yield ""
     if not cell.numbers:
         claim = row.claim or "no source has one for this task"
@@ -261,8 +264,3 @@ def _made_by(r: Record) -> str:
         parts.append(f"{name} {version}")
     parts.append(f"on {r.device.name}")
     return ", ".join(parts)
-
-
-def _without_variant(row_name: str) -> str:
-    """Return the name of a published row without the remark in brackets."""
-    return row_name.partition(" (")[0]

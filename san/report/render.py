@@ -1,89 +1,145 @@
-"""Tables as files: CSV for programs, Markdown for people, LaTeX for papers."""
+"""The files of a table: CSV for programs, Markdown for people, LaTeX for papers."""
 
 import contextlib
+import importlib.util
+import io
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from san.errors import FileAccessError
-from san.report.aggregate import (
-    MEAN_OF_GROUP,
-    MEAN_OF_TASKS,
-    SUMMARY_COLUMNS,
-    TRAINABLE_COLUMNS,
-    Column,
-)
-from san.report.facts import RUN_COLUMNS, CellFacts
-from san.report.latex import latex
-from san.report.rows import Row
+from san.report.markdown import markdown
+from san.report.paper import PaperOptions, paper_bibtex, paper_latex
+from san.report.selection import Selection, Wanted, select
 from san.report.table import Table
-from san.report.value import to_text
+from san.report.tidy import CELL_COLUMNS, RUN_COLUMNS
+from san.report.verdict import Standing
 from san.runtime.files import atomic_write
 
-
-def markdown(table: Table) -> str:
-    """Return the table in Markdown, for a terminal too.
-
-    First our rows, then gaps below the published values, both with methods across; at last the
-    means of published rows. The files have every cell.
-    """
-    parts = [f"**{table.title}**, top-1 accuracy in percent\n"]
-    if table.ours.rows:
-        parts.append(_methods_across(table.ours.rows, [*table.columns, *SUMMARY_COLUMNS]))
-    if table.gaps:
-        rows = [row for gap in table.gaps for row in (gap.published, gap.difference)]
-        parts.append("\nThe published value, and ours minus it\n")
-        parts.append(_methods_across(rows, table.columns))
-    if table.published.rows:
-        parts.append("\nPublished, not run again\n")
-        parts.append(_means_down(table.published.rows, table.columns))
-    return "\n".join([*parts, "", *table.notes]).rstrip() + "\n"
-
-
-def _wide_csv(table: Table) -> str:
-    """Return every row of the table as printed."""
-    sections = {"re-run": table.ours, "cited": table.published, "gap": table.differences}
-    lines = []
-    for kind, section in sections.items():
-        for row in section.rows:
-            lines.append([kind, row.label, *_row_texts(row)])
-    header = ["kind", "method", *_joined([*table.columns, *SUMMARY_COLUMNS])]
-    return _to_csv(pd.DataFrame(lines, columns=header))
+_WIDE_KEYS = ["kind", "row", "method", "settings", "protocol"]
+_COMPARISON_COLUMNS = (
+    "suite",
+    "backbone",
+    "compared",
+    "reference",
+    "row",
+    "is_baseline",
+    "mean",
+    "difference",
+    "low",
+    "high",
+    "wins",
+    "ties",
+    "losses",
+    "p",
+    "p_holm",
+    "probability_better",
+    "probability_practically_equal",
+    "probability_worse",
+)
 
 
 def cells_frame(table: Table) -> pd.DataFrame:
-    """Return a line for each cell: ours, the published value with its source, the gap."""
-    columns = [field.name for field in fields(CellFacts)]
-    lines = [asdict(cell) for cell in table.cells]
-    return pd.DataFrame(lines, columns=columns)
+    """Return a line for each value: tasks and means, ours and published."""
+    return pd.DataFrame(table.cells, columns=list(CELL_COLUMNS))
 
 
 def runs_frame(table: Table) -> pd.DataFrame:
     """Return a line for each run."""
     if not table.runs:
-        return pd.DataFrame(columns=RUN_COLUMNS)
+        return pd.DataFrame(columns=list(RUN_COLUMNS))
     return pd.DataFrame(table.runs)
 
 
-def write_table(table: Table, directory: Path, name: str) -> list[Path]:
-    """Write `<name>.csv` (wide), `_cells.csv`, `_runs.csv` (tidy), `.md` and `.tex`; return paths.
+def comparisons_frame(table: Table) -> pd.DataFrame:
+    """Return a line for each row that is compared with a reference: the reference minus it."""
+    lines = []
+    for verdict in (table.verdict, *table.published_verdicts):
+        for standing in (*verdict.standings, *verdict.baselines):
+            if standing.comparison is not None and verdict.reference is not None:
+                keys = {
+                    "suite": table.suite.name,
+                    "backbone": table.backbone,
+                    "compared": verdict.title,
+                    "reference": verdict.reference.name,
+                }
+                lines.append({**keys, **_comparison_line(standing)})
+    return pd.DataFrame(lines, columns=list(_COMPARISON_COLUMNS))
 
+
+def write_table(
+    table: Table,
+    directory: Path,
+    selection: Selection | None = None,
+    options: PaperOptions | None = None,
+) -> list[Path]:
+    """Write the files of a table, which are named by it; return their paths.
+
+    `<name>.csv` has a line for each row, `_cells.csv`, `_runs.csv`, `_comparisons.csv` one for each
+    value, run and comparison; the first two are there as Parquet, too, where pyarrow is installed.
+    `.md` is for people; `.tex`, with its `.bib`, for papers. selection: what the last ones show.
     Raises FileAccessError where one of them cannot be written; then none is replaced.
     """
-    texts = {
-        f"{name}.csv": _wide_csv(table),
-        f"{name}_cells.csv": _to_csv(cells_frame(table)),
-        f"{name}_runs.csv": _to_csv(runs_frame(table)),
-        f"{name}.md": markdown(table),
-        f"{name}.tex": latex(table),
+    selection = selection or select(table, Wanted())
+    options = options or PaperOptions()
+    frames = {"cells": cells_frame(table), "runs": runs_frame(table)}
+    frames["comparisons"] = comparisons_frame(table)
+    contents = {f"{table.name}.csv": _to_csv(_wide_frame(frames["cells"]))}
+    for name, frame in frames.items():
+        contents[f"{table.name}_{name}.csv"] = _to_csv(frame)
+    contents[f"{table.name}.md"] = markdown(table, selection).encode()
+    contents[f"{table.name}.tex"] = paper_latex(table, selection, options).encode()
+    contents[f"{table.name}.bib"] = paper_bibtex(table, selection).encode()
+    contents |= dict(_parquet_files(table.name, frames))
+    return _write_all({directory / file: content for file, content in contents.items()})
+
+
+def _comparison_line(standing: Standing) -> dict[str, object]:
+    comparison = standing.comparison
+    assert comparison is not None
+    return {
+        "row": standing.row.name,
+        "is_baseline": standing.row.is_baseline,
+        "mean": standing.mean,
+        "difference": comparison.mean,
+        "low": comparison.interval.low,
+        "high": comparison.interval.high,
+        "wins": comparison.wins,
+        "ties": comparison.ties,
+        "losses": comparison.losses,
+        "p": comparison.wilcoxon_p,
+        "p_holm": standing.p,
+        "probability_better": comparison.posterior.better,
+        "probability_practically_equal": comparison.posterior.practically_equal,
+        "probability_worse": comparison.posterior.worse,
     }
-    return _write_texts({directory / file: text for file, text in texts.items()})
 
 
-def _write_texts(texts: Mapping[Path, str]) -> list[Path]:
+def _wide_frame(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return a line for each row, with a column for each task and mean: numbers alone."""
+    shown = cells[cells["kind"] != "quoted"].copy()
+    names = shown["task"].where(shown["task"] != "", shown["statistic"] + " " + shown["group"])
+    shown["column"] = names.str.strip()
+    shown[_WIDE_KEYS] = shown[_WIDE_KEYS].fillna("")
+    wide = shown.pivot_table(
+        index=_WIDE_KEYS, columns="column", values="mean", sort=False, dropna=False, observed=True
+    )
+    return wide.dropna(how="all").reset_index()
+
+
+def _parquet_files(name: str, frames: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of the Parquet files; nothing where pyarrow is not installed."""
+    if importlib.util.find_spec("pyarrow") is None:
+        return
+    for kind in ("cells", "runs"):
+        buffer = io.BytesIO()
+        frames[kind].convert_dtypes().to_parquet(buffer, index=False)
+        yield f"{name}_{kind}.parquet", buffer.getvalue()
+
+
+def _write_all(contents: Mapping[Path, bytes]) -> list[Path]:
     """Write files so that a reader sees the old ones or the new ones.
 
     Raises FileAccessError where one cannot be written; then none is replaced.
@@ -91,77 +147,27 @@ def _write_texts(texts: Mapping[Path, str]) -> list[Path]:
     try:
         # Each file is on the disk before the stack ends and the first one is replaced.
         with contextlib.ExitStack() as stack:
-            for path, text in texts.items():
+            for path, content in contents.items():
                 unfinished = stack.enter_context(atomic_write(path))
-                _write_through(text, unfinished)
+                _write_through(content, unfinished)
     except OSError as error:
         raise FileAccessError(
             f"The tables cannot be written: {error}. Those that were there are unchanged."
         ) from error
-    return list(texts)
+    return list(contents)
 
 
-def _write_through(text: str, path: Path) -> None:
-    """Write a text to the disk itself, so that a full disk shows now."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
+def _write_through(content: bytes, path: Path) -> None:
+    """Write to the disk itself, so that a full disk shows now."""
+    with path.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _row_texts(row: Row) -> list[str]:
-    """Return the texts of a row: accuracies, trained parameters, seeds."""
-    accuracies = [to_text(value) for value in row.values.values()]
-    return accuracies + row.summary_texts()
-
-
-def _joined(columns: Sequence[Column]) -> list[str]:
-    """Return the names of columns, each in one line."""
-    return [f"{column.group} {column.label}" for column in columns]
-
-
-def _methods_across(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """Return a Markdown table with a line for each of the first columns of the rows."""
-    texts_by_row = [_row_texts(row) for row in rows]
-    lines = []
-    group = ""
-    for index, column in enumerate(columns):
-        texts = [texts[index] for texts in texts_by_row]
-        # A group is named in its first line only.
-        shown_group = column.group if column.group != group else ""
-        group = column.group
-        lines.append([shown_group, column.label, *texts])
-    labels = [row.label.replace("|", "\\|") for row in rows]
-    return _markdown_table(lines, ["", "task", *labels], left=2)
-
-
-def _means_down(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """Return a Markdown table of means, with a line for each row."""
-    mean_groups = (MEAN_OF_GROUP, MEAN_OF_TASKS.group)
-    means = [column for column in columns if column.group in mean_groups]
-    lines = []
-    for row in rows:
-        texts = [to_text(row.values[column]) for column in means]
-        lines.append([row.label, *texts, *row.trainable.texts()])
-    header = ["cited", *_joined([*means, *TRAINABLE_COLUMNS])]
-    return _markdown_table(lines, header, left=1)
-
-
-def _markdown_table(lines: Sequence[Sequence[str]], header: Sequence[str], left: int) -> str:
-    """Return a Markdown table whose first columns, so many, are aligned to the left."""
-    frame = pd.DataFrame(lines, columns=list(header))
-    right = len(header) - left
-    text = frame.to_markdown(
-        index=False,
-        disable_numparse=True,  # numbers are texts already
-        colalign=["left"] * left + ["right"] * right,
-    )
-    return str(text)
-
-
-def _to_csv(frame: pd.DataFrame) -> str:
+def _to_csv(frame: pd.DataFrame) -> bytes:
     safe = frame.map(_quote_formula).rename(columns=_quote_formula)
-    return safe.to_csv(index=False)
+    return safe.to_csv(index=False).encode()
 
 
 def _quote_formula(cell: object) -> object:

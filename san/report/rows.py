@@ -2,24 +2,42 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from san import settings
-from san.record import Record, Status
+from san.record import Record
 from san.report.aggregate import (
+    MEAN_OF_GROUPS,
+    MEAN_OF_TASKS,
+    AnswersOf,
     Column,
     accuracy_columns,
+    aggregate_means,
     aggregate_runs,
     aggregate_trainable,
     mean,
+    newest_done,
+    no_answers,
     table_means,
     task_column,
 )
-from san.report.published import PublishedRow, is_vit_b16
+from san.report.comparability import (
+    ComparedCell,
+    Difference,
+    RowKey,
+    deciding_rows,
+    differences,
+    facts_of_run,
+    mixed_between_tasks,
+    with_seeds,
+)
+from san.report.published import PublishedRow
+from san.report.published_index import is_vit_b16
 from san.report.value import (
     MISSING,
-    CellStatus,
     Flag,
     NumberFormat,
     SeedCounts,
@@ -27,16 +45,21 @@ from san.report.value import (
     Value,
     marks,
 )
+from san.report.within_task import CellRuns, wilson_interval
 from san.tasks import Suite
 
 _UNKNOWN_COUNTS = TrainableCounts()
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True)
 class Row:
     """A row of a table: a value for each column of accuracies, and what stands behind them.
 
-    flags: of the row as a whole. seeds: None where they are not known.
+    key: of our rows. published: what is printed, of published rows. flags: of the row as a whole;
+    they are not repeated at its values. seeds: None where they are not known. is_baseline: full
+    fine-tuning and linear probing are compared with, but not ranked. comparison_class: only rows of
+    one class are compared with each other; None: with no other row.
     """
 
     name: str
@@ -44,6 +67,10 @@ class Row:
     flags: frozenset[Flag] = frozenset()
     trainable: TrainableCounts = _UNKNOWN_COUNTS
     seeds: SeedCounts | None = None
+    key: RowKey | None = None
+    published: PublishedRow | None = None
+    is_baseline: bool = False
+    comparison_class: Hashable | None = "ours"
 
     @property
     def label(self) -> str:
@@ -56,86 +83,88 @@ class Row:
         return [*self.trainable.texts(), seeds]
 
 
-@dataclass(frozen=True, order=True)
-class RowKey:
-    """What the runs of one of our rows share."""
-
-    method: str
-    variant: str
-    protocol: str
-
-
 @dataclass(frozen=True)
 class RunGroup:
-    """The runs of one of our rows by task, and the value of every task of the suite."""
+    """The runs of one of our rows by task, and the value of every task of the suite.
+
+    differences: by task, in what its runs differ from each other or from most rows.
+    mixed: in what its runs of one task differ from those of another.
+    """
 
     key: RowKey
     runs: Mapping[str, Sequence[Record]]
     cells: Mapping[str, Value]
+    differences: Mapping[str, Sequence[Difference]]
+    mixed: Sequence[Difference]
 
     @property
-    def done(self) -> list[Record]:
-        """All runs that are done."""
-        everything = itertools.chain.from_iterable(self.runs.values())
-        return [r for r in everything if r.status == Status.DONE]
-
-    @property
-    def fewest_seeds(self) -> int:
-        """The fewest seeds among the cells that have any; 0 where none has."""
-        seeds = [cell.n for cell in self.cells.values() if cell.n > 0]
-        return min(seeds, default=0)
+    def is_begun(self) -> bool:
+        """Whether there is a number in the row."""
+        return any(cell.exists for cell in self.cells.values())
 
 
-def in_table(suite: Suite, records: Sequence[Record]) -> list[Record]:
-    """Return the runs that a table shows: those scored on the test split of a task of the suite."""
-    return [r for r in records if r.evaluated_on == "test" and r.task in suite.tasks]
+def in_table(suite: Suite, records: Sequence[Record], split: str = "test") -> list[Record]:
+    """Return the runs that a table of a split shows: those scored on it, of a task of the suite."""
+    return [r for r in records if r.evaluated_on == split and r.task in suite.tasks]
 
 
-def group_runs(suite: Suite, records: Sequence[Record]) -> list[RunGroup]:
-    """Sort runs into rows: the suite's methods first, in its order."""
+def group_runs(
+    suite: Suite,
+    records: Sequence[Record],
+    answers_of: AnswersOf = no_answers,
+) -> list[RunGroup]:
+    """Sort runs into rows, the suite's methods first, and mark what cannot be compared.
+
+    answers_of: returns which images a run had right, or None.
+    """
     by_key: dict[RowKey, dict[str, list[Record]]] = {}
     for r in records:
         key = RowKey(r.method, r.variant, r.protocol)
         by_key.setdefault(key, {}).setdefault(r.task, []).append(r)
-    keys = sorted(by_key)
-    keys.sort(key=lambda key: _method_order(key.method, suite.methods))
-    return [_make_group(suite, key, by_key[key]) for key in keys]
+    keys = sorted(by_key, key=lambda key: _position(key, suite.methods))
+    found = _differences_by_row(suite, keys, by_key)
+    return [_make_group(suite, key, by_key[key], found[key], answers_of) for key in keys]
 
 
 def make_our_row(suite: Suite, group: RunGroup, groups: Sequence[RunGroup]) -> Row:
-    """Return one of our rows. groups: all of ours, from which its name and flags set it apart."""
-    accuracies = {task: cell.mean for task, cell in group.cells.items()}
-    flags = _mean_flags(group)
-    means = {
-        column: Value(average, flags=flags)
-        for column, average in table_means(suite, accuracies, {}).items()
-    }
+    """Return one of our rows. groups: all of ours, from which its name sets it apart."""
+    means = aggregate_means(suite, group.cells, group.runs)
     seeds = [cell.n for cell in group.cells.values()]
     keys = [other.key for other in groups]
+    values = _by_column(suite, group.cells, means)
+    if group.mixed:
+        values = {column: _with_flag(value) for column, value in values.items()}
+    shared = _shared_flags(values)
     return Row(
         name=row_name(group.key, keys),
-        values=_by_column(suite, group.cells, means),
-        flags=_row_flags(group, groups),
+        values={column: _without_flags(value, shared) for column, value in values.items()},
+        flags=shared,
         trainable=_mean_trainable(suite, group),
         seeds=SeedCounts(min(seeds), max(seeds)),
+        key=group.key,
+        is_baseline=group.key.method in suite.baselines,
     )
 
 
 def make_published_row(suite: Suite, published: PublishedRow, backbone: str) -> Row:
-    """Return a published row; its means are computed from its values by our rules."""
+    """Return a published row; its means are computed from its values by our rules, else stated."""
     accuracies = {task: published.accuracies.get(task, math.nan) for task in suite.tasks}
-    cells = {task: _printed_value(accuracy) for task, accuracy in accuracies.items()}
+    cells = {}
+    for task, accuracy in accuracies.items():
+        cells[task] = _printed_value(accuracy, suite.tasks[task].splits.get("test", 0))
     computed = table_means(suite, accuracies, {})
     means = {}
     for column, average in table_means(suite, accuracies, published.reported_means).items():
-        needs_reported = math.isnan(computed[column])
-        flags = frozenset({Flag.REPORTED_MEAN}) if needs_reported else frozenset()
-        means[column] = Value(average, flags=flags)
+        is_computed = not math.isnan(computed[column])
+        means[column] = Value(average) if is_computed else _stated(published, column, average)
     return Row(
         name=published.method,
         values=_by_column(suite, cells, means),
         flags=_published_flags(published, backbone),
         trainable=_printed_trainable(published),
+        published=published,
+        is_baseline=published.our_method in suite.baselines,
+        comparison_class=published.comparison_class,
     )
 
 
@@ -149,15 +178,75 @@ def make_gap_row(ours: Row, published: Row) -> Row:
             flags=own.flags | printed.flags,
             number_format=NumberFormat.SIGNED,
         )
-    return Row(f"{ours.label} - {published.label}", values)
+    return Row(f"{ours.label} - {published.label}", values, comparison_class=None)
 
 
-def _make_group(suite: Suite, key: RowKey, runs: Mapping[str, Sequence[Record]]) -> RunGroup:
+def row_name(key: RowKey, keys: Sequence[RowKey]) -> str:
+    """Return the method, and what distinguishes the row from others."""
+    protocols = {other.protocol for other in keys}
+    details = []
+    if key.variant:
+        details.append(settings.shorten_variant(key.variant))
+    if len(protocols) > 1:
+        details.append(key.protocol)
+    return f"{key.method} [{', '.join(details)}]" if details else key.method
+
+
+def _position(key: RowKey, methods: Sequence[str]) -> tuple[object, ...]:
+    """Return what orders our rows: the suite's methods, then by name; numbers by their value."""
+    order = methods.index(key.method) if key.method in methods else len(methods)
+    words = []
+    for text in (key.method, key.variant, key.protocol):
+        words.append(tuple(_sortable(word) for word in _NUMBER.split(text)))
+    return (order, *words)
+
+
+def _sortable(word: str) -> tuple[bool, float, str]:
+    is_number = _NUMBER.fullmatch(word) is not None
+    return (is_number, float(word) if is_number else 0.0, word)
+
+
+def _differences_by_row(
+    suite: Suite,
+    keys: Sequence[RowKey],
+    runs: Mapping[RowKey, Mapping[str, Sequence[Record]]],
+) -> dict[RowKey, dict[str, list[Difference]]]:
+    """Return, by row and task, in what runs differ from each other or from most rows."""
+    by_task: dict[str, list[ComparedCell]] = {task: [] for task in suite.tasks}
+    begun = Counter[RowKey]()
+    for task, cells in by_task.items():
+        for key in keys:
+            done = newest_done(runs[key].get(task, []))
+            if done:
+                facts = with_seeds(map(facts_of_run, done), [r.seed for r in done])
+                cells.append(ComparedCell(key, facts))
+                begun[key] += 1
+    deciding = deciding_rows([key for key in keys if begun[key] == len(suite.tasks)])
+    found: dict[RowKey, dict[str, list[Difference]]] = {key: {} for key in keys}
+    for task, cells in by_task.items():
+        usual = differences(cells, deciding)
+        for cell in cells:
+            found[cell.row][task] = cell.mixed + usual[cell.row]
+    return found
+
+
+def _make_group(
+    suite: Suite,
+    key: RowKey,
+    runs: Mapping[str, Sequence[Record]],
+    found: Mapping[str, Sequence[Difference]],
+    answers_of: AnswersOf,
+) -> RunGroup:
     """Return a group with a cell for each task of the suite, also without runs."""
     cells = {}
     for task in suite.tasks:
-        cells[task] = aggregate_runs(runs.get(task, []))
-    return RunGroup(key, runs, cells)
+        cell = aggregate_runs(runs.get(task, []), answers_of)
+        flags = {difference.flag for difference in found.get(task, [])}
+        is_compared = cell.is_compared and not flags
+        cells[task] = replace(cell, flags=cell.flags | flags, is_compared=is_compared)
+    everything = itertools.chain.from_iterable(map(newest_done, runs.values()))
+    mixed = mixed_between_tasks(facts_of_run(r) for r in everything)
+    return RunGroup(key, runs, cells, found, mixed)
 
 
 def _by_column(
@@ -172,67 +261,19 @@ def _by_column(
     return {column: values[column] for column in accuracy_columns(suite)}
 
 
-def _method_order(method: str, methods: Sequence[str]) -> int:
-    """Return the position among the suite's methods; all others come last."""
-    if method in methods:
-        return methods.index(method)
-    return len(methods)
+def _with_flag(value: Value) -> Value:
+    """Return a value of a row whose tasks were run under different settings."""
+    return replace(value, flags=value.flags | {Flag.MIXED_SETTINGS}, is_compared=False)
 
 
-def row_name(key: RowKey, keys: Sequence[RowKey]) -> str:
-    """Return the method, and what distinguishes the row from others."""
-    protocols = {other.protocol for other in keys}
-    details = []
-    if key.variant:
-        details.append(settings.shorten_variant(key.variant))
-    if len(protocols) > 1:
-        details.append(key.protocol)
-    return f"{key.method} [{', '.join(details)}]" if details else key.method
+def _without_flags(value: Value, flags: frozenset[Flag]) -> Value:
+    return replace(value, flags=value.flags - flags)
 
 
-def _row_flags(group: RunGroup, groups: Sequence[RunGroup]) -> frozenset[Flag]:
-    """Return the flags of one of our rows as a whole."""
-    flags = set()
-    if _has_mixed_settings(group):
-        flags.add(Flag.MIXED_SETTINGS)
-    most_seeds = max(other.fewest_seeds for other in groups)
-    if 0 < group.fewest_seeds < most_seeds:
-        flags.add(Flag.FEWER_SEEDS)
-    return frozenset(flags)
-
-
-def _has_mixed_settings(group: RunGroup) -> bool:
-    """Return whether runs of a row, or of one of its tasks, differ in what should be the same."""
-    settings = set()
-    fingerprints = set()
-    for r in group.done:
-        settings.add(_shared_settings(r))
-        fingerprints.add((r.task, r.data.train, r.data.evaluate))
-    tasks = {r.task for r in group.done}
-    return len(settings) > 1 or len(fingerprints) > len(tasks)
-
-
-def _shared_settings(r: Record) -> tuple[str, ...]:
-    """Return what all runs of a row should share."""
-    data = r.config.get("data", {})
-    shared = (
-        r.weights,
-        r.config.get("precision"),
-        r.data.kind,
-        data.get("resize"),
-        data.get("normalise"),  # records have the words of schema 1
-    )
-    return tuple(map(repr, shared))  # of a record made by hand they may be anything
-
-
-def _mean_flags(group: RunGroup) -> frozenset[Flag]:
-    """Return the flags of a mean: those of all cells it is made of, and whether seeds failed."""
-    flags: set[Flag] = set()
-    for cell in group.cells.values():
-        flags |= cell.flags
-        if cell.status not in (CellStatus.DONE, CellStatus.MISSING):
-            flags.add(Flag.FEWER_SEEDS)
-    return frozenset(flags)
+def _shared_flags(values: Mapping[Column, Value]) -> frozenset[Flag]:
+    """Return the flags that all numbers of a row have: they stand at its name."""
+    flags = [value.flags for value in values.values() if value.exists]
+    return frozenset.intersection(*flags) if flags else frozenset()
 
 
 def _mean_trainable(suite: Suite, group: RunGroup) -> TrainableCounts:
@@ -243,11 +284,29 @@ def _mean_trainable(suite: Suite, group: RunGroup) -> TrainableCounts:
     return TrainableCounts(mean(without_head), mean(with_head))
 
 
-def _printed_value(accuracy: float) -> Value:
-    """Return an accuracy with as many decimals as papers print."""
+def _printed_value(accuracy: float, test_images: int) -> Value:
+    """Return an accuracy with as many decimals as papers print, of one run on the test split."""
     has_one_decimal = round(accuracy, 1) == accuracy
     decimals = NumberFormat.ONE_DECIMAL if has_one_decimal else NumberFormat.TWO_DECIMALS
-    return Value(accuracy, number_format=decimals)
+    if math.isnan(accuracy) or not test_images:
+        return Value(accuracy, number_format=decimals)
+    correct = accuracy / 100 * test_images
+    interval = wilson_interval(correct, test_images)
+    return Value(
+        mean=accuracy,
+        number_format=decimals,
+        low=interval.low,
+        high=interval.high,
+        answers=CellRuns([correct], test_images),
+    )
+
+
+def _stated(published: PublishedRow, column: Column, average: float) -> Value:
+    """Return a mean as stated. average: from stated means of groups, NaN where one lacks."""
+    overall = {MEAN_OF_TASKS: published.mean_of_tasks, MEAN_OF_GROUPS: published.mean_of_groups}
+    printed = overall.get(column)
+    stated = printed if math.isnan(average) and printed is not None else average
+    return Value(stated, flags=frozenset({Flag.REPORTED_MEAN}))
 
 
 def _printed_trainable(published: PublishedRow) -> TrainableCounts:
@@ -263,13 +322,15 @@ def _printed_trainable(published: PublishedRow) -> TrainableCounts:
 
 def _published_flags(published: PublishedRow, backbone: str) -> frozenset[Flag]:
     """Return the flags of a published row."""
-    flags = set()
+    return frozenset(_published_reservations(published, backbone))
+
+
+def _published_reservations(published: PublishedRow, backbone: str) -> Iterator[Flag]:
     if published.selected_on == "test":
-        flags.add(Flag.CHOSEN_ON_TEST)
+        yield Flag.CHOSEN_ON_TEST
     if published.weights is not None and published.weights != backbone:
-        flags.add(Flag.OTHER_WEIGHTS)
+        yield Flag.OTHER_WEIGHTS
     lacks_weights = is_vit_b16(backbone) and published.weights is None
     is_unknown = published.selected_on is None or lacks_weights
     if is_unknown and published.has_numbers:
-        flags.add(Flag.UNKNOWN_PROTOCOL)
-    return frozenset(flags)
+        yield Flag.UNKNOWN_PROTOCOL

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from san.record import Record
-from san.report import facts, published
-from san.report.aggregate import Column, accuracy_columns
-from san.report.published import PublishedRow
+from san.report import published, tidy
+from san.report.aggregate import AnswersOf, Column, accuracy_columns, no_answers
+from san.report.comparability import Difference, notes_on_differences
+from san.report.published import ComparisonClass, PublishedRow
 from san.report.rows import (
     Row,
     RunGroup,
@@ -21,7 +22,10 @@ from san.report.rows import (
     make_published_row,
 )
 from san.report.value import Flag
+from san.report.verdict import Verdict, make_verdict
 from san.tasks import Suite
+
+_LEAST_ROWS_OF_A_CLASS = 3  # of published rows, for a verdict of their own
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,17 @@ class Section:
 
     rows: tuple[Row, ...]
 
-    def row(self, label: str) -> Row:
-        """Return the row with a label; raise KeyError if there is none."""
-        by_label = {row.label: row for row in self.rows}
-        return by_label[label]
+    def row(self, name: str) -> Row:
+        """Return the row with a name, without marks; raise KeyError if there is none."""
+        by_name = {row.name: row for row in self.rows}
+        return by_name[name]
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Ours minus a published row, and that row."""
+    """Ours minus a published row, and both of them."""
 
+    ours: Row
     published: Row
     difference: Row
 
@@ -48,18 +53,44 @@ class Gap:
 class Table:
     """Sections of rows with the same columns of accuracies.
 
-    notes: the legend of the flags that occur, and what was left out and why. cells, runs: lines of
-    the files for programs.
+    split: the one that runs were scored on. published: the rows that are whole, or that one of ours
+    is compared with. verdict: on ours; published_verdicts: on the published rows of each class that
+    can be compared. notes: the legend of the flags that occur, what differs, and what was left out
+    and why. cells, runs: lines of the files for programs.
     """
 
-    title: str
+    suite: Suite
+    backbone: str
+    split: str
     columns: tuple[Column, ...]
     ours: Section
     published: Section
     gaps: tuple[Gap, ...]
+    verdict: Verdict
+    published_verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
-    cells: tuple[facts.CellFacts, ...]
-    runs: tuple[facts.RunFacts, ...]
+    cells: tuple[tidy.Line, ...]
+    runs: tuple[tidy.Line, ...]
+
+    @property
+    def title(self) -> str:
+        """The suite; the backbone and the split where they are not its own."""
+        title = self.suite.title
+        if self.backbone != self.suite.backbone:
+            title += f", {self.backbone}"
+        if self.split != "test":
+            title += f", {self.split} split"
+        return title
+
+    @property
+    def name(self) -> str:
+        """What the files of the table are called."""
+        name = self.suite.name
+        if self.backbone != self.suite.backbone:
+            name += f"_{self.backbone}"
+        if self.split != "test":
+            name += f"_{self.split}"
+        return name
 
     @property
     def differences(self) -> Section:
@@ -67,38 +98,84 @@ class Table:
         return Section(tuple(gap.difference for gap in self.gaps))
 
 
-def make_table(suite: Suite, records: Sequence[Record], backbone: str | None = None) -> Table:
+def make_table(
+    suite: Suite,
+    records: Sequence[Record],
+    backbone: str | None = None,
+    *,
+    split: str = "test",
+    reference: str | None = None,
+    answers_of: AnswersOf = no_answers,
+) -> Table:
     """Make the table of a suite and a backbone from their records; others are ignored.
 
-    backbone: the suite's own where it is None.
+    backbone: the suite's own where it is None. split: the one that runs were scored on; published
+    rows are of the test split. reference: the row or method that all are compared with, the leader
+    where it is None. answers_of: returns which images of the split a run had right, or None.
     """
     backbone = backbone or suite.backbone
-    title = suite.title if backbone == suite.backbone else f"{suite.title}, {backbone}"
     own_records = [r for r in records if r.suite == suite.name and r.backbone == backbone]
     runs, conflicts = _deduplicate(own_records)
-    shown_runs = in_table(suite, runs)
-    groups = group_runs(suite, shown_runs)
+    shown_runs = in_table(suite, runs, split)
+    groups = group_runs(suite, shown_runs, answers_of)
     our_rows = [make_our_row(suite, group, groups) for group in groups]
-    printed, omitted = published.published_rows(suite, backbone)
+    printed = published.all_published_rows(suite, backbone) if split == "test" else []
     published_rows = [make_published_row(suite, row, backbone) for row in printed]
-    gaps = _make_gaps(groups, our_rows, printed, published_rows)
-    labels = [row.label for row in our_rows]
+    shown = _shown(suite, backbone, published_rows)
     notes = [
         *conflicts,
-        *_excluded_note(len(runs) - len(shown_runs)),
-        *_make_legend([*our_rows, *published_rows]),
-        *_published_notes(printed, omitted),
+        *_excluded_note(len(runs) - len(shown_runs), split),
+        *_make_legend([*our_rows, *shown]),
+        *_difference_notes(suite, groups, our_rows),
+        *_published_notes(published_rows, shown),
     ]
     return Table(
-        title=title,
+        suite=suite,
+        backbone=backbone,
+        split=split,
         columns=tuple(accuracy_columns(suite)),
         ours=Section(tuple(our_rows)),
-        published=Section(tuple(published_rows)),
-        gaps=tuple(gaps),
+        published=Section(tuple(shown)),
+        gaps=tuple(_make_gaps(our_rows, shown)),
+        verdict=make_verdict(suite, our_rows, "measured here", reference),
+        published_verdicts=tuple(_published_verdicts(suite, shown)),
         notes=tuple(notes),
-        cells=tuple(facts.cell_facts(suite.name, backbone, groups, labels)),
-        runs=tuple(facts.run_facts(r) for r in runs),
+        cells=tuple(_cell_lines(suite, backbone, our_rows, published_rows)),
+        runs=tuple(tidy.run_line(r) for r in runs),
     )
+
+
+def _shown(suite: Suite, backbone: str, rows: Sequence[Row]) -> list[Row]:
+    """Return the published rows that a table shows, those compared with ours first."""
+    by_name = {row.name: row for row in rows}
+    shown, _ = published.published_rows(suite, backbone)
+    return [by_name[row.method] for row in shown if row.method in by_name]
+
+
+def _cell_lines(
+    suite: Suite, backbone: str, ours: Sequence[Row], printed: Sequence[Row]
+) -> Iterator[tidy.Line]:
+    """Yield the lines of the file of cells: ours, then all that is published."""
+    for row in ours:
+        yield from tidy.our_lines(suite, backbone, row)
+    numbers = published.published_numbers(suite.name, backbone)
+    for row in printed:
+        of_row = [number for number in numbers if number.method == row.name]
+        yield from tidy.published_lines(suite, backbone, row, of_row)
+
+
+def _published_verdicts(suite: Suite, rows: Sequence[Row]) -> Iterator[Verdict]:
+    """Yield a verdict on each class of published rows that can be compared with each other."""
+    by_class: dict[ComparisonClass, list[Row]] = {}
+    for row in rows:
+        if row.published is not None and row.published.comparison_class is not None:
+            by_class.setdefault(row.published.comparison_class, []).append(row)
+    for (weights, selected_on), members in by_class.items():
+        epoch = "the last epoch" if selected_on == "last" else f"the best epoch on {selected_on}"
+        title = f"published of {epoch} with {weights}"
+        verdict = make_verdict(suite, members, title, is_brief=True)
+        if len(verdict.standings) >= _LEAST_ROWS_OF_A_CLASS:
+            yield verdict
 
 
 def _deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
@@ -109,7 +186,7 @@ def _deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     by_identity: dict[object, dict[object, Record]] = {}
     for r in sorted(records, key=lambda r: r.created):
         results = by_identity.setdefault((r.id, r.task, r.method, r.seed), {})
-        results[r.status, r.score, r.params] = r
+        results[r.status, _counts(r), r.params] = r
     kept = []
     notes = []
     for results in by_identity.values():
@@ -118,6 +195,11 @@ def _deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
         if len(different) > 1:
             notes.append(_conflict_note(different))
     return kept, notes
+
+
+def _counts(r: Record) -> tuple[int, int, int] | None:
+    """Return what a result is compared by: losses differ by rounding between machines."""
+    return None if r.score is None else (r.score.epoch, r.score.correct, r.score.total)
 
 
 def _conflict_note(records: Sequence[Record]) -> str:
@@ -137,28 +219,23 @@ def _describe_result(r: Record) -> str:
     return f"{r.score.correct} of {r.score.total}"
 
 
-def _make_gaps(
-    groups: Sequence[RunGroup],
-    our_rows: Sequence[Row],
-    printed: Sequence[PublishedRow],
-    published_rows: Sequence[Row],
-) -> Iterator[Gap]:
+def _make_gaps(our_rows: Sequence[Row], published_rows: Sequence[Row]) -> Iterator[Gap]:
     """Yield the gap of each of our rows whose method has published numbers."""
     compared = {}
-    for published_row, row in zip(printed, published_rows, strict=True):
-        if published_row.has_numbers:
-            compared[published_row.our_method] = row
-    for group, ours in zip(groups, our_rows, strict=True):
-        if group.key.method in compared:
-            reference = compared[group.key.method]
-            yield Gap(reference, make_gap_row(ours, reference))
+    for row in published_rows:
+        if row.published is not None and row.published.has_numbers:
+            compared[row.published.our_method] = row
+    for ours in our_rows:
+        if ours.key is not None and ours.key.method in compared:
+            reference = compared[ours.key.method]
+            yield Gap(ours, reference, make_gap_row(ours, reference))
 
 
-def _excluded_note(count: int) -> list[str]:
+def _excluded_note(count: int, split: str) -> list[str]:
     """Say how many records are not in the table."""
     if count == 0:
         return []
-    return [f"{count} records evaluated on another split or task are not in the table."]
+    return [f"{count} records evaluated on another split or task are not in the {split} table."]
 
 
 def _make_legend(rows: Sequence[Row]) -> list[str]:
@@ -177,12 +254,28 @@ def _make_legend(rows: Sequence[Row]) -> list[str]:
     return legend
 
 
-def _published_notes(rows: Sequence[PublishedRow], omitted: Sequence[str]) -> list[str]:
+def _difference_notes(
+    suite: Suite, groups: Sequence[RunGroup], rows: Sequence[Row]
+) -> Iterator[str]:
+    """Say in what rows differ that are not compared."""
+    tasks: dict[tuple[str, Difference], list[str]] = {}
+    for group, row in zip(groups, rows, strict=True):
+        for difference in group.mixed:
+            tasks[row.name, difference] = []
+        for task, found in group.differences.items():
+            for difference in found:
+                tasks.setdefault((row.name, difference), []).append(suite.tasks[task].label)
+    return notes_on_differences(tasks, len(suite.tasks))
+
+
+def _published_notes(rows: Sequence[Row], shown: Sequence[Row]) -> list[str]:
     """Return claims without numbers, and which published rows are left out."""
     notes = []
-    for row in rows:
-        if row.claim and not row.accuracies:
-            notes.append(f"{row.method}: {row.claim}.")
+    for row in shown:
+        printed: PublishedRow | None = row.published
+        if printed is not None and printed.claim and not printed.accuracies:
+            notes.append(f"{printed.method}: {printed.claim}.")
+    omitted = [row.name for row in rows if not any(row is other for other in shown)]
     if omitted:
         names = ", ".join(omitted)
         notes.append(f"Published, but incomplete, and in _cells.csv alone: {names}.")

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
+
+from san.report.within_task import CellRuns
 
 MISSING = "–"
 
@@ -27,12 +29,13 @@ class Flag(StrEnum):
         return flag
 
     CHOSEN_ON_TEST = "chosen_on_test", "†", "the epoch was chosen on the test split"
-    MIXED_SETTINGS = (
-        "mixed_settings",
-        "§",
-        "runs of this row differ in pre-trained weights, preprocessing, precision or the kind of "
-        "data source",
+    MIXED_SETTINGS = "mixed_settings", "§", "an average over runs of different settings"
+    OTHER_SETTINGS = (
+        "other_settings",
+        "≠",
+        "measured under other settings than most rows, and not compared with them",
     )
+    UNCOMMITTED_CODE = "uncommitted_code", "◇", "run by code with uncommitted changes"
     UNVERIFIED_DATA = (
         "unverified_data",
         "¶",
@@ -43,7 +46,7 @@ class Flag(StrEnum):
         "‡",
         "a cell has records of different settings or results for one seed; the newest is shown",
     )
-    FEWER_SEEDS = "fewer_seeds", "‖", "fewer seeds than other rows, or seeds that failed"
+    OTHER_SEEDS = "other_seeds", "‖", "other seeds than most rows have, or seeds that failed"
     OTHER_WEIGHTS = "other_weights", "◦", "from other pre-trained weights than this table's"
     REPORTED_MEAN = (
         "reported_mean",
@@ -80,7 +83,9 @@ class Value:
     """An accuracy in percent, or a difference of two in percentage points.
 
     mean: over `n` seeds, NaN where there is none; n is 0 where seeds were not counted. std: the
-    sample standard deviation, NaN for fewer than two seeds.
+    sample standard deviation, NaN for fewer than two seeds. low, high: the 95 % interval that
+    follows from the number of test images; NaN where that is not known. is_compared: whether it
+    takes part in the comparison of rows. answers: of the test images; None for a mean.
     """
 
     mean: float = math.nan
@@ -89,6 +94,10 @@ class Value:
     status: CellStatus = CellStatus.DONE
     flags: frozenset[Flag] = frozenset()
     number_format: NumberFormat = NumberFormat.TWO_DECIMALS
+    low: float = math.nan
+    high: float = math.nan
+    is_compared: bool = True
+    answers: CellRuns | None = field(default=None, compare=False)
 
     @property
     def exists(self) -> bool:
@@ -115,6 +124,14 @@ class TrainableCounts:
     def texts(self) -> list[str]:
         """Return both as they are printed."""
         return [self._text(self.without_head), self._text(self.with_head)]
+
+    def in_millions_text(self) -> str:
+        """Return those without the head in millions, as papers print them; with it, if need be."""
+        if not math.isnan(self.without_head):
+            return f"{self.without_head / 1e6:.2f}"
+        if not math.isnan(self.with_head):
+            return f"{self.with_head / 1e6:.2f} with head"
+        return MISSING
 
     def _text(self, count: float) -> str:
         if math.isnan(count):

@@ -36,11 +36,12 @@ class Evidence(StrEnum):
 class CellRuns:
     """The runs of one method on one task.
 
-    correct: right answers of each seed. total: test images. answers: whether each was right,
-    (seeds, images), images in one order for all methods; None where that was not kept.
+    correct: right answers of each seed, not whole where an accuracy was printed. total: test
+    images. answers: whether each was right, (seeds, images), images in one order for all methods;
+    None where that was not kept.
     """
 
-    correct: Sequence[int]
+    correct: Sequence[float]
     total: int
     answers: Answers | None = None
 

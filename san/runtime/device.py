@@ -1,19 +1,12 @@
-"""The device of a run: its choice, its description, and what the run costs on it."""
+"""The device of a run: its choice and its description."""
 
-import importlib
 import platform
-import resource
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from san.errors import InvalidValueError
 from san.runtime import distributed
 from san.runtime.environment import DeviceInfo
-
-# RAPL energy counters; by default only root may read them.
-POWERCAP = Path("/sys/class/powercap")
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -53,71 +46,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
         return True
     return error.__cause__ is not None and is_out_of_memory(error.__cause__)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Cost of a run. joules: None without a readable energy counter.
-
-    peak_bytes: allocated on the GPU, or resident in this process (since it began) on the CPU.
-    """
-
-    peak_bytes: int
-    joules: float | None
-
-
-class Meter:
-    """Measures peak memory and energy from its construction on."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._start_joules = energy_joules(device)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-
-    def read(self) -> Cost:
-        """Return the cost so far."""
-        return Cost(self._peak_bytes(), self._joules())
-
-    def _peak_bytes(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return usage.ru_maxrss * 1024  # Linux counts in KiB
-
-    def _joules(self) -> float | None:
-        now = energy_joules(self.device)
-        if self._start_joules is None or now is None:
-            return None
-        if now < self._start_joules:  # the counter has wrapped round
-            return None
-        return now - self._start_joules
-
-
-def energy_joules(device: torch.device) -> float | None:
-    """Return the energy counter of a device in joules, or None without one.
-
-    GPU: NVML, through the optional package nvidia-ml-py. CPU: RAPL, summed over the sockets.
-    """
-    try:
-        return _nvml_joules(device) if device.type == "cuda" else _rapl_joules()
-    except Exception:  # drivers fail in many ways, and a missing energy must not stop a run
-        return None
-
-
-def _nvml_joules(device: torch.device) -> float:
-    nvml = importlib.import_module("pynvml")
-    nvml.nvmlInit()
-    # By UUID: NVML's indices ignore CUDA_VISIBLE_DEVICES.
-    uuid = torch.cuda.get_device_properties(device).uuid
-    handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-    millijoules = nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    return float(millijoules) / 1e3
-
-
-def _rapl_joules() -> float | None:
-    counters = [folder / "energy_uj" for folder in POWERCAP.glob("intel-rapl:?")]
-    if not counters:
-        return None
-    microjoules = sum(int(counter.read_text("utf-8")) for counter in counters)
-    return microjoules / 1e6

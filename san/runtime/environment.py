@@ -4,6 +4,7 @@ Imports no torch, as records nest these types.
 """
 
 import platform
+import socket
 import subprocess
 from functools import cache
 from importlib.metadata import version
@@ -50,6 +51,11 @@ def git_state() -> CodeState:
     except (OSError, subprocess.CalledProcessError):
         return CodeState()
     return CodeState(commit, dirty=bool(changes))
+
+
+def host_name() -> str:
+    """Return the name of this host in ASCII, as JSON cannot hold every byte."""
+    return ascii(socket.gethostname())[1:-1]
 
 
 def package_versions() -> dict[str, str]:

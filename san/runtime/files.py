@@ -61,6 +61,12 @@ def write_text(text: str, path: Path) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
+def write_bytes(content: bytes, path: Path) -> None:
+    """Write a file atomically."""
+    with atomic_write(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
 def check_writable(path: Path) -> None:
     """Raise FileAccessError unless a file can be written to `path`, in place of what is there.
 

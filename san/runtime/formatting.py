@@ -9,6 +9,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
+def printable_line(text: str) -> str:
+    """Return a text of somebody else's as one line that a terminal, and a record, may hold."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def first_line_of_error(trace: str) -> str:
     """Return the line of a recorded trace that says what went wrong.
 

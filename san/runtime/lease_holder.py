@@ -8,7 +8,6 @@ so neither a wrong clock of the file server nor one of another host makes a live
 
 import functools
 import os
-import socket
 import stat
 import time
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from msgspec import Meta
 
 from san.errors import FileAccessError, SanError
 from san.runtime import files
+from san.runtime.environment import host_name
 
 HEARTBEAT_S = 20.0  # seconds between touches of the lease file
 ALIVE_FOR_S = 3 * HEARTBEAT_S  # after a touch a process surely counts as alive for so long
@@ -51,7 +51,7 @@ class Lease:
         """Return a lease that names this process."""
         pid = os.getpid()
         born = process_start_time(pid)
-        return cls(_host_name(), pid, born, since, token, namespace=_process_namespace())
+        return cls(host_name(), pid, born, since, token, namespace=_process_namespace())
 
     @property
     def is_local(self) -> bool:
@@ -60,7 +60,7 @@ class Lease:
         Two containers may share a host name, and two machines one that nobody has changed.
         """
         is_here = self.namespace in ("", _process_namespace())
-        return is_here and self.host == _host_name() and bool(self.born)
+        return is_here and self.host == host_name() and bool(self.born)
 
 
 UNREADABLE = Lease("unknown", 0, "", 0.0, "unreadable")
@@ -255,11 +255,6 @@ def _foreign_liveness(path: Path, sighting: Sighting, started: float) -> Livenes
         return Liveness.DEAD
     is_alive = _watched[path].has_changed and silence < ALIVE_FOR_S
     return Liveness.ALIVE if is_alive else Liveness.SILENT
-
-
-def _host_name() -> str:
-    """Return the name of this host in ASCII, as JSON cannot hold every byte."""
-    return ascii(socket.gethostname())[1:-1]
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import torch
 import yaml
 from yaml import YAMLError
 
-from san import compose, record
+from san import compose, record_file
 from san.errors import FileAccessError, InvalidValueError, LaunchError, Preempted
 from san.run_options import RunOptions
 from san.runtime.files import read_text
@@ -167,7 +167,7 @@ def _print_status(runs: Sequence[PlannedRun]) -> list[RunStatus]:
     """Print the summary, a line for each noteworthy run, and the queued SLURM jobs."""
     options = runs[0].options
     statuses = [run_status(run) for run in runs]
-    records, problems = record.read_records(options.results_dir / "records")
+    records, problems = record_file.read_records(options.results_dir / "records")
     lines = [summary(statuses, records), *details(statuses)]
     lines += [f"left out     {problem}" for problem in problems]
     for job in slurm.queued_jobs(_job_directory(options)):

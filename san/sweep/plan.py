@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from san import record
+from san import record_file
 from san.backbones import Backbone
 from san.config_keys import check_keys
 from san.data import task_data
@@ -148,7 +148,7 @@ def _recorded_status(run: PlannedRun, path: Path, holder: Holder | None) -> RunS
     path: of its record; holder: the process that left its lease when it died.
     """
     try:
-        found = record.read_record_of_run(path)
+        found = record_file.read_record_of_run(path)
     except RecordError:
         if holder is not None:
             return RunStatus(run, RunState.CRASHED, holder=holder)
@@ -156,7 +156,7 @@ def _recorded_status(run: PlannedRun, path: Path, holder: Holder | None) -> RunS
         return RunStatus(run, RunState.INTERRUPTED if has_checkpoint else RunState.MISSING)
     # `save_adapter` may have been set only after the run was done.
     is_done = found.status == Status.DONE
-    if is_done and record.find_completed(path, run.options.save_adapter) is None:
+    if is_done and record_file.find_completed(path, run.options.save_adapter) is None:
         return RunStatus(run, RunState.MISSING, found, holder)
     return RunStatus(run, RunState(found.status), found, holder)
 
@@ -185,7 +185,7 @@ def should_run(
         return False
     if recorded_before_ns is None:
         return True
-    return record.mtime_ns(status.run.path) < recorded_before_ns
+    return record_file.mtime_ns(status.run.path) < recorded_before_ns
 
 
 class _TaskCache:

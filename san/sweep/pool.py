@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from pathlib import Path
 
-from san.record import mtime_ns
+from san.record_file import mtime_ns
 from san.runtime.lease_holder import STALE_AFTER_S, Holder, Liveness, Sighting
 from san.runtime.signals import stop_on_signal
 from san.sweep.plan import PlannedRun, RunState, RunStatus, run_status, should_run

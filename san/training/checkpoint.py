@@ -1,13 +1,12 @@
 """Checkpoint and resume: what training needs, in one safetensors file beside the record.
 
 Saved: trainable parameters, optimizer, position in the epoch, random states of torch and of the
-shuffling, scores so far; with the run's identity and a checksum, so that nothing else is taken for
-it. On a CPU an interrupted and resumed run ends with the same bits as an
-uninterrupted one.
+shuffling, history and answers so far, and what they cost; with the run's identity and a checksum,
+so that nothing else is taken for it. On a CPU an interrupted and resumed run ends with the same
+bits as an uninterrupted one.
 """
 
 import hashlib
-import itertools
 import logging
 import math
 import threading
@@ -24,14 +23,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from san.adapter_file import content_hash
+from san.answers import pack_answers
 from san.errors import FileAccessError, Preempted
 from san.runtime import distributed
+from san.runtime.cost import Cost, Meter
 from san.runtime.files import atomic_write, check_regular, parse_json
-from san.score import Score
+from san.score import EpochEntry
+from san.training.history import History
 
 log = logging.getLogger(__name__)
 SAVE_EVERY_S = 60.0  # seconds of training that a crash may cost, beyond the epoch in flight
 _RNG_KINDS = ("cpu", "cuda")
+_ANSWERS = "answers"  # the tensor of their bits
 _RANDOM_STATES = 10**7  # bytes: some 5 kB for each device of each rank
 
 
@@ -53,16 +56,16 @@ class Position:
 class Checkpoint:
     """Where a run is saved.
 
-    identity: of the run; a checkpoint of another run is not used. evaluated_images: how many a
-    score counts. stop: once it is set, the run is saved after the step in flight, and Preempted is
-    raised. curve: the scores so far; `load` brings back those of an interrupted run.
+    identity: of the run; a checkpoint of another run is not used. history, meter: what is saved
+    of them, `load` brings back. stop: once it is set, the run is saved after the step in flight,
+    and Preempted is raised.
     """
 
     path: Path
     identity: str
-    evaluated_images: int
+    history: History
+    meter: Meter
     stop: threading.Event = field(default_factory=threading.Event)
-    curve: list[Score] = field(default_factory=list)
     saved_at: float = field(default_factory=time.monotonic)
 
     def load(
@@ -131,10 +134,12 @@ class Checkpoint:
         if torch.cuda.is_available():
             rng_states.append(torch.cuda.get_rng_state())
         states_by_rank = distributed.all_gather_object(tuple(rng_states))
+        cost = self.meter.read()
         if distributed.rank() == 0:
             tensors = _named_tensors(model, optimizer, shuffle_state, states_by_rank)
+            facts = _Facts(self.identity, position, self.history.entries, cost)
             try:
-                self._write(tensors, position)
+                self._write(tensors, facts)
             except (OSError, SafetensorError) as error:
                 is_saved = False
                 log.warning(
@@ -170,6 +175,7 @@ class Checkpoint:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             if _digest(facts, tensors) != metadata.get("digest"):
                 raise ValueError("its content is not what was saved")
+            answers = self.history.unpack_saved(facts.history, _saved_answers(tensors))
             _load_state(model, optimizer, generator, tensors)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             log.warning(
@@ -178,7 +184,8 @@ class Checkpoint:
                 error,
             )
             return Position()
-        self.curve[:] = facts.curve
+        self.history.restore(facts.history, answers)
+        self.meter.go_on_from(facts.cost)
         return facts.position
 
     def _check_facts(self, facts: "_Facts", epochs: int, batches: int) -> None:
@@ -187,20 +194,18 @@ class Checkpoint:
         if facts.run != self.identity:
             raise ValueError("it is of another run")
         is_within = 1 <= position.epoch <= epochs + 1 and 0 <= position.batch <= batches
-        if not is_within or position.seconds < 0:
+        if not is_within or position.seconds < 0 or position.losses < 0:
             raise ValueError(f"{position} is not within {epochs} epochs of {batches} batches")
-        scored = [0, *(score.epoch for score in facts.curve), position.epoch]
-        if any(after <= before for before, after in itertools.pairwise(scored)):
-            raise ValueError(f"its scores are of epochs {scored[1:-1]}: out of order, or to come")
-        if position.epoch > epochs and scored[-2] != epochs:
+        self.history.check_saved(facts.history, done=position.epoch - 1)
+        if position.epoch > epochs and facts.history[-1].score is None:
             raise ValueError("it says that training is over, and has no score of the last epoch")
-        if any(score.total != self.evaluated_images for score in facts.curve):
-            raise ValueError(f"its scores do not count {self.evaluated_images} images")
 
-    def _write(self, tensors: Mapping[str, Tensor], position: Position) -> None:
-        facts = _Facts(self.identity, position, self.curve)
+    def _write(self, tensors: Mapping[str, Tensor], facts: "_Facts") -> None:
         # safetensors takes no views, and tensors on a GPU go on training meanwhile
         copies = {key: value.cpu().contiguous().clone() for key, value in tensors.items()}
+        if self.history.answers is not None:
+            packed = bytearray(pack_answers(self.history.answers))
+            copies[_ANSWERS] = torch.frombuffer(packed, dtype=torch.uint8)
         text = msgspec.json.encode(facts).decode()
         with atomic_write(self.path) as unfinished:
             save_file(copies, unfinished, {"facts": text, "digest": _digest(facts, copies)})
@@ -211,7 +216,16 @@ class _Facts(msgspec.Struct, forbid_unknown_fields=True):
 
     run: str
     position: Position
-    curve: list[Score]
+    history: list[EpochEntry]
+    cost: Cost
+
+
+def _saved_answers(tensors: Mapping[str, Tensor]) -> bytes | None:
+    """Return the packed answers in a checkpoint, None where it has none."""
+    if _ANSWERS not in tensors:
+        return None
+    packed: bytes = tensors[_ANSWERS].numpy().tobytes()
+    return packed
 
 
 def _digest(facts: _Facts, tensors: Mapping[str, Tensor]) -> str:

@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from san.answers import Answers
 from san.data.batches import Batches
 from san.errors import NonFiniteLossError
 from san.runtime import distributed
 from san.score import Score
 from san.training.checkpoint import Checkpoint, Position
+from san.training.history import Evaluation
 from san.training.recipe import Recipe, lr_at, make_optimizer
 
 REVISION = 2  # raise it when a change of the loop, a method or the preprocessing changes numbers
@@ -27,8 +29,8 @@ class Callbacks(Protocol):
     def on_step_end(self, step: int, steps: int, loss: float, lr: float) -> None:
         """Take note of a step: steps done, steps in all, the loss, the learning rate."""
 
-    def on_epoch_end(self, epoch: int, mean_loss: float) -> None:
-        """Take note of the epoch just done, from 1."""
+    def on_epoch_end(self, epoch: int, mean_loss: float, lr: float) -> None:
+        """Take note of the epoch just done, from 1: its mean loss, the lr of its last step."""
 
 
 def fit(
@@ -72,7 +74,9 @@ def fit(
             callbacks.on_step_end(step + 1, steps, loss, lr)
             if checkpoint is not None:
                 checkpoint.on_step_end(model, optimizer, shuffle_state, position)
-        callbacks.on_epoch_end(epoch, position.losses / len(batches))
+        # A run that was interrupted here has no step of this epoch left.
+        last_lr = lr_at(epoch * len(batches) - 1, steps, warmup, recipe.lr)
+        callbacks.on_epoch_end(epoch, position.losses / len(batches), last_lr)
         position = Position(epoch + 1, seconds=position.seconds)
         if checkpoint is not None:
             checkpoint.on_epoch_end(model, optimizer, generator.get_state(), position)
@@ -134,7 +138,7 @@ def evaluate(
     epoch: int,
     precision: str = "fp32",
     only_present_classes: bool = False,
-) -> Score:
+) -> Evaluation:
     """Score every image of a split once, after an epoch; ranks share the images.
 
     only_present_classes: predict only classes that the split has (ImageNet-A's 200 of 1000).
@@ -143,7 +147,7 @@ def evaluate(
     model.eval()
     device = batches.device
     present = torch.from_numpy(np.unique(batches.split.labels)).to(device)
-    correct = torch.zeros((), dtype=torch.long, device=device)
+    own_answers = [torch.zeros(0, dtype=torch.bool, device=device)]
     loss = torch.zeros((), dtype=torch.double, device=device)
     for images, labels in batches:
         with autocast(device, precision):
@@ -151,14 +155,24 @@ def evaluate(
         if only_present_classes:
             excluded = torch.full_like(logits, -torch.inf)
             logits = excluded.index_copy(1, present, logits[:, present])
-        correct += (logits.argmax(1) == labels).sum()
+        own_answers.append(logits.argmax(1) == labels)
         loss += F.cross_entropy(logits, labels, reduction="sum")
-    correct = distributed.all_reduce_sum(correct)
+    answers = _gather_answers(torch.cat(own_answers), batches)
     loss = distributed.all_reduce_sum(loss)
-    total = len(batches.split)
-    mean_loss = float(loss) / total
+    mean_loss = float(loss) / len(answers)
     if not math.isfinite(mean_loss):
         raise NonFiniteLossError(
             f"The loss of the evaluated split is {mean_loss}: the weights are broken. Lower lr."
         )
-    return Score(epoch, int(correct), total, mean_loss)
+    return Evaluation(Score(epoch, int(answers.sum()), len(answers), mean_loss), answers)
+
+
+def _gather_answers(own: Tensor, batches: Batches) -> Answers:
+    """Return the answers of all ranks in the order of the split, bool `(N,)`.
+
+    own: of this rank's images, in the order in which it took them.
+    """
+    answers = torch.zeros(len(batches.split), dtype=torch.uint8, device=own.device)
+    answers[batches.stored_rows().to(own.device)] = own.byte()
+    gathered: Answers = distributed.all_reduce_sum(answers).cpu().numpy().astype(np.bool_)
+    return gathered

@@ -1,6 +1,5 @@
 """What tasks say of rows: against published statistics, other libraries, and properties."""
 
-import csv
 import itertools
 import math
 
@@ -20,34 +19,27 @@ from san.report.compare import (
     optimism,
     smallest_wilcoxon_p,
 )
-from san.report.published import FOLDER, published_numbers
+from san.report.published import published_numbers
 from san.tasks import load_suite
 
 TASKS = tuple(load_suite("vtab").tasks)
 VIT = "vit_b16_orig_in21k"
-Cells = dict[tuple[str, str], dict[str, str]]
-
-
-def mai_cells() -> Cells:
-    """The results of Mai et al. by method and task."""
-    with (FOLDER / "mai_final.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 16 * 19
-    return {(row["method"], row["task"]): row for row in rows}
-
-
-MAI = mai_cells()
-PEFT = sorted({method for method, _ in MAI} - {"Full", "Linear", "VPT-Shallow"})
-
-
-def mai_scores(column: str) -> np.ndarray:
-    """Accuracies of the 13 PEFT methods, (methods, tasks)."""
-    return np.array([[float(MAI[method, task][column]) for task in TASKS] for method in PEFT])
-
-
-LAST = mai_scores("last_test")
-BEST = mai_scores("best_test")
-CONVPASS = PEFT.index("Convpass")
+MAI = "{} (Mai et al., {})"
+PEFT = (
+    "Adapter-Houlsby",
+    "Adapter-Pfeiffer",
+    "AdaptFormer",
+    "Bias",
+    "Convpass",
+    "DiffFit",
+    "FacT-TK",
+    "FacT-TT",
+    "LayerNorm-tuning",
+    "LoRA",
+    "RepAdapter",
+    "SSF",
+    "VPT-Deep",
+)
 
 
 def published_row(method: str) -> list[float]:
@@ -57,6 +49,16 @@ def published_row(method: str) -> list[float]:
         if number.method == method:
             printed.setdefault(number.task, number.accuracy)
     return [printed[task] for task in TASKS]
+
+
+def mai_scores(epoch: str) -> np.ndarray:
+    """Accuracies of the 13 PEFT methods of Mai et al., (methods, tasks); epoch: last or best."""
+    return np.array([published_row(MAI.format(method, epoch)) for method in PEFT])
+
+
+LAST = mai_scores("last")
+BEST = mai_scores("best")
+CONVPASS = PEFT.index("Convpass")
 
 
 def random_pair(seed: int) -> tuple[np.ndarray, np.ndarray]:

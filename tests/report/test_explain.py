@@ -57,8 +57,9 @@ def test_a_cell_says_all_that_is_known_of_it() -> None:
     assert "settings   epochs=100, batch_size=64, optimizer=adamw, lr=0.001, weight" in text
     assert f"reproduce  {command}\n" in text
     assert "69  vtab/cifar, SSF, vit_b16_augreg_in21k: published\n    weights    vit_b16" in text
-    assert "75.63  vtab/cifar, SSF (Mai et al. logs), vit_b16_orig_in21k: published" in text
-    assert "SSF arXiv:2210.08823" in text
+    assert "75.63  vtab/cifar, SSF (Mai et al., last), vit_b16_orig_in21k: published" in text
+    assert "source     lian2022ssf, Table 4; read in vpetl_readme; zhao2024dyt, Table 3" in text
+    assert "protocol   official VTAB scripts" in text
 
 
 def test_a_claim_stands_in_place_of_numbers() -> None:

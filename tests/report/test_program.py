@@ -9,10 +9,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from conftest import scores_alone
 from samples import demo_records, done
 
 from san.errors import SanError
-from san.record import Record, record_path, write_record
+from san.record import Record
+from san.record_file import record_path, write_record
 from san.score import Score
 from san.tasks import known_split_sizes
 from scripts import tables as program
@@ -51,7 +53,7 @@ def with_true_total(r: Record) -> Record:
         scores = [Score(s.epoch, s.correct * total // s.total, total) for s in scores]
     best, last = scores
     curve = [best, last] if best.correct > last.correct else [last]
-    return msgspec.structs.replace(r, best=curve[0], last=last, curve=curve)
+    return msgspec.structs.replace(r, best=curve[0], last=last, history=scores_alone(*curve))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_no_module_of_the_report_needs_torch() -> None:
     names = sorted(path.stem for path in (ROOT / "san" / "report").glob("*.py"))
-    assert len(names) == 11
+    assert len(names) == 13
     code = "import importlib\n"
     code += f"for name in {names}: importlib.import_module(f'san.report.{{name}}')\n"
     code += "print('torch' in sys.modules and sys.modules['torch'])"

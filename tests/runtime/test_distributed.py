@@ -20,7 +20,7 @@ from san.data.batches import Batches, Shard
 from san.data.preprocess import Preprocess
 from san.data.split import Images, Split
 from san.errors import InvalidValueError
-from san.record import read_records
+from san.record_file import read_records
 from san.runtime import lease
 
 ROOT = Path(__file__).parents[2]

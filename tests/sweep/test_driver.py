@@ -15,7 +15,7 @@ import torch
 from conftest import Clock, a_record
 from safetensors.torch import save_file
 
-from san import compose, record
+from san import compose, record_file
 from san.data import task_data
 from san.errors import FileAccessError, InvalidValueError, UnknownNameError
 from san.record import Status
@@ -129,7 +129,7 @@ def touch(path: Path, skew: float) -> None:
 def write(status: Status, run: PlannedRun) -> None:
     path = path_of(run)
     made = a_record(suite="gone", status=status, id=path.stem[-12:])
-    record.write_record(made, path)
+    record_file.write_record(made, path)
 
 
 def test_states_are_read_off_records_leases_and_checkpoints(
@@ -174,7 +174,7 @@ def test_failed_runs_run_again_if_asked_for_and_recorded_before(runs: list[Plann
     assert plan.pending_runs(runs, [Status.FAILED]) == [runs[0], runs[2]]
     both = [Status.FAILED, Status.OOM]
     assert plan.pending_runs(runs, both) == runs
-    submitted = record.mtime_ns(path_of(runs[1]))
+    submitted = record_file.mtime_ns(path_of(runs[1]))
     assert plan.pending_runs(runs[1:], both, submitted) == [runs[2]]
     assert plan.pending_runs(runs[1:], both, submitted + 1) == runs[1:]
 

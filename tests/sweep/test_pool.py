@@ -18,7 +18,7 @@ import pytest
 from conftest import a_record, composed
 from msgspec.structs import replace
 
-from san import compose, methods, record
+from san import compose, methods, record_file
 from san.record import Seconds, Status
 from san.runtime import lease
 from san.runtime.lease_holder import Lease, Liveness, find_holder
@@ -140,7 +140,7 @@ def suffixes(sweep: Sweep) -> set[str]:
 
 
 def record_times(sweep: Sweep) -> dict[Path, int]:
-    return {path: record.mtime_ns(path) for path in sweep.results.rglob("records/**/*.json")}
+    return {path: record_file.mtime_ns(path) for path in sweep.results.rglob("records/**/*.json")}
 
 
 def workers_of(pid: int) -> list[int]:
@@ -203,7 +203,9 @@ def test_fail_fast_stops_another_sweep_before_its_next_run(sweep: Sweep) -> None
         time.sleep(0.05)
     assert last.path is not None
     failure = a_record(status=Status.FAILED, task="count", method="san")
-    record.write_record(replace(failure, id=last.path.stem[-12:], error="elsewhere"), last.path)
+    record_file.write_record(
+        replace(failure, id=last.path.stem[-12:], error="elsewhere"), last.path
+    )
     text, _ = first.communicate(timeout=200)
     assert first.returncode == 1, text
     assert "1 done, 1 failed, 2 missing" in " ".join(text.split("4 runs: ")[-1].split())
@@ -314,7 +316,7 @@ def test_time_left_is_estimated_from_finished_runs(sweep: Sweep) -> None:
         best=Score(4, 700, 797),
         seconds=Seconds(fit=8.0, build=1.0, evaluate=2.0),
     )
-    record.write_record(finished, path)
+    record_file.write_record(finished, path)
     statuses[0] = plan.run_status(runs[0])
     # Three runs of two epochs.
     seconds = 3 * (2 * 2.0 + 3.0)
@@ -330,7 +332,7 @@ def test_twenty_runs_killed_at_random_moments(sweep: Sweep, tmp_path: Path) -> N
         for o in sweep.overrides
     ]
     assert whole().returncode == 0
-    records, _ = record.read_records(whole.results / "records")
+    records, _ = record_file.read_records(whole.results / "records")
     seconds = min(r.seconds.fit for r in records)
     draw = random.Random(0)
     kills = 0
@@ -456,7 +458,7 @@ def test_a_file_system_that_fills_up_costs_no_run(
     assert first.returncode == 1, said
     assert "No space left on device" in said
     assert "Traceback" not in said
-    records, problems = record.read_records(sweep.results / "records")
+    records, problems = record_file.read_records(sweep.results / "records")
     assert problems == []
     done = record_times(sweep)
     assert len(records) == len(done) < 4

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from san import record
+from san import record_file
 from san.errors import LaunchError
 from san.sweep import slurm
 
@@ -96,7 +96,7 @@ def test_a_pre_empted_job_saves_itself_and_goes_on_to_the_same_end(
     whole = Cluster(tmp_path / "whole", data_root)
     assert whole(*one, epochs=24).returncode == 0
     (resumed,), (undisturbed,) = (
-        record.read_records(c.results / "records")[0] for c in (cluster, whole)
+        record_file.read_records(c.results / "records")[0] for c in (cluster, whole)
     )
     assert (resumed.id, resumed.last) == (undisturbed.id, undisturbed.last)
 

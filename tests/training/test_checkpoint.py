@@ -20,10 +20,13 @@ from san.data.batches import Batches
 from san.data.preprocess import Preprocess
 from san.data.split import Images, Split
 from san.errors import Preempted
+from san.runtime import cost
+from san.runtime.cost import Meter
 from san.score import Score
 from san.training.checkpoint import Checkpoint, _digest, _Facts
+from san.training.history import Evaluation, History
 from san.training.loop import fit
-from san.training.recipe import Recipe
+from san.training.recipe import Recipe, lr_at
 
 RECIPE = Recipe(
     epochs=3,
@@ -36,6 +39,9 @@ RECIPE = Recipe(
     label_smoothing=0.1,
     precision="fp32",
 )
+IMAGES = 10_000  # that a score counts
+SCORE = {"epoch": 1, "correct": 1, "total": IMAGES}
+EPOCH = {"epoch": 1, "train_loss": 1.0, "lr": 0.1}
 AUGMENT = Augment(crop="random", flip=0.5, mixup=0.8, cutmix=1.0)
 
 
@@ -60,6 +66,13 @@ def batches(augment: Augment) -> Batches:
     )
 
 
+def evaluation(epoch: int, mean_loss: float) -> Evaluation:
+    """An evaluation that follows from the loss of the epoch."""
+    correct = round(mean_loss * 1e3)
+    answers = np.roll(np.arange(IMAGES) < correct, epoch)
+    return Evaluation(Score(epoch, correct, IMAGES, mean_loss / 2), answers)
+
+
 class StopAfter:
     """Callbacks that ask the run to stop after a step, and score every epoch by its loss."""
 
@@ -73,23 +86,35 @@ class StopAfter:
         if step == self.step:
             self.checkpoint.stop.set()
 
-    def on_epoch_end(self, epoch: int, mean_loss: float) -> None:
-        self.checkpoint.curve.append(Score(epoch, round(mean_loss * 1e6), 10**7))
+    def on_epoch_end(self, epoch: int, mean_loss: float, lr: float) -> None:
+        self.checkpoint.history.add(epoch, mean_loss, lr, evaluation(epoch, mean_loss))
 
 
 def trained(
-    path: Path, method: str, optimizer: str, augment: Augment, stop_after: int | None
-) -> tuple[torch.Tensor, list[float], list[Score]]:
+    path: Path,
+    method: str,
+    optimizer: str,
+    augment: Augment,
+    stop_after: int | None,
+    counts_best: bool = False,
+) -> tuple[torch.Tensor, list[float], History]:
     """Train a model with drop path, to the end or until it is asked to stop."""
     model = tiny_vit(3, drop_path_rate=0.3)
     torch.manual_seed(1)
     adapter = san.attach(model, method)
-    checkpoint = Checkpoint(path, f"{method} {optimizer}", evaluated_images=10**7)
+    history = History(IMAGES, counts_best)
+    checkpoint = Checkpoint(path, f"{method} {optimizer}", history, Meter(torch.device("cpu")))
     callbacks = StopAfter(checkpoint, stop_after)
     recipe = replace(RECIPE, optimizer=optimizer)
     fit(model, batches(augment), recipe, adapter.trainable, callbacks, checkpoint)
     weights = torch.cat([p.flatten() for p in model.parameters()])
-    return weights, callbacks.losses, checkpoint.curve
+    return weights, callbacks.losses, history
+
+
+def same(one: History, other: History) -> bool:
+    """Whether two histories have the same entries, to the bit, and the same answers."""
+    assert one.answers is not None
+    return one.entries == other.entries and np.array_equal(one.answers, other.answers)
 
 
 @pytest.mark.parametrize(
@@ -107,15 +132,18 @@ def trained(
 def test_resumed_equals_uninterrupted(
     method: str, optimizer: str, augment: Augment, stop_after: int, tmp_path: Path
 ) -> None:
-    whole, losses, curve = trained(tmp_path / "a", method, optimizer, augment, None)
+    whole, losses, history = trained(tmp_path / "a", method, optimizer, augment, None)
     assert len(losses) == 9
+    means = [sum(losses[i : i + 3]) / 3 for i in (0, 3, 6)]
+    assert [entry.train_loss for entry in history.entries] == means
+    assert [entry.lr for entry in history.entries] == [lr_at(i, 9, 3, 1e-2) for i in (2, 5, 8)]
     with pytest.raises(Preempted, match=r"Stopped in epoch \d; checkpoint saved to"):
         trained(tmp_path / "b", method, optimizer, augment, stop_after)
     torch.manual_seed(99)
-    resumed, rest, curve_again = trained(tmp_path / "b", method, optimizer, augment, None)
+    resumed, rest, history_again = trained(tmp_path / "b", method, optimizer, augment, None)
     assert rest == losses[stop_after:]
     assert torch.equal(resumed, whole)
-    assert curve_again == curve
+    assert same(history_again, history)
 
 
 def test_two_interruptions(tmp_path: Path) -> None:
@@ -153,10 +181,53 @@ def test_long_runs_save_as_they_go(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("san.training.checkpoint.SAVE_EVERY_S", 0.0)
     whole, _, _ = trained(tmp_path / "a", "san", "adamw", NO_AUGMENTATION, None)
     assert (tmp_path / "a").exists()  # the run itself removes it when its record is written
-    again, losses, curve = trained(tmp_path / "a", "san", "adamw", NO_AUGMENTATION, None)
+    again, losses, history = trained(tmp_path / "a", "san", "adamw", NO_AUGMENTATION, None)
     assert losses == []
-    assert [point.epoch for point in curve] == [1, 2, 3]
+    assert [score.epoch for score in history.curve] == [1, 2, 3]
+    assert history.answers is not None  # there is nothing left to evaluate
+    assert history.answers.sum() == history.curve[-1].correct
     assert torch.equal(again, whole)
+
+
+@pytest.mark.parametrize("counts_best", [False, True])
+def test_answers_of_the_score_that_counts_survive(counts_best: bool, tmp_path: Path) -> None:
+    """Losses fall, so that the first epoch has the best score here."""
+    case = ("san", "adamw", NO_AUGMENTATION)
+    _, _, whole = trained(tmp_path / "a", *case, None, counts_best)
+    assert [score.correct for score in whole.curve] == sorted(
+        (score.correct for score in whole.curve), reverse=True
+    )
+    counted = whole.best if counts_best else whole.curve[-1]
+    assert counted.epoch == (1 if counts_best else 3)
+    wanted = evaluation(counted.epoch, 2 * counted.loss).answers
+    assert np.array_equal(whole.answers, wanted)
+    with pytest.raises(Preempted):
+        trained(tmp_path / "b", *case, 5, counts_best)
+    _, rest, resumed = trained(tmp_path / "b", *case, None, counts_best)
+    assert len(rest) == 4
+    assert same(resumed, whole)
+
+
+def test_what_processes_cost_adds_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = []
+    counter = iter([10.0, 13.0, 100.0, 104.5, 200.0, 200.25])
+    monkeypatch.setattr(cost, "energy_joules", lambda _: next(counter))
+    for stop in (2, 5):
+        with pytest.raises(Preempted):
+            trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, stop)
+        with safe_open(tmp_path / "b", "pt") as file:
+            costs.append(json.loads(file.metadata()["facts"])["cost"])
+    assert [found["joules"] for found in costs] == [3.0, 7.5]
+    assert costs[1]["started"] == costs[0]["started"]
+    assert costs[1]["device_seconds"] > costs[0]["device_seconds"] > 0
+    model = tiny_vit(3)
+    san.attach(model, "san")
+    checkpoint = Checkpoint(
+        tmp_path / "b", "san adamw", History(IMAGES), Meter(torch.device("cpu"))
+    )
+    optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+    checkpoint.load(model, optimizer, torch.Generator(), epochs=3, batches=3)
+    assert checkpoint.meter.read().joules == 7.75
 
 
 def test_short_runs_do_not_save(tmp_path: Path) -> None:
@@ -183,30 +254,35 @@ def rewritten(path: Path, **changes: object) -> None:
         ({"position": {"epoch": 2, "batch": -1}}, r"batch=-1.* is not within"),
         ({"position": {"epoch": 2, "batch": 4}}, r"batch=4.* is not within"),
         ({"position": {"epoch": 2, "seconds": -1.0}}, r"seconds=-1.0.* is not within"),
-        ({"position": {"epoch": 4}}, "says that training is over, and has no score of the last"),
+        ({"position": {"epoch": 2, "losses": -1.0}}, r"losses=-1.0.* is not within"),
+        ({"position": {"epoch": 4}}, r"history has epochs \[1\]; 3 were trained"),
         (
-            {"curve": [{"epoch": 2, "correct": 1, "total": 10**7}]},
-            r"scores are of epochs \[2\]: out of order, or to come",
+            {"position": {"epoch": 4}, "history": [EPOCH | {"epoch": i} for i in (1, 2, 3)]},
+            "says that training is over, and has no score of the last",
         ),
-        (
-            {"curve": [{"epoch": 0, "correct": 1, "total": 10**7}]},
-            r"scores are of epochs \[0\]: out of order",
-        ),
-        ({"curve": [{"epoch": 1, "correct": 9, "total": 9}]}, "do not count 10000000 images"),
+        ({"history": [EPOCH | {"epoch": 2}]}, "an epoch is missing"),
+        ({"history": [EPOCH, EPOCH | {"epoch": 2}]}, r"has epochs \[1, 2\]; 1 were trained"),
+        ({"history": []}, r"has epochs \[\]; 1 were trained"),
+        ({"history": [{"epoch": 1, "score": SCORE}]}, r"has epochs \[1\]; 1 were trained"),
+        ({"history": [EPOCH | {"score": SCORE | {"total": 9}}]}, "do not count 10000 images"),
+        ({"history": [EPOCH]}, "answers without a score"),
+        ({"history": [EPOCH | {"score": SCORE}]}, r"right answers; 1 are recorded"),
     ],
 )
 def test_what_cannot_be_of_this_run_begins_anew(
     changes: dict[str, object], message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole, _, curve = trained(tmp_path / "a", "san", "adamw", NO_AUGMENTATION, None)
+    whole, _, history = trained(tmp_path / "a", "san", "adamw", NO_AUGMENTATION, None)
     with pytest.raises(Preempted):
         trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, 5)
     rewritten(tmp_path / "b", **changes)
     with caplog.at_level(logging.WARNING):
-        again, losses, curve_again = trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, None)
+        again, losses, again_history = trained(
+            tmp_path / "b", "san", "adamw", NO_AUGMENTATION, None
+        )
     assert re.search(f"unreadable checkpoint .*{message}.*restarts from scratch", caplog.text)
     assert len(losses) == 9
-    assert curve_again == curve
+    assert same(again_history, history)
     assert torch.equal(again, whole)
 
 
@@ -219,10 +295,11 @@ def test_a_forged_score_or_tensor_does_not_pass_the_checksum(
         metadata = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     facts = json.loads(metadata["facts"])
-    facts["curve"][0]["correct"] += 1
+    facts["history"][0]["score"]["correct"] += 1
     forged = {"scores": (tensors, metadata | {"facts": json.dumps(facts)})}
     name = next(key for key in tensors if key.startswith("model/"))
     forged["tensor"] = (tensors | {name: tensors[name] + 1e-3}, metadata)
+    forged["answers"] = (tensors | {"answers": tensors["answers"].roll(1)}, metadata)
     forged["old format"] = (tensors, {"facts": metadata["facts"]})
     for content in forged.values():
         save_file(content[0], tmp_path / "b", content[1])

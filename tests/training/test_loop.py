@@ -1,5 +1,7 @@
 """Schedule, recipe, training and evaluation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from conftest import tiny_vit
 from torch import nn
 
 import san
-from san.data.batches import Batches
+from san.data.batches import Batches, Shard
 from san.data.preprocess import Preprocess
 from san.data.split import Images, Split
 from san.errors import NonFiniteLossError
@@ -34,12 +36,14 @@ class Recorded:
     def __init__(self) -> None:
         self.steps: list[tuple[int, int]] = []
         self.losses: list[float] = []
+        self.lrs: list[float] = []
 
     def on_step_end(self, step: int, steps: int, loss: float, lr: float) -> None:
         self.steps.append((step, steps))
 
-    def on_epoch_end(self, epoch: int, mean_loss: float) -> None:
+    def on_epoch_end(self, epoch: int, mean_loss: float, lr: float) -> None:
         self.losses.append(mean_loss)
+        self.lrs.append(lr)
 
 
 def split(count: int = 10) -> Split:
@@ -114,9 +118,10 @@ def test_fit_learns_and_reports(optimizer: str, precision: str) -> None:
     losses = heard.losses
     assert heard.steps == [(i + 1, 36) for i in range(36)]
     assert len(losses) == 12
+    assert heard.lrs == [lr_at(step, 36, 3, recipe.lr) for step in range(2, 36, 3)]
     assert losses[-1] < 0.7 * losses[0]
     assert seconds > 0
-    score = evaluate(model, batches(shuffle=False), 12, precision)
+    score = evaluate(model, batches(shuffle=False), 12, precision).score
     assert score.total == 10
     assert score.correct >= 7
 
@@ -178,15 +183,34 @@ def test_evaluation_equals_counting_by_hand() -> None:
                 torch.from_numpy(data.preprocess.pixels(data.split, range(10), 16))
             )
         )
-    score = evaluate(model, data, 7)
+    evaluation = evaluate(model, data, 7)
+    score = evaluation.score
     assert score.epoch == 7
-    assert score.correct == sum(
-        logits.argmax(1).tolist()[i] == data.split.labels[i] for i in range(10)
-    )
+    by_hand = [logits.argmax(1).tolist()[i] == data.split.labels[i] for i in range(10)]
+    assert 0 < sum(by_hand) < 10
+    assert evaluation.answers.dtype == np.bool_
+    assert evaluation.answers.tolist() == by_hand
+    assert score.correct == sum(by_hand)
     assert score.loss == pytest.approx(
         nn.functional.cross_entropy(logits, torch.from_numpy(data.split.labels)).item(), rel=1e-5
     )
     assert score.accuracy == 10 * score.correct
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 6])
+def test_ranks_answer_each_image_once_in_the_order_of_the_split(world_size: int) -> None:
+    """Of the last batch, of two images, most ranks have none."""
+    model = tiny_vit(3).eval()
+    whole = evaluate(model, batches(shuffle=False), 1).answers.astype(int)
+    everything_right = np.zeros(10, int)
+    taken = np.zeros(10, int)
+    for rank in range(world_size):
+        data = replace(batches(shuffle=False), shard=Shard(rank, world_size))
+        everything_right += evaluate(model, data, 1).answers
+        np.add.at(taken, data.stored_rows().numpy(), 1)
+    assert taken.tolist() == [1] * 10
+    assert everything_right.tolist() == whole.tolist()
+    assert 0 < whole.sum() < 10
 
 
 def test_restricted_evaluation_predicts_only_classes_that_the_split_has() -> None:
@@ -201,8 +225,8 @@ def test_restricted_evaluation_predicts_only_classes_that_the_split_has() -> Non
             )
         )
     wanted = (logits[:, :3].argmax(1).numpy() == data.split.labels).sum()
-    assert evaluate(model, data, 1).correct == 0
-    score = evaluate(model, data, 1, only_present_classes=True)
+    assert evaluate(model, data, 1).score.correct == 0
+    score = evaluate(model, data, 1, only_present_classes=True).score
     assert score.correct == wanted > 0
     assert score.loss == pytest.approx(
         nn.functional.cross_entropy(logits[:, :3], torch.from_numpy(data.split.labels)).item(),

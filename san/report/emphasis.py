@@ -1,0 +1,103 @@
+"""Which values of a column are the best, and which cannot be told apart from the best."""
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import Enum, auto
+
+from san.report.aggregate import (
+    LOWER_IS_BETTER,
+    Column,
+    accuracy_columns,
+    mean_columns,
+    task_column,
+    tasks_of_mean,
+)
+from san.report.compare import holm, wilcoxon_p
+from san.report.rows import Row
+from san.report.value import Value
+from san.report.within_task import compare_cells
+from san.tasks import Suite
+
+LEVEL = 0.05
+
+
+class Emphasis(Enum):
+    """How a value stands to the best one of its column."""
+
+    NONE = auto()
+    NOT_TOLD_APART = auto()  # from the best, at 5 %
+    BEST = auto()
+
+
+def emphasize(
+    suite: Suite,
+    rows: Sequence[Row],
+) -> dict[tuple[int, Column], Emphasis]:
+    """Return, by index of row and column, the values that are the best or not told apart from it.
+
+    Within a task, values are compared by their test images and seeds; means by a Wilcoxon
+    signed-rank test over their tasks. Both are adjusted by Holm for the rows of the column.
+    Baselines and values that are not compared take no part; nor do rows of another comparison class
+    than most.
+    """
+    taking_part = _of_the_largest_class(rows)
+    found = {}
+    for column in accuracy_columns(suite):
+        for index, emphasis in _emphasize_column(suite, rows, taking_part, column).items():
+            found[index, column] = emphasis
+    return found
+
+
+def _of_the_largest_class(rows: Sequence[Row]) -> list[int]:
+    """Return the indices of the rows that are ranked."""
+    ranked = [row for row in rows if not row.is_baseline and row.comparison_class is not None]
+    classes = Counter(row.comparison_class for row in ranked)
+    if not classes:
+        return []
+    largest = classes.most_common(1)[0][0]
+    return [
+        index
+        for index, row in enumerate(rows)
+        if not row.is_baseline and row.comparison_class == largest
+    ]
+
+
+def _emphasize_column(
+    suite: Suite, rows: Sequence[Row], indices: Sequence[int], column: Column
+) -> dict[int, Emphasis]:
+    """Return the emphasis of a column by the index of the row."""
+    means = mean_columns(suite)
+    tasks = [suite.tasks[name] for name in tasks_of_mean(suite, column)] if column in means else []
+    columns = [task_column(task) for task in tasks] or [column]
+    candidates = []
+    for index in indices:
+        values = [rows[index].values[each] for each in (column, *columns)]
+        if all(value.exists and value.is_compared for value in values):
+            candidates.append(index)
+    if len(candidates) < 2:
+        return {}
+    sign = -1 if column in LOWER_IS_BETTER else 1
+    best = max(candidates, key=lambda index: sign * rows[index].values[column].mean)
+    others = [index for index in candidates if index != best]
+    p_values = []
+    for index in others:
+        pairs = [(rows[best].values[each], rows[index].values[each]) for each in columns]
+        p_values.append(_p_value(pairs, is_mean=bool(tasks)))
+    found = {best: Emphasis.BEST}
+    best_mean = rows[best].values[column].mean
+    for index, p in zip(others, holm(p_values), strict=True):
+        if rows[index].values[column].mean == best_mean:
+            found[index] = Emphasis.BEST
+        elif p >= LEVEL:
+            found[index] = Emphasis.NOT_TOLD_APART
+    return found
+
+
+def _p_value(pairs: Sequence[tuple[Value, Value]], is_mean: bool) -> float:
+    """Return the p-value of the difference of two values of a column."""
+    if is_mean:
+        return wilcoxon_p([a.mean for a, _ in pairs], [b.mean for _, b in pairs])
+    ((best, other),) = pairs
+    if best.answers is None or other.answers is None:
+        return 1.0
+    return compare_cells(best.answers, other.answers).p

@@ -1,0 +1,315 @@
+"""What a table allows one to say: who leads, by how much, how sure, and what it does not show."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from san.report.aggregate import Column, mean_columns, task_column
+from san.report.compare import (
+    RankComparison,
+    RowDifference,
+    compare_ranks,
+    compare_rows,
+    holm,
+    smallest_wilcoxon_p,
+)
+from san.report.rows import Row
+from san.report.value import CellStatus, Flag
+from san.tasks import Suite
+
+LEVEL = 0.05
+REGION = 0.5  # points within which `compare_rows` takes two rows for practically equal
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row that is compared, and its mean over all tasks in percent.
+
+    comparison: the reference minus this row, paired over tasks; None for the reference itself.
+    p: of it, adjusted for all rows that are compared.
+    """
+
+    row: Row
+    mean: float
+    comparison: RowDifference | None = None
+    p: float = math.nan
+
+    @property
+    def is_told_apart(self) -> bool:
+        """Whether the difference from the reference is significant at 5 %."""
+        return self.p < LEVEL
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The comparison of rows of one class.
+
+    title: of what. standings: of the complete rows that are ranked, best first. baselines: of full
+    fine-tuning and linear probing, against the reference. reference: the leader, or the row that
+    the user chose. ranks: over tasks; None for fewer than three rows. sentences: all in words.
+    """
+
+    title: str
+    standings: tuple[Standing, ...] = ()
+    baselines: tuple[Standing, ...] = ()
+    reference: Row | None = None
+    ranks: RankComparison | None = None
+    sentences: tuple[str, ...] = ()
+
+
+def make_verdict(
+    suite: Suite,
+    rows: Sequence[Row],
+    title: str,
+    reference: str | None = None,
+    *,
+    is_brief: bool = False,
+) -> Verdict:
+    """Compare rows of one class over the tasks of a suite.
+
+    reference: the name of the row that all are compared with; the leader where it is None.
+    is_brief: say who leads and who cannot be told apart from it, and no more.
+    """
+    column = main_column(suite)
+    complete = [row for row in rows if _is_complete(suite, row)]
+    complete.sort(key=lambda row: -row.values[column].mean)
+    ranked = [row for row in complete if not row.is_baseline]
+    baselines = [row for row in complete if row.is_baseline]
+    chosen = [row for row in complete if reference in (row.name, row.key and row.key.method)]
+    if reference is None:
+        chosen = ranked[:1]
+    if not chosen:
+        return Verdict(title, sentences=tuple(_excluded_sentences(suite, rows, complete)))
+    standings = _standings(suite, ranked, chosen[0])
+    of_baselines = _standings(suite, baselines, chosen[0])
+    found = Verdict(title, standings, of_baselines, chosen[0], _ranks(suite, ranked))
+    if is_brief:
+        sentences = list(_brief_sentences(suite, found))
+    else:
+        sentences = [*_sentences(suite, found), *_excluded_sentences(suite, rows, complete)]
+    return replace(found, sentences=tuple(sentences))
+
+
+def main_column(suite: Suite) -> Column:
+    """Return the column by which rows are ordered: the first mean of the suite."""
+    names = mean_columns(suite)
+    return next(column for column, name in names.items() if name == suite.means[0])
+
+
+def task_scores(suite: Suite, row: Row) -> list[float]:
+    """Return the accuracies of a row by task, in the order of the suite."""
+    return [row.values[task_column(task)].mean for task in suite.tasks.values()]
+
+
+def _is_complete(suite: Suite, row: Row) -> bool:
+    """Return whether a row has a value for every task, and all of them may be compared."""
+    values = [row.values[task_column(task)] for task in suite.tasks.values()]
+    return all(value.exists and value.is_compared for value in values)
+
+
+def _standings(suite: Suite, rows: Sequence[Row], reference: Row) -> tuple[Standing, ...]:
+    """Compare rows with the reference; it stands among them where it is one of them."""
+    column = main_column(suite)
+    own = task_scores(suite, reference)
+    others = [row for row in rows if row is not reference]
+    compared = [compare_rows(own, task_scores(suite, row)) for row in others]
+    adjusted = holm([comparison.wilcoxon_p for comparison in compared])
+    found = []
+    for row in rows:
+        standing = Standing(row, row.values[column].mean)
+        if row is not reference:
+            index = others.index(row)
+            standing = replace(standing, comparison=compared[index], p=adjusted[index])
+        found.append(standing)
+    return tuple(found)
+
+
+def _ranks(suite: Suite, rows: Sequence[Row]) -> RankComparison | None:
+    """Return the ranks of rows over the tasks; None for fewer than three."""
+    if len(rows) < 3 or len(suite.tasks) < 2:
+        return None
+    return compare_ranks([task_scores(suite, row) for row in rows])
+
+
+def _sentences(suite: Suite, verdict: Verdict) -> Iterator[str]:
+    """Yield what the comparison says, the most important first."""
+    reference = verdict.reference
+    assert reference is not None
+    others = [standing for standing in verdict.standings if standing.comparison is not None]
+    if verdict.standings and verdict.standings[0].row is reference:
+        yield from _leader_sentences(suite, verdict.standings[0], others)
+    else:
+        mean = reference.values[main_column(suite)].mean
+        yield f"All rows are compared with {reference.name}, {mean:.2f} % ({_what(suite)})."
+    yield from _difference_sentences(suite, reference, others)
+    if others:
+        yield _practical_sentence(reference, others[0])
+    if verdict.ranks is not None:
+        yield _rank_sentence(verdict.ranks, verdict.standings)
+    for standing in verdict.baselines:
+        if standing.comparison is not None:
+            yield _baseline_sentence(reference, standing)
+    yield from _seed_sentences(suite, verdict)
+    yield from _variant_sentences(verdict)
+
+
+def _brief_sentences(suite: Suite, verdict: Verdict) -> Iterator[str]:
+    """Yield who leads, and which rows can and cannot be told apart from it."""
+    others = [standing for standing in verdict.standings if standing.comparison is not None]
+    yield from _leader_sentences(suite, verdict.standings[0], others)
+    apart = [standing.row.name for standing in others if standing.is_told_apart]
+    equal = [standing.row.name for standing in others if not standing.is_told_apart]
+    test = f"at 5 % over {len(suite.tasks)} tasks, corrected for {len(others)} comparisons"
+    if apart:
+        yield f"Told apart from it {test}: {', '.join(apart)}."
+    if equal:
+        yield f"Cannot be told apart from it: {', '.join(equal)}."
+
+
+def _leader_sentences(suite: Suite, leader: Standing, others: Sequence[Standing]) -> Iterator[str]:
+    """Say who leads and by how much."""
+    head = f"{leader.row.name} leads with {leader.mean:.2f} % ({_what(suite)})"
+    if not others:
+        yield f"{head}; no other row can be compared with it."
+        return
+    second = others[0]
+    assert second.comparison is not None
+    yield f"{head}, {_describe(second.comparison, second.row)}."
+
+
+def _difference_sentences(
+    suite: Suite, reference: Row, others: Sequence[Standing]
+) -> Iterator[str]:
+    """Say which rows can be told apart from the reference, and which cannot."""
+    if not others:
+        return
+    test = "Wilcoxon signed-rank over tasks"
+    if len(others) > 1:
+        test += f", Holm's correction for {len(others)} comparisons"
+    apart = [standing for standing in others if standing.is_told_apart]
+    equal = [standing for standing in others if not standing.is_told_apart]
+    if apart:
+        yield f"Told apart from {reference.name} at 5 % ({test}): {_with_p(apart)}."
+    if equal:
+        yield f"Cannot be told apart from {reference.name} at 5 % ({test}): {_with_p(equal)}."
+    least = smallest_wilcoxon_p(len(suite.tasks)) * len(others)
+    if least >= LEVEL:
+        yield (
+            f"With {len(suite.tasks)} tasks and {len(others)} comparisons no difference could be "
+            f"shown: the smallest p there can be is {min(least, 1.0):.2g}."
+        )
+
+
+def _practical_sentence(reference: Row, second: Standing) -> str:
+    """Say how probable it is that the next row is better, equal or worse."""
+    assert second.comparison is not None
+    posterior = second.comparison.posterior
+    return (
+        f"Probability that {reference.name} is better than {second.row.name} by more than "
+        f"{REGION:g} points on a further task like these: {posterior.better:.0%}; worse by more: "
+        f"{posterior.worse:.0%}; within {REGION:g} points: {posterior.practically_equal:.0%} "
+        "(Bayesian signed-rank test)."
+    )
+
+
+def _rank_sentence(ranks: RankComparison, standings: Sequence[Standing]) -> str:
+    """Say how the rows rank over tasks."""
+    averages = zip(ranks.average_ranks, standings, strict=True)
+    ordered = sorted(averages, key=lambda pair: pair[0])
+    listed = ", ".join(f"{standing.row.name} {rank:.2f}" for rank, standing in ordered)
+    return (
+        f"Average ranks over tasks: {listed}; Friedman p = {_p_text(ranks.friedman_p)}, critical "
+        f"difference {ranks.critical_difference:.2f} (Nemenyi, 5 %)."
+    )
+
+
+def _baseline_sentence(reference: Row, standing: Standing) -> str:
+    """Say how the reference compares with a baseline."""
+    assert standing.comparison is not None
+    comparison = standing.comparison
+    text = _describe(comparison, standing.row)
+    return f"Beside it, {reference.name} is {text}, p = {_p_text(standing.p)}."
+
+
+def _seed_sentences(suite: Suite, verdict: Verdict) -> Iterator[str]:
+    """Say what is known of the spread over seeds."""
+    ours = [standing.row for standing in verdict.standings if standing.row.seeds is not None]
+    if not ours:
+        return
+    column = main_column(suite)
+    spreads = [row.values[column].std for row in ours]
+    known = [spread for spread in spreads if not math.isnan(spread)]
+    if not known:
+        yield "One seed a cell: how much these means vary between seeds is not known."
+    else:
+        yield f"Between seeds the means vary by at most ±{max(known):.2f} (standard deviation)."
+
+
+def _variant_sentences(verdict: Verdict) -> Iterator[str]:
+    """Warn of methods that have several rows: the better one was chosen by looking at the test."""
+    rows: dict[str, list[str]] = {}
+    for standing in verdict.standings:
+        if standing.row.key is not None:
+            rows.setdefault(standing.row.key.method, []).append(standing.row.name)
+    for method, names in rows.items():
+        if len(names) > 1:
+            yield (
+                f"{method} has {len(names)} rows: choosing one of them by this table is choosing "
+                "on the test split."
+            )
+
+
+def _excluded_sentences(
+    suite: Suite, rows: Sequence[Row], complete: Sequence[Row]
+) -> Iterator[str]:
+    """Say which rows take no part, and why."""
+    by_reason: dict[str, list[str]] = {}
+    for row in rows:
+        if not any(row is other for other in complete):
+            by_reason.setdefault(_why_excluded(suite, row), []).append(row.name)
+    for reason, names in by_reason.items():
+        yield f"Not compared, {reason}: {', '.join(names)}."
+
+
+def _why_excluded(suite: Suite, row: Row) -> str:
+    """Return why a row takes no part: its flags, or the tasks that it lacks."""
+    values = [row.values[task_column(task)] for task in suite.tasks.values()]
+    missing = sum(not value.exists for value in values)
+    reasons = []
+    if missing:
+        reasons.append(f"{len(values) - missing} of {len(values)} tasks")
+    if any(value.status not in (CellStatus.DONE, CellStatus.MISSING) for value in values):
+        reasons.append("runs that failed")
+    flags: set[Flag] = set()
+    for value in values:
+        if value.exists and not value.is_compared:
+            flags |= value.flags | row.flags
+    reasons += [f"{flag.mark} {flag.legend}" for flag in Flag if flag in flags]
+    return "; ".join(reasons)
+
+
+def _what(suite: Suite) -> str:
+    """Return what the main column is: `mean of all tasks`, and how many."""
+    return f"{suite.means[0]}, {len(suite.tasks)}"
+
+
+def _describe(comparison: RowDifference, other: Row) -> str:
+    """Return a difference in words, with its interval and the tasks won."""
+    points = abs(comparison.mean)
+    side = "before" if comparison.mean >= 0 else "behind"
+    wins = f"better on {comparison.wins} of {comparison.tasks} tasks"
+    ties = f", equal on {comparison.ties}" if comparison.ties else ""
+    interval = comparison.interval
+    return (
+        f"{points:.2f} points {side} {other.name} (95 % interval over tasks "
+        f"{interval.low:+.2f} to {interval.high:+.2f}; {wins}{ties})"
+    )
+
+
+def _with_p(standings: Sequence[Standing]) -> str:
+    return ", ".join(f"{each.row.name} (p = {_p_text(each.p)})" for each in standings)
+
+
+def _p_text(p: float) -> str:
+    """Return a p-value with two digits that count."""
+    return "below 0.0001" if p < 1e-4 else f"{p:.2g}"
