@@ -100,7 +100,7 @@ verify: $(VENV)/installed  ## Verify the packed data of SUITE=vtab, and draw res
 	$(BIN)/python scripts/verify.py $(call NAMES,$(or $(SUITE),vtab)) --root $(DATA) --sheets
 
 $(VENV)/installed-figures: pyproject.toml $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[figures]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[figures,parquet]'
 	@touch $@
 
 tables: $(VENV)/installed-figures  ## Write tables and figures of all local records, beside the published numbers; or of SUITE=vtab

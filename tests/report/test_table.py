@@ -109,7 +109,7 @@ def test_trouble_is_shown() -> None:
     assert text(table, "ssf [last_epoch]", ("structured", "Count")) == "71.00 (failed)"
     assert text(table, "san [best_test]", DIGITS) == "99.00†"
     assert text(table, "san [last_epoch]", DIGITS) == "62.00‡"
-    assert text(table, "san [epochs=3, last_epoch]‖", DIGITS) == "63.00"
+    assert text(table, "san [epochs=3, last_epoch]", DIGITS) == "63.00"
     assert any("chosen on the test split" in note for note in table.notes)
     assert any("different settings" in note for note in table.notes)
     assert any("1 records" in note for note in table.notes)
