@@ -18,6 +18,7 @@ from san.report.value import CellStatus, Flag
 from san.tasks import Suite
 
 LEVEL = 0.05
+_LEVEL_POINTS = 0.005  # what rounds to less than a hundredth
 REGION = 0.5  # points within which `compare_rows` takes two rows for practically equal
 
 
@@ -79,7 +80,9 @@ def make_verdict(
     if reference is None:
         chosen = ranked[:1]
     if not chosen:
-        return Verdict(title, sentences=tuple(_excluded_sentences(suite, rows, complete)))
+        nothing = ["No row is complete and may be compared, so none can be called better."]
+        excluded = list(_excluded_sentences(suite, rows, complete))
+        return Verdict(title, sentences=(*nothing, *excluded) if rows else ())
     standings = _standings(suite, ranked, chosen[0])
     of_baselines = _standings(suite, baselines, chosen[0])
     found = Verdict(title, standings, of_baselines, chosen[0], _ranks(suite, ranked))
@@ -295,13 +298,15 @@ def _what(suite: Suite) -> str:
 
 def _describe(comparison: RowDifference, other: Row) -> str:
     """Return a difference in words, with its interval and the tasks won."""
-    points = abs(comparison.mean)
     side = "before" if comparison.mean >= 0 else "behind"
+    points = f"{abs(comparison.mean):.2f} points {side}"
+    if abs(comparison.mean) < _LEVEL_POINTS:
+        points = "level with"
     wins = f"better on {comparison.wins} of {comparison.tasks} tasks"
     ties = f", equal on {comparison.ties}" if comparison.ties else ""
     interval = comparison.interval
     return (
-        f"{points:.2f} points {side} {other.name} (95 % interval over tasks "
+        f"{points} {other.name} (95 % interval over tasks "
         f"{interval.low:+.2f} to {interval.high:+.2f}; {wins}{ties})"
     )
 
