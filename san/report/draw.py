@@ -5,8 +5,6 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from san.errors import SanError
 from san.record import Record, Status
 from san.record_file import record_path
@@ -16,11 +14,12 @@ from san.report.comparability import RowKey
 from san.report.figures.accuracy_parameters import draw_accuracy_parameters
 from san.report.figures.critical_difference import MethodRank, draw_critical_difference
 from san.report.figures.group_bars import Bar, BarRow, draw_group_bars
-from san.report.figures.learning_curves import Curve, draw_learning_curves
+from san.report.figures.learning_curves import draw_learning_curves
 from san.report.figures.page import Drawing, Width
 from san.report.figures.points import Interval, Kind, MethodPoint, Reservation
 from san.report.figures.save import save_drawing
 from san.report.figures.scales import draw_scales
+from san.report.mean_curve import mean_curve
 from san.report.rows import Row
 from san.report.selection import Selection
 from san.report.table import Table
@@ -62,7 +61,7 @@ def _drawings(
     table: Table, selection: Selection, records: Sequence[Record], results: Path
 ) -> Iterator[tuple[str, Drawing | None]]:
     """Yield each figure with the name of its files."""
-    points = [*_points(table, table.ours.rows), *_points(table, table.published.rows)]
+    points = list(_points(table))
     what = f"{table.suite.means[0]}, percent"
     for suffix, width in (("", Width.ONE_COLUMN), ("_wide", Width.TWO_COLUMNS)):
         chart = draw_accuracy_parameters(points, 0.0, what, width)
@@ -74,14 +73,16 @@ def _drawings(
     yield f"{table.name}_scales", _draw_scales(runs, results / "records")
 
 
-def _points(table: Table, rows: Sequence[Row]) -> Iterator[MethodPoint]:
+def _points(table: Table) -> Iterator[MethodPoint]:
     """Yield the rows whose mean over all tasks is known."""
     column = main_column(table.suite)
-    for row in rows:
+    ranked = _ranked_rows(table)
+    for row in (*table.ours.rows, *table.published.rows):
         value = row.values[column]
         if not value.exists:
             continue
         count = row.trainable.without_head
+        is_compared = any(row is other for other in ranked)
         yield MethodPoint(
             label=row.name,
             kind=Kind.OURS if row.key is not None else Kind.PUBLISHED,
@@ -89,12 +90,29 @@ def _points(table: Table, rows: Sequence[Row]) -> Iterator[MethodPoint]:
             parameters=None if math.isnan(count) else count,
             interval=_over_seeds(value),
             reservations=tuple(_reservations(row.flags | value.flags)),
-            ranked=value.is_compared,
+            ranked=is_compared,
             important=row.published is not None and bool(row.published.our_method),
         )
 
 
+def _ranked_rows(table: Table) -> list[Row]:
+    """Return the rows among which there is a front: ours, else the largest class of published.
+
+    Rows of another protocol, or of one that is not known, are drawn and are not on the front.
+    """
+    verdicts = [table.verdict, *table.published_verdicts]
+    found = [verdict for verdict in verdicts if len(verdict.standings) > 1]
+    if not found:
+        return []
+    chosen = found[0]
+    if chosen is not table.verdict:
+        chosen = max(found, key=lambda verdict: len(verdict.standings))
+    standings = (*chosen.standings, *chosen.baselines)
+    return [standing.row for standing in standings]
+
+
 def _reservations(flags: Collection[Flag]) -> Iterator[Reservation]:
+    """Yield marks with their sentences, in the order of the legend."""
     for flag in Flag:
         if flag in flags:
             yield Reservation(flag.mark, flag.legend)
@@ -118,7 +136,9 @@ def _draw_ranks(table: Table) -> Drawing | None:
         groups = []
         for bar in verdict.ranks.bars:
             groups.append([names[index] for index in bar])
-        return draw_critical_difference(ranks, verdict.ranks.critical_difference, groups)
+        critical_difference = verdict.ranks.critical_difference
+        width = Width.TWO_COLUMNS if len(names) > _MOST_ROWS else Width.ONE_COLUMN
+        return draw_critical_difference(ranks, critical_difference, groups, width)
     return None
 
 
@@ -133,6 +153,7 @@ def _draw_groups(table: Table, selection: Selection) -> Drawing | None:
 
 
 def _bar(row: Row, column: Column) -> Bar:
+    """Return the bar of a mean, with its spread over seeds."""
     value = row.values[column]
     return Bar(value.mean, _over_seeds(value))
 
@@ -142,41 +163,15 @@ def _draw_curves(selection: Selection, records: Sequence[Record]) -> Drawing | N
     curves = []
     for row in selection.ours:
         runs = [r for r in records if _row_of(r) == row.key and r.status == Status.DONE]
-        curve = _mean_curve(row.name, runs)
+        curve = mean_curve(row.name, runs)
         if curve is not None:
             curves.append(curve)
     return draw_learning_curves(curves[:_MOST_ROWS])
 
 
 def _row_of(r: Record) -> RowKey:
+    """Return the row that a run belongs to."""
     return RowKey(r.method, r.variant, r.protocol)
-
-
-def _mean_curve(label: str, runs: Sequence[Record]) -> Curve | None:
-    """Return the mean loss of the runs by epoch; None where losses were not kept by all."""
-    lengths = {len(r.history) for r in runs}
-    losses = [_losses(r) for r in runs]
-    if len(lengths) != 1 or {len(of_run) for of_run in losses} != lengths or lengths == {0}:
-        return None
-    means = np.mean(losses, axis=0).tolist()
-    epochs = {tuple(_evaluated_epochs(r)) for r in runs}
-    if len(epochs) != 1:
-        return Curve(label, range(1, len(means) + 1), means)
-    accuracies = np.mean([_accuracies(r) for r in runs], axis=0).tolist()
-    return Curve(label, range(1, len(means) + 1), means, epochs.pop(), accuracies)
-
-
-def _losses(r: Record) -> list[float]:
-    """Return the training losses that were kept."""
-    return [entry.train_loss for entry in r.history if entry.train_loss is not None]
-
-
-def _evaluated_epochs(r: Record) -> list[int]:
-    return [score.epoch for score in r.curve]
-
-
-def _accuracies(r: Record) -> list[float]:
-    return [score.accuracy for score in r.curve]
 
 
 def _draw_scales(runs: Sequence[Record], records: Path) -> Drawing | None:

@@ -108,7 +108,7 @@ def main_column(suite: Suite) -> Column:
     return next(column for column, name in names.items() if name == suite.means[0])
 
 
-def task_scores(suite: Suite, row: Row) -> list[float]:
+def _task_scores(suite: Suite, row: Row) -> list[float]:
     """Return the accuracies of a row by task, in the order of the suite."""
     return [row.values[task_column(task)].mean for task in suite.tasks.values()]
 
@@ -122,9 +122,9 @@ def _is_complete(suite: Suite, row: Row) -> bool:
 def _standings(suite: Suite, rows: Sequence[Row], reference: Row) -> tuple[Standing, ...]:
     """Compare rows with the reference; it stands among them where it is one of them."""
     column = main_column(suite)
-    own = task_scores(suite, reference)
+    own = _task_scores(suite, reference)
     others = [row for row in rows if row is not reference]
-    compared = [compare_rows(own, task_scores(suite, row)) for row in others]
+    compared = [compare_rows(own, _task_scores(suite, row)) for row in others]
     adjusted = holm([comparison.wilcoxon_p for comparison in compared])
     found = []
     for row in rows:
@@ -140,7 +140,7 @@ def _ranks(suite: Suite, rows: Sequence[Row]) -> RankComparison | None:
     """Return the ranks of rows over the tasks; None for fewer than three."""
     if len(rows) < 3 or len(suite.tasks) < 2:
         return None
-    return compare_ranks([task_scores(suite, row) for row in rows])
+    return compare_ranks([_task_scores(suite, row) for row in rows])
 
 
 def _sentences(suite: Suite, verdict: Verdict) -> Iterator[str]:
