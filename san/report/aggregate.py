@@ -160,9 +160,13 @@ def table_means(
 
 def tasks_of_mean(suite: Suite, column: Column) -> list[str]:
     """Return the tasks whose values make up a mean."""
-    of_group = column.group == MEAN_OF_GROUP
-    tasks = suite.tasks.values()
-    return [task.name for task in tasks if not of_group or task.group == column.label]
+    names = []
+    for task in suite.tasks.values():
+        in_group = column.group != MEAN_OF_GROUP or task.group == column.label
+        has_error = column != MEAN_CORRUPTION_ERROR or task.alexnet_error is not None
+        if in_group and has_error:
+            names.append(task.name)
+    return names
 
 
 def newest_done(runs: Sequence[Record]) -> list[Record]:

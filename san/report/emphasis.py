@@ -66,14 +66,8 @@ def _emphasize_column(
     suite: Suite, rows: Sequence[Row], indices: Sequence[int], column: Column
 ) -> dict[int, Emphasis]:
     """Return the emphasis of a column by the index of the row."""
-    means = mean_columns(suite)
-    tasks = [suite.tasks[name] for name in tasks_of_mean(suite, column)] if column in means else []
-    columns = [task_column(task) for task in tasks] or [column]
-    candidates = []
-    for index in indices:
-        values = [rows[index].values[each] for each in (column, *columns)]
-        if all(value.exists and value.is_compared for value in values):
-            candidates.append(index)
+    columns = _columns_behind(suite, column)
+    candidates = [index for index in indices if _is_whole(rows[index], [column, *columns])]
     if len(candidates) < 2:
         return {}
     sign = -1 if column in LOWER_IS_BETTER else 1
@@ -82,7 +76,7 @@ def _emphasize_column(
     p_values = []
     for index in others:
         pairs = [(rows[best].values[each], rows[index].values[each]) for each in columns]
-        p_values.append(_p_value(pairs, is_mean=bool(tasks)))
+        p_values.append(_p_value(pairs, is_mean=columns != [column]))
     found = {best: Emphasis.BEST}
     best_mean = rows[best].values[column].mean
     for index, p in zip(others, holm(p_values), strict=True):
@@ -91,6 +85,19 @@ def _emphasize_column(
         elif p >= LEVEL:
             found[index] = Emphasis.NOT_TOLD_APART
     return found
+
+
+def _columns_behind(suite: Suite, column: Column) -> list[Column]:
+    """Return the columns of the tasks of a mean; of a task its own."""
+    if column not in mean_columns(suite):
+        return [column]
+    return [task_column(suite.tasks[task]) for task in tasks_of_mean(suite, column)]
+
+
+def _is_whole(row: Row, columns: Sequence[Column]) -> bool:
+    """Return whether all of these values are there, and may be compared."""
+    values = [row.values[column] for column in columns]
+    return all(value.exists and value.is_compared for value in values)
 
 
 def _p_value(pairs: Sequence[tuple[Value, Value]], is_mean: bool) -> float:
