@@ -27,6 +27,7 @@ _MARGIN = 0.006
 _NEAREST = 0.012
 _FARTHEST = 0.3
 _LAST_FARTHEST = 0.6  # where nothing nearer is free
+_BERTH = 1.7  # that a line gives a point which is not its own, as part of a point's radius
 _CANDIDATES = 250  # places that are tried for a name; within a larger distance more, as densely
 # Orders of placing names: as they come, the widest first, and by chance (seeds).
 _ORDERS: tuple[str | int | None, ...] = (None, "largest", 0, 1, 2)
@@ -162,7 +163,8 @@ class _Placer:
         path = self.axes.transData.transform_path(leader.get_path())
         own = self.axes.transData.transform((label.x, label.y))
         others = placed.named[np.hypot(*(placed.named - own).T) > placed.radius]
-        markers = [Bbox([point - placed.radius, point + placed.radius]) for point in others]
+        reach = _BERTH * placed.radius
+        markers = [Bbox([point - reach, point + reach]) for point in others]
         meets_box = any(path.intersects_bbox(box) for box in [*markers, *placed.boxes])
         return not meets_box and not any(path.intersects_path(other) for other in placed.leaders)
 
