@@ -67,9 +67,19 @@ def write_record(record: Record, path: Path) -> None:
 
 def _to_json(record: Record) -> str:
     """Return the content of a record's file; raise ValueError where it could not be read again."""
-    text = json.dumps(msgspec.to_builtins(record), indent=1, allow_nan=False)
+    fields: dict[str, Any] = msgspec.to_builtins(record)
+    lines = [f' "{name}": {_dump(value)}' for name, value in fields.items()]
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
     check_consistent(parse_json(text, Record))
     return text
+
+
+def _dump(value: Any) -> str:
+    """Return the JSON of a field, indented; of a list, such as the history, an entry a line."""
+    if not isinstance(value, list) or not value:
+        return json.dumps(value, indent=1, allow_nan=False).replace("\n", "\n ")
+    entries = [json.dumps(entry, allow_nan=False) for entry in value]
+    return "[\n  " + ",\n  ".join(entries) + "\n ]"
 
 
 def check_storable(record: Record) -> None:

@@ -60,6 +60,9 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert raw["history"][0] == {"epoch": 1, "train_loss": 2.5, "lr": 0.1}
     assert raw["history"][1]["score"] == {"epoch": 2, "correct": 720, "total": 797, "loss": 0.25}
     assert raw["schema"] == 2
+    lines = path.read_text().splitlines()
+    assert '  {"epoch": 1, "train_loss": 2.5, "lr": 0.1},' in lines  # a person reads it, too
+    assert '  "precision": "fp32"' in lines
 
 
 def test_a_loss_that_is_no_number_is_neither_kept_nor_written(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ ALONE = {
     "sklearn": ("san.data.prepare.demo",),
     "pandas": ("san.report",),
     "scipy": ("san.report.compare", "san.report.within_task"),
-    "matplotlib": ("san.report.figure", "san.report.figures"),
+    "matplotlib": ("san.report.figures",),
     "textalloc": ("san.report.figures",),
 }
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)

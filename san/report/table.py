@@ -12,6 +12,7 @@ from san.report import published, tidy
 from san.report.aggregate import AnswersOf, Column, accuracy_columns, no_answers
 from san.report.comparability import Difference, notes_on_differences
 from san.report.published import ComparisonClass, PublishedRow
+from san.report.published_rows import make_published_row
 from san.report.rows import (
     Row,
     RunGroup,
@@ -19,7 +20,6 @@ from san.report.rows import (
     in_table,
     make_gap_row,
     make_our_row,
-    make_published_row,
 )
 from san.report.value import Flag
 from san.report.verdict import Verdict, make_verdict

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from san.errors import choose
 from san.report.aggregate import Column, mean_columns, task_column
 from san.report.compare import (
     RankComparison,
@@ -18,6 +19,7 @@ from san.report.value import CellStatus, Flag
 from san.tasks import Suite
 
 LEVEL = 0.05
+_LEVEL_POINTS = 0.005  # what rounds to less than a hundredth
 REGION = 0.5  # points within which `compare_rows` takes two rows for practically equal
 
 
@@ -67,19 +69,23 @@ def make_verdict(
 ) -> Verdict:
     """Compare rows of one class over the tasks of a suite.
 
-    reference: the name of the row that all are compared with; the leader where it is None.
-    is_brief: say who leads and who cannot be told apart from it, and no more.
+    reference: the name of the row that all are compared with, or its method; the leader where it
+    is None. is_brief: say who leads and who cannot be told apart from it, and no more. Raises
+    UnknownNameError where there is no row of the reference.
     """
     column = main_column(suite)
     complete = [row for row in rows if _is_complete(suite, row)]
     complete.sort(key=lambda row: -row.values[column].mean)
     ranked = [row for row in complete if not row.is_baseline]
     baselines = [row for row in complete if row.is_baseline]
-    chosen = [row for row in complete if reference in (row.name, row.key and row.key.method)]
-    if reference is None:
-        chosen = ranked[:1]
+    chosen = ranked[:1]
+    if reference is not None:
+        name = choose(reference, _reference_names(rows), "reference")
+        chosen = [row for row in complete if name in _reference_names([row])]
     if not chosen:
-        return Verdict(title, sentences=tuple(_excluded_sentences(suite, rows, complete)))
+        nothing = ["No row is complete and may be compared, so none can be called better."]
+        excluded = list(_excluded_sentences(suite, rows, complete))
+        return Verdict(title, sentences=(*nothing, *excluded) if rows else ())
     standings = _standings(suite, ranked, chosen[0])
     of_baselines = _standings(suite, baselines, chosen[0])
     found = Verdict(title, standings, of_baselines, chosen[0], _ranks(suite, ranked))
@@ -90,13 +96,19 @@ def make_verdict(
     return replace(found, sentences=tuple(sentences))
 
 
+def _reference_names(rows: Sequence[Row]) -> list[str]:
+    """Return by which names rows may be chosen as the reference."""
+    methods = [row.key.method for row in rows if row.key is not None]
+    return list(dict.fromkeys([*methods, *[row.name for row in rows]]))
+
+
 def main_column(suite: Suite) -> Column:
     """Return the column by which rows are ordered: the first mean of the suite."""
     names = mean_columns(suite)
     return next(column for column, name in names.items() if name == suite.means[0])
 
 
-def task_scores(suite: Suite, row: Row) -> list[float]:
+def _task_scores(suite: Suite, row: Row) -> list[float]:
     """Return the accuracies of a row by task, in the order of the suite."""
     return [row.values[task_column(task)].mean for task in suite.tasks.values()]
 
@@ -110,9 +122,9 @@ def _is_complete(suite: Suite, row: Row) -> bool:
 def _standings(suite: Suite, rows: Sequence[Row], reference: Row) -> tuple[Standing, ...]:
     """Compare rows with the reference; it stands among them where it is one of them."""
     column = main_column(suite)
-    own = task_scores(suite, reference)
+    own = _task_scores(suite, reference)
     others = [row for row in rows if row is not reference]
-    compared = [compare_rows(own, task_scores(suite, row)) for row in others]
+    compared = [compare_rows(own, _task_scores(suite, row)) for row in others]
     adjusted = holm([comparison.wilcoxon_p for comparison in compared])
     found = []
     for row in rows:
@@ -128,7 +140,7 @@ def _ranks(suite: Suite, rows: Sequence[Row]) -> RankComparison | None:
     """Return the ranks of rows over the tasks; None for fewer than three."""
     if len(rows) < 3 or len(suite.tasks) < 2:
         return None
-    return compare_ranks([task_scores(suite, row) for row in rows])
+    return compare_ranks([_task_scores(suite, row) for row in rows])
 
 
 def _sentences(suite: Suite, verdict: Verdict) -> Iterator[str]:
@@ -295,13 +307,15 @@ def _what(suite: Suite) -> str:
 
 def _describe(comparison: RowDifference, other: Row) -> str:
     """Return a difference in words, with its interval and the tasks won."""
-    points = abs(comparison.mean)
     side = "before" if comparison.mean >= 0 else "behind"
+    points = f"{abs(comparison.mean):.2f} points {side}"
+    if abs(comparison.mean) < _LEVEL_POINTS:
+        points = "level with"
     wins = f"better on {comparison.wins} of {comparison.tasks} tasks"
     ties = f", equal on {comparison.ties}" if comparison.ties else ""
     interval = comparison.interval
     return (
-        f"{points:.2f} points {side} {other.name} (95 % interval over tasks "
+        f"{points} {other.name} (95 % interval over tasks "
         f"{interval.low:+.2f} to {interval.high:+.2f}; {wins}{ties})"
     )
 

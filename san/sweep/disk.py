@@ -10,7 +10,7 @@ from san.backbones import build_backbone
 from san.runtime.formatting import format_bytes
 from san.sweep.plan import PlannedRun, RunStatus
 
-RECORD_BYTES = 60_000  # of a record with wandb's files; measured: 3 to 6 kB and 50 kB
+RECORD_BYTES = 130_000  # of a record, its answers and wandb's files: 5 to 81 kB and 50 kB
 FLOAT32_BYTES = 4
 CHECKPOINT_COPIES = 2  # a new checkpoint is complete before the old one is deleted
 OPTIMIZER_COPIES = {"adamw": 3, "sgd": 2}  # of the trainable parameters, in a checkpoint

@@ -13,6 +13,7 @@ from san.data import task_data
 from san.data.layout import packed_dir
 from san.data.pack import ids_digest, write_split
 from san.data.packed_task import PackedTask
+from san.data.split import Split
 from san.data.verify import verify
 from san.errors import DataError, UnknownNameError
 from san.runtime import files
@@ -150,6 +151,49 @@ def test_the_official_layout_has_no_val(tmp_path: Path) -> None:
     assert split.source_kind == "CUB's files"
     with pytest.raises(UnknownNameError, match="which has no val; allowed: train, test"):
         packed.parts("val")
+    assert unused_val(packed, "train", "test") is None
+
+
+def unused_val(packed: PackedTask, *names: str, force: bool = False) -> Split | None:
+    """The val split that a run on these splits leaves alone."""
+    used = [task_data.usable_split(packed, name, force) for name in names]
+    return task_data.unused_val(packed, names, used)
+
+
+def test_val_is_unused_where_a_run_neither_trains_on_it_nor_scores_it(tmp_path: Path) -> None:
+    packed = PackedTask.open(small_task(), write_task(tmp_path))
+    val = unused_val(packed, "train", "test")
+    assert val is not None
+    assert list(val.ids) == ids_of("val")
+    for names in (("train+val", "test"), ("train", "val"), ("val", "test")):
+        assert unused_val(packed, *names) is None
+    splits = {"train": len(LABELS["train"]), "test": len(LABELS["test"])}
+    without = PackedTask.open(small_task(splits=splits, ids_digest=None), tmp_path)
+    assert unused_val(without, "train", "test") is None
+
+
+def test_a_val_that_is_not_what_it_should_be_hinders_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_task(tmp_path)
+    write_part(tmp_path, "val", [0, 1, 1], [*ids_of("val"), "one more"], UPSTREAM)
+    packed = PackedTask.open(small_task(ids_digest=None), tmp_path)
+    assert unused_val(packed, "train", "test") is None
+    assert "The val split is not scored: " in caplog.text
+    assert "has 3 images; 2 are expected" in caplog.text
+    caplog.clear()
+    (tmp_path / "val" / "labels.npy").write_bytes(b"")
+    packed = PackedTask.open(small_task(ids_digest=None), tmp_path)
+    assert unused_val(packed, "train", "test") is None
+    assert "labels.npy cannot be read" in caplog.text
+
+
+def test_what_a_user_forced_is_no_reason_against_val(tmp_path: Path) -> None:
+    """That other images were chosen is as true of train."""
+    packed = PackedTask.open(small_task(ids_digest="0123456789abcdef"), write_task(tmp_path))
+    val = unused_val(packed, "train", "test", force=True)
+    assert val is not None
+    assert "other images were chosen" in val.problems[0]
 
 
 def test_a_layout_that_a_task_does_not_have_is_refused(tmp_path: Path) -> None:

@@ -76,8 +76,16 @@ def test_two_processes_equal_one(tmp_path: Path, data_root: Path) -> None:
             )
     records_of_one, _ = read_records(tmp_path / "1" / "records")
     records_of_two, _ = read_records(tmp_path / "2" / "records")
-    scores_of_one = [r.last for r in records_of_one]
-    assert [r.last for r in records_of_two] == scores_of_one
+    assert len(list(tmp_path.rglob("*.answers"))) == 8
+    assert len(records_of_one) == len(records_of_two) == 4
+    for one_alone, shared in zip(records_of_one, records_of_two, strict=True):
+        assert shared.last.correct == one_alone.last.correct
+        assert shared.last.loss == pytest.approx(one_alone.last.loss, rel=1e-4)
+        assert shared.classes == one_alone.classes
+        assert shared.answers == one_alone.answers
+        (entry,) = shared.history
+        assert entry.train_loss == pytest.approx(one_alone.history[0].train_loss, rel=1e-4)
+        assert entry.lr == one_alone.history[0].lr
     assert [r.device.count for r in records_of_one] == [1] * 4
     assert [r.device.count for r in records_of_two] == [2] * 4
 
@@ -129,6 +137,12 @@ def test_stopped_or_after_the_death_of_a_rank_they_resume_to_the_same_bits(
     for name, tensors in expected.items():
         assert all(torch.equal(resumed[name][key], value) for key, value in tensors.items())
     assert not list(tmp_path.rglob("*.checkpoint"))
+    (whole,) = read_records(tmp_path / "a" / "records")[0]
+    (again,) = read_records(tmp_path / "b" / "records")[0]
+    assert len(whole.history) == 8
+    assert (again.history, again.answers) == (whole.history, whole.answers)
+    assert again.started < again.created
+    assert again.device_hours > again.seconds.fit * 2 / 3600
 
 
 def numbered_split(images: int) -> Split:

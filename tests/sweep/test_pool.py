@@ -131,7 +131,7 @@ def test_a_killed_sweep_goes_on(number: signal.Signals, sweep: Sweep, undisturbe
     done = sweep()
     assert done.returncode == 0, done.stdout + done.stderr
     assert sweep.table() == undisturbed
-    assert suffixes(sweep) == {".json"}
+    assert suffixes(sweep) == {".json", ".answers"}
 
 
 def suffixes(sweep: Sweep) -> set[str]:
@@ -280,7 +280,7 @@ def test_runs_without_data_are_listed_and_the_rest_is_planned(
     ]
     assert plan.pending_runs(runs) == [runs[1]]
     estimate = disk.disk_estimate(statuses, jobs=1)
-    parts = "120 kB records, 2 MB checkpoints of 1 concurrent run, 34 MB images of 1 tasks"
+    parts = "260 kB records, 2 MB checkpoints of 1 concurrent run, 34 MB images of 1 tasks"
     assert f"({parts} to prepare)" in estimate
     assert "2 without an estimate" in status.summary(statuses)
 
@@ -349,7 +349,7 @@ def test_twenty_runs_killed_at_random_moments(sweep: Sweep, tmp_path: Path) -> N
     done = sweep()
     assert done.returncode == 0, done.stdout + done.stderr
     assert sweep.table() == whole.table()
-    assert suffixes(sweep) == {".json"}
+    assert suffixes(sweep) == {".json", ".answers"}
 
 
 FAILING = """
@@ -466,7 +466,7 @@ def test_a_file_system_that_fills_up_costs_no_run(
     second = sweep("--retry", "failed")
     assert second.returncode == 0, second.stdout + second.stderr
     assert sweep.table() == undisturbed
-    assert suffixes(sweep) == {".json"}
+    assert suffixes(sweep) == {".json", ".answers"}
     assert done.items() <= record_times(sweep).items()
 
 
@@ -545,7 +545,7 @@ def test_two_hosts_whose_clocks_are_wrong_share_the_work(
     assert sum(done) == 4, texts
     assert min(done) > 0, texts
     assert sweep.table() == whole.table()
-    assert suffixes(sweep) == {".json"}
+    assert suffixes(sweep) == {".json", ".answers"}
 
 
 def test_the_run_of_a_host_that_died_is_taken_over(
@@ -563,7 +563,7 @@ def test_the_run_of_a_host_that_died_is_taken_over(
     assert "ahead of this host's clock; if that process is gone, remove " in text
     assert runs_done(before) + runs_done(text) == 4
     assert sweep.table() == undisturbed
-    assert suffixes(sweep) == {".json"}
+    assert suffixes(sweep) == {".json", ".answers"}
 
 
 def lease_of(host: str, sweep: Sweep) -> Lease | None:
