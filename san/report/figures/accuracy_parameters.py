@@ -27,7 +27,7 @@ from san.report.figures.points import (
     count_without_head,
     pareto_front,
 )
-from san.report.figures.text import FONT_SIZE, shorten, text_width
+from san.report.figures.text import FONT_SIZE, drawable, shorten, text_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,9 @@ _WIDEST = 90.0  # a name, in points
 _MARKERS = {Kind.OURS: "D", Kind.PUBLISHED: "o"}
 _HEIGHTS = {Width.ONE_COLUMN: 3.0, Width.TWO_COLUMNS: 3.6}  # with the legend, in inches
 _DENSEST = 0.15  # part of a figure that names can take; more never find room
-_FEW = 0.1  # of all names may become numbers; with more, only rows that need a name have one
+# So many of all names may become numbers; with more, only rows that need a name have one.
+_FEW = 0.25
+_FEWEST = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,7 @@ def draw_accuracy_parameters(
     rows = _arrange(points, mean_head, scale)
     chart = None
     if _may_fit(rows, width):
-        chart = _draw_named(layout, rows, most_numbers=int(_FEW * len(rows)))
+        chart = _draw_named(layout, rows, most_numbers=max(_FEWEST, round(_FEW * len(rows))))
     if chart is None:
         few = [replace(row, named=row.needs_name) for row in rows]
         chart = _draw_named(layout, few, most_numbers=len(few))
@@ -189,7 +191,7 @@ def _label(row: _Row, numbered: Sequence[_Row]) -> PointLabel:
     if row in numbered:
         name = str(numbered.index(row) + 1)
     else:
-        marks = row.point.marks
+        marks = drawable(row.point.marks)
         name = shorten(row.point.label, _WIDEST - text_width(marks)) + marks
     color = OURS_COLOR if row.point.kind is Kind.OURS else "0.15"
     return PointLabel(name, row.x, row.point.accuracy, color)

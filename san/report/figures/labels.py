@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 _MARGIN = 0.006
 _NEAREST = 0.012
 _FARTHEST = 0.3
-_CANDIDATES = 250
+_LAST_FARTHEST = 0.6  # where nothing nearer is free
+_BERTH = 1.7  # that a line gives a point which is not its own, as part of a point's radius
+_CANDIDATES = 250  # places that are tried for a name; within a larger distance more, as densely
 # Orders of placing names: as they come, the widest first, and by chance (seeds).
 _ORDERS: tuple[str | int | None, ...] = (None, "largest", 0, 1, 2)
 _SIDES = ("east", "west", "north", "south", "northeast", "northwest", "southeast", "southwest")
@@ -93,11 +95,14 @@ class _Placer:
         placed: _Placed,
         side: str | None = None,
         order: str | int | None = None,
+        farthest: float = _FARTHEST,
         clear: bool = True,
     ) -> list[PointLabel]:
         """Write names, and return those for which there is no place, or no clear one if asked."""
+        if not labels:
+            return []
         left = []
-        texts, leaders = self._allocate(labels, placed, side, order)
+        texts, leaders = self._allocate(labels, placed, side, order, farthest)
         for label, text, leader in zip(labels, texts, leaders, strict=True):
             if text is None:
                 left.append(label)
@@ -115,6 +120,7 @@ class _Placer:
         placed: _Placed,
         side: str | None,
         order: str | int | None,
+        farthest: float,
     ) -> tuple[Sequence[Any], Sequence[Any]]:
         """Return the drawn names and the lines to their points; None for what is not drawn."""
         import textalloc  # noqa: PLC0415  (an extra)
@@ -136,8 +142,8 @@ class _Placer:
                 textcolor=[label.color for label in labels],
                 margin=_MARGIN,
                 min_distance=_NEAREST,
-                max_distance=_FARTHEST,
-                nbr_candidates=_CANDIDATES,
+                max_distance=farthest,
+                nbr_candidates=round(_CANDIDATES * (farthest / _FARTHEST) ** 2),
                 draw_all=False,
                 direction=side,
                 priority_strategy=order,
@@ -157,7 +163,8 @@ class _Placer:
         path = self.axes.transData.transform_path(leader.get_path())
         own = self.axes.transData.transform((label.x, label.y))
         others = placed.named[np.hypot(*(placed.named - own).T) > placed.radius]
-        markers = [Bbox([point - placed.radius, point + placed.radius]) for point in others]
+        reach = _BERTH * placed.radius
+        markers = [Bbox([point - reach, point + reach]) for point in others]
         meets_box = any(path.intersects_bbox(box) for box in [*markers, *placed.boxes])
         return not meets_box and not any(path.intersects_path(other) for other in placed.leaders)
 
@@ -212,6 +219,7 @@ def place_labels(
             break
         left = placer.place(left, placed, side)
     if left and not clear:
-        left = placer.place(left, placed, clear=False)
+        left = placer.place(left, placed, farthest=_LAST_FARTHEST)
+        left = placer.place(left, placed, farthest=_LAST_FARTHEST, clear=False)
     figure.set_visible(True)
     return left

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from san.report.figures.page import paper_style
 from san.report.figures.points import Interval, Kind, MethodPoint, Reservation
 
 MEAN_HEAD = 36049.0  # of VTAB-1k on ViT-B/16
@@ -45,7 +46,8 @@ def read_point(row: dict[str, str]) -> MethodPoint:
 
 def texts(figure: Figure) -> list[Text]:
     """Every text that is seen."""
-    figure.draw_without_rendering()
+    with paper_style():  # ticks are made when they are drawn
+        figure.draw_without_rendering()
     found = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible())
     hidden = {label for axes in figure.axes for label in labels_beyond(axes)}
     return [text for text in found if text.get_text() and text not in hidden]

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from pictures import MEAN_HEAD, SENTENCES, boxes, centers, check_layout, names, texts, vtab_points
 
 from san.errors import InvalidValueError
@@ -35,21 +36,45 @@ def test_of_63_rows_no_name_is_on_a_point_a_name_or_out_of_the_frame(width: Widt
     assert drawing.figure.get_figwidth() == width.value
     check_layout(drawing.figure)
     (axes,) = drawing.figure.axes
-    written = {text: text.get_window_extent() for text in names(axes)}
     must = [p for p in points if p.kind is Kind.OURS or p in pareto_front(points, MEAN_HEAD)]
-    assert len(written) == len(must) == 15
-    markers = centers(axes)
-    assert len(markers) == 63
-    radius = 1.8 * drawing.figure.dpi / POINTS_PER_INCH
+    assert len(names(axes)) == len(must) == 15
+    assert len(centers(axes)) == 63
+    check_names(axes)
+    assert "the other 48 are light grey points." in drawing.caption
+    assert "no room" not in drawing.caption
+
+
+def check_names(axes: Axes) -> None:
+    """No name is on a point, on another name or out of the axes."""
+    written = {text: text.get_window_extent() for text in names(axes)}
+    radius = 1.8 * axes.figure.dpi / POINTS_PER_INCH  # of a marker
     for text, box in written.items():
         assert axes.bbox.contains(*box.min), text
         assert axes.bbox.contains(*box.max), text
-        grown = box.padded(radius)
-        assert not any(grown.contains(*marker) for marker in markers), text
+        assert not any(box.padded(radius).contains(*marker) for marker in centers(axes)), text
     for one, other in itertools.combinations(written.values(), 2):
         assert not one.overlaps(other)
-    assert "the other 48 are light grey points." in drawing.caption
-    assert "no room" not in drawing.caption
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_any_rows_no_name_is_on_a_point_a_name_or_out_of_the_frame(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = [
+        MethodPoint(
+            label="m" * int(rng.integers(2, 20)),
+            kind=Kind.OURS if i % 5 == 0 else Kind.PUBLISHED,
+            accuracy=float(rng.normal(75, 4)),
+            parameters=[None, 0.0, *10 ** rng.uniform(3, 8, 6)][i % 8],
+            interval=Interval(70.0, 80.0) if i % 4 == 0 else None,
+            ranked=i % 3 > 0,
+        )
+        for i in range(15 * (seed + 1))
+    ]
+    drawing = draw_accuracy_parameters(points, 0)
+    check_layout(drawing.figure)
+    (axes,) = drawing.figure.axes
+    assert len(names(axes)) >= 5
+    check_names(axes)
 
 
 def test_numbers_in_place_of_names_are_explained() -> None:
