@@ -103,7 +103,8 @@ def _is_whole(row: Row, columns: Sequence[Column]) -> bool:
 def _p_value(pairs: Sequence[tuple[Value, Value]], is_mean: bool) -> float:
     """Return the p-value of the difference of two values of a column."""
     if is_mean:
-        return wilcoxon_p([a.mean for a, _ in pairs], [b.mean for _, b in pairs])
+        accuracies = [(best.mean, other.mean) for best, other in pairs]
+        return wilcoxon_p(*zip(*accuracies, strict=True))
     ((best, other),) = pairs
     if best.answers is None or other.answers is None:
         return 1.0

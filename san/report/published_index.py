@@ -26,6 +26,7 @@ class ProtocolFamily:
         where ours have none.
     tuned: what is chosen for each task, `nothing` where nothing is. tuned_on: the split.
     seeds: how many runs a number is the mean of.
+    same_runs_as: the family that has the last epoch of the runs whose best is here, or nothing.
     description: by suite, in words.
     """
 
@@ -37,6 +38,7 @@ class ProtocolFamily:
     tuned: str | None = None
     tuned_on: Literal["val", "test"] | None = None
     seeds: PositiveInt | None = None
+    same_runs_as: str = ""
     description: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -4,12 +4,13 @@ Missing cells are shown, and never averaged over. Rows that were run again stand
 that are cited; gaps are ours minus the published value.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from san.record import Record
 from san.report import published, tidy
 from san.report.aggregate import AnswersOf, Column, accuracy_columns, no_answers
+from san.report.best_on_test import optimism_notes
 from san.report.comparability import Difference, notes_on_differences
 from san.report.published import ComparisonClass, PublishedRow
 from san.report.published_rows import make_published_row
@@ -129,6 +130,7 @@ def make_table(
         *_difference_notes(suite, groups, our_rows),
         *_published_notes(published_rows, shown),
         *_estimate_note(shown),
+        *optimism_notes(shown_runs, _printed(row for row in published_rows if not row.is_baseline)),
     ]
     return Table(
         suite=suite,
@@ -144,6 +146,11 @@ def make_table(
         cells=tuple(_cell_lines(suite, backbone, our_rows, published_rows)),
         runs=tuple(tidy.run_line(r) for r in runs),
     )
+
+
+def _printed(rows: Iterable[Row]) -> list[PublishedRow]:
+    """Return what is printed of published rows."""
+    return [row.published for row in rows if row.published is not None]
 
 
 def _shown(suite: Suite, backbone: str, rows: Sequence[Row]) -> list[Row]:

@@ -1,0 +1,55 @@
+"""How much it adds to an accuracy to choose the epoch on the test split."""
+
+from collections.abc import Iterator, Sequence
+
+from san.record import Record, Status
+from san.report.compare import Optimism, optimism
+from san.report.published import PublishedRow
+from san.report.published_index import published_index, without_remark
+
+_Gain = tuple[float, float]  # the best epoch on the test split, and the last one, in percent
+
+
+def optimism_notes(runs: Sequence[Record], published: Sequence[PublishedRow]) -> Iterator[str]:
+    """Yield what choosing on test added, in our runs and in published rows that have both."""
+    own = _own_gains(runs)
+    if own:
+        yield _sentence("the runs here whose epoch was chosen so", own)
+    printed = _published_gains(published)
+    if printed:
+        yield _sentence("published rows of the same runs", printed)
+
+
+def _own_gains(runs: Sequence[Record]) -> list[_Gain]:
+    """Return the best and the last accuracy of the runs whose epoch was chosen on test."""
+    gains = []
+    for r in runs:
+        is_chosen = r.selected_on == "test" and r.status == Status.DONE
+        if is_chosen and r.best is not None and r.last is not None:
+            gains.append((r.best.accuracy, r.last.accuracy))
+    return gains
+
+
+def _published_gains(rows: Sequence[PublishedRow]) -> list[_Gain]:
+    """Return the accuracies of rows of one method at the best and at the last epoch, by task."""
+    families = published_index().families
+    by_family = {(row.family, without_remark(row.method)): row for row in rows}
+    gains = []
+    for (family, method), best in by_family.items():
+        last_family = families[family].same_runs_as if family else ""
+        last = by_family.get((last_family, method)) if last_family else None
+        if last is None:
+            continue
+        for task, accuracy in best.accuracies.items():
+            if task in last.accuracies:
+                gains.append((accuracy, last.accuracies[task]))
+    return gains
+
+
+def _sentence(where: str, gains: Sequence[_Gain]) -> str:
+    found: Optimism = optimism(*zip(*gains, strict=True))
+    return (
+        f"Choosing the epoch on the test split added {found.mean:.2f} points on average to "
+        f"{len(gains)} cells of {where} (median {found.median:.2f}, a tenth by more than "
+        f"{found.percentile_90:.2f}, at most {found.maximum:.2f})."
+    )

@@ -1,0 +1,89 @@
+"""Does it reproduce here? What is said of runs beside the reference's."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from samples import DEMO, done
+
+from san import compose
+from san.record import Record
+from san.record_file import read_records
+from san.report.reproduction import REFERENCE, describe_reproduction
+from san.runtime.environment import CodeState
+from san.score import EpochEntry, Score
+
+
+def run(correct: int, loss: float = 0.5, **facts: Any) -> Record:
+    """A run whose loss was kept."""
+    score = Score(1, correct, 1000, loss)
+    history = [EpochEntry(1, train_loss=loss, lr=0.1, score=score)]
+    return done(correct, last=score, best=score, history=history, **facts)
+
+
+def reference() -> list[Record]:
+    return [run(700 + i, task=task) for i, task in enumerate(DEMO.tasks)]
+
+
+def said(own: list[Record]) -> str:
+    return "\n".join(describe_reproduction(own, reference()))
+
+
+def test_the_same_runs_are_equal_to_the_bit() -> None:
+    text = said(reference())
+    assert "6 of the 6 runs of the reference are here." in text
+    assert "equal to the bit" in text
+    assert "differs" not in text
+
+
+def test_the_same_counts_of_other_losses_are_said_so() -> None:
+    own = [run(700 + i, 0.51, task=task) for i, task in enumerate(DEMO.tasks)]
+    text = said(own)
+    assert "All of them have the same number of test images right; the losses of 6 differ" in text
+    assert "Nothing that records know differs" in text
+
+
+def test_a_cell_that_differs_is_named_with_its_size_and_what_else_differs() -> None:
+    own = reference()
+    own[2] = run(705, task=list(DEMO.tasks)[2], versions={"torch": "9.9"}, code=CodeState("abc"))
+    text = said(own)
+    assert "5 of 6 have the same number of test images right" in text
+    assert "The largest difference is +0.30 points" in text
+    assert "  tissue san seed 0: 70.50 % (reference: 70.20 %, +3 images)" in text
+    assert "version of torch 9.9 (reference: none)" in text
+    assert "commit abc" in text
+
+
+def test_runs_under_other_settings_need_not_agree() -> None:
+    own = reference()
+    own[0] = run(1, task="digits", id="another", config={"precision": "bf16"})
+    text = said(own)
+    assert "1 were run here under other settings" in text
+    assert "precision bf16 (reference: fp32)" in text
+    assert "digits san" not in text
+
+
+def test_a_run_of_the_same_identity_counts_before_a_newer_one() -> None:
+    newer = run(1, task="digits", id="another", created="2027-01-01T00:00:00+00:00")
+    assert "equal to the bit" in said([*reference(), newer])
+
+
+@pytest.mark.parametrize("own", [[], [run(1, method="lora")]])
+def test_nothing_is_said_where_nothing_is_in_both(own: list[Record]) -> None:
+    assert said(own) == ""
+
+
+def test_the_reference_that_is_shipped_is_whole_and_of_committed_code() -> None:
+    records, problems = read_records(REFERENCE / "records")
+    assert problems == []
+    cells = {(r.method, r.task) for r in records}
+    assert cells == {(method, task) for method in DEMO.methods for task in DEMO.tasks}
+    assert len(records) == len(cells) == 24
+    for r in records:
+        assert r.code.dirty is False
+        assert r.answers is not None
+        assert compose.named_by_value(r).variant == ""
+    text = "\n".join(describe_reproduction(records, records))
+    assert "equal to the bit" in text
+    changed = [msgspec.structs.replace(r, host="elsewhere") for r in records]
+    assert "\n".join(describe_reproduction(changed, records)) == text
