@@ -9,7 +9,6 @@ python scripts/tables.py --cell vtab san cifar  # where a number comes from, and
 """
 
 import argparse
-import importlib.util
 import logging
 import shlex
 import sys
@@ -25,7 +24,7 @@ from san import cli, compose
 from san.errors import FileAccessError, MissingFileError, RecordError, choose
 from san.record import Record, Status
 from san.record_file import read_answers, read_records, record_path
-from san.report.draw import draw_table
+from san.report.draw import can_draw, draw_table
 from san.report.explain import explain_cell
 from san.report.markdown import markdown
 from san.report.paper import PaperOptions, paper_latex
@@ -276,8 +275,8 @@ def _to_text(table: Table, selection: Selection, paths: Sequence[Path], args: Ar
     if args.style == "paper":
         return paper_latex(table, selection, args.paper)
     text = f"{markdown(table, selection)}\nWritten: {' '.join(map(str, paths))}"
-    if importlib.util.find_spec("matplotlib") is None:
-        text += "\nNo figure without matplotlib: `make tables` installs it and draws."
+    if not can_draw():
+        text += "\nNo figures without matplotlib and textalloc: `make tables` installs them."
     return text
 
 

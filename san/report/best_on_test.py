@@ -32,18 +32,24 @@ def _own_gains(runs: Sequence[Record]) -> list[_Gain]:
 
 def _published_gains(rows: Sequence[PublishedRow]) -> list[_Gain]:
     """Return the accuracies of rows of one method at the best and at the last epoch, by task."""
-    families = published_index().families
     by_family = {(row.family, without_remark(row.method)): row for row in rows}
     gains = []
     for (family, method), best in by_family.items():
-        last_family = families[family].same_runs_as if family else ""
-        last = by_family.get((last_family, method)) if last_family else None
+        last = by_family.get((_family_of_last_epoch(family), method))
         if last is None:
             continue
         for task, accuracy in best.accuracies.items():
             if task in last.accuracies:
                 gains.append((accuracy, last.accuracies[task]))
     return gains
+
+
+def _family_of_last_epoch(family: str) -> str | None:
+    """Return the family that has the same runs at their last epoch; None where there is none."""
+    found = published_index().families.get(family)
+    if found is None or not found.same_runs_as:
+        return None
+    return found.same_runs_as
 
 
 def _sentence(where: str, gains: Sequence[_Gain]) -> str:

@@ -28,6 +28,7 @@ from san.report.verdict import main_column
 from san.runtime.files import write_text
 
 _MOST_ROWS = 8  # of ours in one picture of bars or curves
+_ERROR_BARS = "Error bars: one standard deviation over seeds."
 
 
 def draw_table(
@@ -41,7 +42,7 @@ def draw_table(
     records: all that there are, for learning curves; their adapters lie beside them. Nothing is
     drawn where matplotlib is not installed. Raises FileAccessError where a file cannot be written.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    if not can_draw():
         return []
     directory = results / "figures"
     paths = []
@@ -57,6 +58,11 @@ def draw_table(
     return paths
 
 
+def can_draw() -> bool:
+    """Return whether the libraries of the extra `figures` are installed."""
+    return all(importlib.util.find_spec(name) for name in ("matplotlib", "textalloc"))
+
+
 def _drawings(
     table: Table, selection: Selection, records: Sequence[Record], results: Path
 ) -> Iterator[tuple[str, Drawing | None]]:
@@ -64,7 +70,8 @@ def _drawings(
     points = list(_points(table))
     what = f"{table.suite.means[0]}, percent"
     for suffix, width in (("", Width.ONE_COLUMN), ("_wide", Width.TWO_COLUMNS)):
-        chart = draw_accuracy_parameters(points, 0.0, what, width)
+        notes = _notes(points)
+        chart = draw_accuracy_parameters(points, 0.0, what, width, notes)
         yield f"{table.name}_parameters{suffix}", chart
     yield f"{table.name}_ranks", _draw_ranks(table)
     yield f"{table.name}_groups", _draw_groups(table, selection)
@@ -93,6 +100,12 @@ def _points(table: Table) -> Iterator[MethodPoint]:
             ranked=is_compared,
             important=row.published is not None and bool(row.published.our_method),
         )
+
+
+def _notes(points: Sequence[MethodPoint]) -> list[str]:
+    """Return what error bars are, where there are some."""
+    has_bars = any(point.interval is not None for point in points)
+    return [_ERROR_BARS] if has_bars else []
 
 
 def _ranked_rows(table: Table) -> list[Row]:
@@ -149,7 +162,16 @@ def _draw_groups(table: Table, selection: Selection) -> Drawing | None:
     for row in selection.ours:
         if all(row.values[column].exists for column in groups):
             rows.append(BarRow(row.label, [_bar(row, column) for column in groups]))
-    return draw_group_bars([column.label for column in groups], rows[:_MOST_ROWS])
+    notes = _cut_note(rows)
+    if any(bar is not None and bar.interval is not None for row in rows for bar in row.bars):
+        notes.append(_ERROR_BARS)
+    labels = [column.label for column in groups]
+    return draw_group_bars(labels, rows[:_MOST_ROWS], notes=notes)
+
+
+def _cut_note(rows: Sequence[object]) -> list[str]:
+    """Say how many rows are drawn, where there are more."""
+    return [f"The first {_MOST_ROWS} of {len(rows)} rows."] if len(rows) > _MOST_ROWS else []
 
 
 def _bar(row: Row, column: Column) -> Bar:
@@ -166,7 +188,7 @@ def _draw_curves(selection: Selection, records: Sequence[Record]) -> Drawing | N
         curve = mean_curve(row.name, runs)
         if curve is not None:
             curves.append(curve)
-    return draw_learning_curves(curves[:_MOST_ROWS])
+    return draw_learning_curves(curves[:_MOST_ROWS], notes=_cut_note(curves))
 
 
 def _row_of(r: Record) -> RowKey:

@@ -4,7 +4,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from samples import DEMO, done
+from samples import DEMO
+from samples import run as samples_run
 
 from san import compose
 from san.record import Record
@@ -18,7 +19,7 @@ def run(correct: int, loss: float = 0.5, **facts: Any) -> Record:
     """A run whose loss was kept."""
     score = Score(1, correct, 1000, loss)
     history = [EpochEntry(1, train_loss=loss, lr=0.1, score=score)]
-    return done(correct, last=score, best=score, history=history, **facts)
+    return samples_run(last=score, best=score, history=history, **facts)
 
 
 def reference() -> list[Record]:
