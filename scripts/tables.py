@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from san import cli, compose
-from san.errors import MissingFileError, RecordError, choose
+from san.errors import FileAccessError, MissingFileError, RecordError, choose
 from san.record import Record, Status
 from san.record_file import read_answers, read_records, record_path
+from san.report.draw import draw_table
 from san.report.explain import explain_cell
 from san.report.markdown import markdown
 from san.report.paper import PaperOptions, paper_latex
@@ -261,6 +262,12 @@ def _make(key: _TableKey, records: Sequence[Record], unreadable: int, args: Argu
     paths = write_table(table, args.results / "tables", selection, args.paper)
     if args.wandb:
         _log_tables(table, args.results)
+    try:
+        paths += draw_table(table, selection, records, args.results)
+    except FileAccessError as error:
+        written = " ".join(map(str, paths))
+        cli.print_error(f"{error} Written are the tables: {written}", cli.USER_ERROR)
+        return ""
     return _to_text(table, selection, paths, args)
 
 

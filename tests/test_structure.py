@@ -55,13 +55,9 @@ ALONE = {
     "ray": ("san.sweep.ray_pool",),
     "sklearn": ("san.data.prepare.demo",),
     "pandas": ("san.report",),
-<<<<<<< HEAD
     "scipy": ("san.report.compare", "san.report.within_task"),
-    "matplotlib": ("san.report.figure",),
-=======
-    "matplotlib": ("san.report.figure", "san.report.figures"),
+    "matplotlib": ("san.report.figures",),
     "textalloc": ("san.report.figures",),
->>>>>>> 663fd4a (Figures for a paper: points, ranks, bars, curves and scales, in a column's width)
 }
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 

@@ -19,8 +19,9 @@ from san.counts import ParameterCounts
 from san.record import DataSource, Record, Seconds, Status, hash_identity
 from san.record_file import read_records, record_path, write_record
 from san.renamed_keys import schema_1_config
-from san.report.figure import draw_figure
+from san.report.draw import draw_table
 from san.report.render import write_table
+from san.report.selection import Wanted, select
 from san.report.table import make_table
 from san.runtime.environment import CodeState, DeviceInfo
 from san.score import ClassScore, EpochEntry, Score
@@ -75,8 +76,9 @@ def make_tables(results: Path, count: int) -> None:
     records = [named_by_value(r) for r in records]
     for name in SUITES:
         table = make_table(load_suite(name), records)
-        write_table(table, results / "tables")
-        draw_figure(table, results / "figures", name)
+        selection = select(table, Wanted())
+        write_table(table, results / "tables", selection)
+        draw_table(table, selection, records, results)
 
 
 @cache

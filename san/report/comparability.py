@@ -143,9 +143,12 @@ def deciding_rows(complete: Sequence[RowKey]) -> list[RowKey]:
 
 def mixed_between_tasks(runs: Iterable[Facts]) -> list[Difference]:
     """Return in what the runs of a row differ that all tasks should share."""
-    shared = [{fact: facts[fact] for fact in _SHARED_BY_TASKS} for facts in runs]
-    values = _values_by_fact(shared)
-    return [Difference(fact, own) for fact, own in values.items() if len(own) > 1]
+    values = _values_by_fact(list(runs))
+    return [Difference(fact, values[fact]) for fact in _SHARED_BY_TASKS if _differ(values, fact)]
+
+
+def _differ(values: Mapping[str, tuple[str, ...]], fact: str) -> bool:
+    return len(values.get(fact, ())) > 1
 
 
 def _describe(difference: Difference) -> str:

@@ -129,8 +129,9 @@ def _against_reference(standing: Standing | None) -> list[str]:
     if standing.comparison is None:
         return ["", ""]
     comparison = standing.comparison
-    low, high = comparison.interval.low, comparison.interval.high
-    return [f"{comparison.mean:+.2f} [{low:+.2f}, {high:+.2f}]", f"{standing.p:.2g}"]
+    interval = comparison.interval
+    between = f"[{interval.low:+.2f}, {interval.high:+.2f}]"
+    return [f"{comparison.mean:+.2f} {between}", f"{standing.p:.2g}"]
 
 
 def _text(row: Row, column: Column, emphasis: Emphasis | None = None) -> str:

@@ -53,7 +53,7 @@ def runs_frame(table: Table) -> pd.DataFrame:
     return pd.DataFrame(table.runs)
 
 
-def comparisons_frame(table: Table) -> pd.DataFrame:
+def _comparisons_frame(table: Table) -> pd.DataFrame:
     """Return a line for each row that is compared with a reference: the reference minus it."""
     lines = []
     for verdict in (table.verdict, *table.published_verdicts):
@@ -85,7 +85,7 @@ def write_table(
     selection = selection or select(table, Wanted())
     options = options or PaperOptions()
     frames = {"cells": cells_frame(table), "runs": runs_frame(table)}
-    frames["comparisons"] = comparisons_frame(table)
+    frames["comparisons"] = _comparisons_frame(table)
     contents = {f"{table.name}.csv": _to_csv(_wide_frame(frames["cells"]))}
     for name, frame in frames.items():
         contents[f"{table.name}_{name}.csv"] = _to_csv(frame)
@@ -122,7 +122,7 @@ def _wide_frame(cells: pd.DataFrame) -> pd.DataFrame:
     shown = cells[cells["kind"] != "quoted"].copy()
     names = shown["task"].where(shown["task"] != "", shown["statistic"] + " " + shown["group"])
     shown["column"] = names.str.strip()
-    shown[_WIDE_KEYS] = shown[_WIDE_KEYS].fillna("")
+    shown[_WIDE_KEYS] = shown[_WIDE_KEYS].astype("string").fillna("")
     wide = shown.pivot_table(
         index=_WIDE_KEYS, columns="column", values="mean", sort=False, dropna=False, observed=True
     )

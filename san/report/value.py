@@ -156,7 +156,7 @@ def marks(flags: Collection[Flag]) -> str:
     return "".join(flag.mark for flag in Flag if flag in flags)
 
 
-def format_number(value: Value) -> str:
+def _format_number(value: Value) -> str:
     """Return the mean in the value's number format; what rounds to zero has no sign."""
     text = format(value.mean, value.number_format)
     return text.lstrip("+-") if float(text) == 0 else text
@@ -182,4 +182,4 @@ def to_text(value: Value) -> str:
     if not value.exists:
         return format_absent(value)
     spread = f" ± {value.std:.2f} ({value.n})" if value.n > 1 else ""
-    return format_number(value) + spread + format_remarks(value)
+    return _format_number(value) + spread + format_remarks(value)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from san.errors import choose
 from san.report.aggregate import Column, mean_columns, task_column
 from san.report.compare import (
     RankComparison,
@@ -68,17 +69,19 @@ def make_verdict(
 ) -> Verdict:
     """Compare rows of one class over the tasks of a suite.
 
-    reference: the name of the row that all are compared with; the leader where it is None.
-    is_brief: say who leads and who cannot be told apart from it, and no more.
+    reference: the name of the row that all are compared with, or its method; the leader where it
+    is None. is_brief: say who leads and who cannot be told apart from it, and no more. Raises
+    UnknownNameError where there is no row of the reference.
     """
     column = main_column(suite)
     complete = [row for row in rows if _is_complete(suite, row)]
     complete.sort(key=lambda row: -row.values[column].mean)
     ranked = [row for row in complete if not row.is_baseline]
     baselines = [row for row in complete if row.is_baseline]
-    chosen = [row for row in complete if reference in (row.name, row.key and row.key.method)]
-    if reference is None:
-        chosen = ranked[:1]
+    chosen = ranked[:1]
+    if reference is not None:
+        name = choose(reference, _reference_names(rows), "reference")
+        chosen = [row for row in complete if name in _reference_names([row])]
     if not chosen:
         nothing = ["No row is complete and may be compared, so none can be called better."]
         excluded = list(_excluded_sentences(suite, rows, complete))
@@ -91,6 +94,12 @@ def make_verdict(
     else:
         sentences = [*_sentences(suite, found), *_excluded_sentences(suite, rows, complete)]
     return replace(found, sentences=tuple(sentences))
+
+
+def _reference_names(rows: Sequence[Row]) -> list[str]:
+    """Return by which names rows may be chosen as the reference."""
+    methods = [row.key.method for row in rows if row.key is not None]
+    return list(dict.fromkeys([*methods, *[row.name for row in rows]]))
 
 
 def main_column(suite: Suite) -> Column:
