@@ -7,18 +7,16 @@ import argparse
 import resource
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from san.answers import count_by_class
 from san.compose import compose_grid, config_choices, named_by_value
 from san.counts import ParameterCounts
-from san.record import (
-    DataSource,
-    Record,
-    Seconds,
-    Status,
-    hash_identity,
-)
+from san.record import DataSource, Record, Seconds, Status, hash_identity
 from san.record_file import read_records, record_path, write_record
 from san.renamed_keys import schema_1_config
 from san.report.draw import draw_table
@@ -26,10 +24,12 @@ from san.report.render import write_table
 from san.report.selection import Wanted, select
 from san.report.table import make_table
 from san.runtime.environment import CodeState, DeviceInfo
-from san.score import EpochEntry, Score
+from san.score import ClassScore, EpochEntry, Score
 from san.tasks import load_suite
 
 SUITES = ("vtab", "fgvc", "gic")
+EPOCHS = 50
+HISTORY = [EpochEntry(epoch, 1 / 3, 1e-3 / 3) for epoch in range(1, EPOCHS)]
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def write_records(directory: Path, wanted: int) -> int:
     seeds = -(-wanted // cells)
     for suite in suites:
         tasks = [f"{suite.name}/{task}" for task in suite.tasks]
-        for run in compose_grid(tasks, methods, range(seeds), ["epochs=50", "lr=0.003"]):
+        for run in compose_grid(tasks, methods, range(seeds), [f"epochs={EPOCHS}", "lr=0.003"]):
             r = make_record(run.config)
             path = record_path(directory, r.suite, r.method, r.task, r.seed, r.id)
             write_record(r, path)
@@ -81,12 +81,23 @@ def make_tables(results: Path, count: int) -> None:
         draw_table(table, selection, records, results)
 
 
+@cache
+def make_result(suite: str, task: str, seed: int) -> tuple[Score, list[ClassScore]]:
+    """Return a made-up score of a test split, and its results by class."""
+    facts = load_suite(suite).tasks[task]
+    total = facts.size("test")
+    answers = np.random.default_rng(seed).random(total) < 0.7
+    labels = np.arange(total) % len(facts.classes)
+    score = Score(EPOCHS, int(answers.sum()), total, 0.5)
+    return score, count_by_class(facts.classes, labels, answers)
+
+
 def make_record(config: dict[str, Any]) -> Record:
     """Return a record as a run of a resolved configuration leaves it, of a made-up score."""
     data = config["data"]
     method = config["method"]["name"]
     seed = config["seed"]
-    score = Score(100, 7000 + seed, 10000)
+    score, classes = make_result(data["suite"], data["task"], seed)
     counts = ParameterCounts(
         method=1000, norm=1000, head=1000, trainable=3000, total=10000, percent=30.0
     )
@@ -111,7 +122,8 @@ def make_record(config: dict[str, Any]) -> Record:
         created="2026-01-01T00:00:00+00:00",
         last=score,
         best=score,
-        history=[EpochEntry(score.epoch, score=score)],
+        history=[*HISTORY, EpochEntry(EPOCHS, 0.1, 0.003, score)],
+        classes=classes,
         params=counts,
         seconds=Seconds(fit=100.0, step=0.1),
     )

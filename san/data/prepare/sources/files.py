@@ -251,7 +251,7 @@ def _images_of_folder(root: Path, above: tuple[str, ...], seen: set[str]) -> Ite
     if here in seen:
         what = "a folder above it" if here in above else f"{here}, which is below it, too"
         raise DataError(
-            f"{root} is a link to {what}: its images would be read again and again. Remove it."
+            f"{root} is a link to {what}: its images would be read again and again. Move it away."
         )
     if len(above) > MAX_DEPTH:
         raise DataError(f"{root} is more than {MAX_DEPTH} folders deep. Move its images up.")

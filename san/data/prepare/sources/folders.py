@@ -150,7 +150,7 @@ def _check_no_empty_class(base: Root, names: Sequence[str], images: Sequence[Ima
     empty = [name for label, name in enumerate(names) if label not in labels]
     if empty:
         raise DataError(
-            f"{base} has no images of {', '.join(empty[:5])}. Remove the folder, or fill it."
+            f"{base} has no images of {', '.join(empty[:5])}. Fill the folder, or move it away."
         )
 
 
