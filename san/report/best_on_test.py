@@ -44,12 +44,15 @@ def _published_gains(rows: Sequence[PublishedRow]) -> list[_Gain]:
     return gains
 
 
-def _family_of_last_epoch(family: str) -> str | None:
-    """Return the family that has the same runs at their last epoch; None where there is none."""
-    found = published_index().families.get(family)
-    if found is None or not found.same_runs_as:
-        return None
-    return found.same_runs_as
+def _family_of_last_epoch(family: str) -> str:
+    """Return the family that has the same runs at their last epoch.
+
+    A name that no row has where there is none.
+    """
+    families = published_index().families
+    if family not in families:
+        return "none"
+    return families[family].same_runs_as or "none"
 
 
 def _sentence(where: str, gains: Sequence[_Gain]) -> str:

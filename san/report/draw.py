@@ -1,8 +1,7 @@
 """The figures of a table: what is drawn of its rows, and the captions below it."""
 
 import importlib.util
-import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from san.errors import SanError
@@ -11,24 +10,21 @@ from san.record_file import record_path
 from san.report.adapter_scales import read_scales
 from san.report.aggregate import MEAN_OF_GROUP, Column
 from san.report.comparability import RowKey
+from san.report.figure_points import ERROR_BARS, notes_on, over_seeds, points_of
 from san.report.figures.accuracy_parameters import draw_accuracy_parameters
 from san.report.figures.critical_difference import MethodRank, draw_critical_difference
 from san.report.figures.group_bars import Bar, BarRow, draw_group_bars
 from san.report.figures.learning_curves import draw_learning_curves
 from san.report.figures.page import Drawing, Width
-from san.report.figures.points import Interval, Kind, MethodPoint, Reservation
 from san.report.figures.save import save_drawing
 from san.report.figures.scales import draw_scales
 from san.report.mean_curve import mean_curve
 from san.report.rows import Row
 from san.report.selection import Selection
 from san.report.table import Table
-from san.report.value import Flag, Value
-from san.report.verdict import main_column
 from san.runtime.files import write_text
 
 _MOST_ROWS = 8  # of ours in one picture of bars or curves
-_ERROR_BARS = "Error bars: one standard deviation over seeds."
 
 
 def draw_table(
@@ -67,10 +63,10 @@ def _drawings(
     table: Table, selection: Selection, records: Sequence[Record], results: Path
 ) -> Iterator[tuple[str, Drawing | None]]:
     """Yield each figure with the name of its files."""
-    points = list(_points(table))
+    points = list(points_of(table))
     what = f"{table.suite.means[0]}, percent"
     for suffix, width in (("", Width.ONE_COLUMN), ("_wide", Width.TWO_COLUMNS)):
-        notes = _notes(points)
+        notes = notes_on(points)
         chart = draw_accuracy_parameters(points, 0.0, what, width, notes)
         yield f"{table.name}_parameters{suffix}", chart
     yield f"{table.name}_ranks", _draw_ranks(table)
@@ -78,64 +74,6 @@ def _drawings(
     runs = [r for r in records if r.suite == table.suite.name and r.backbone == table.backbone]
     yield f"{table.name}_curves", _draw_curves(selection, runs)
     yield f"{table.name}_scales", _draw_scales(runs, results / "records")
-
-
-def _points(table: Table) -> Iterator[MethodPoint]:
-    """Yield the rows whose mean over all tasks is known."""
-    column = main_column(table.suite)
-    ranked = _ranked_rows(table)
-    for row in (*table.ours.rows, *table.published.rows):
-        value = row.values[column]
-        if not value.exists:
-            continue
-        count = row.trainable.without_head
-        is_compared = any(row is other for other in ranked)
-        yield MethodPoint(
-            label=row.name,
-            kind=Kind.OURS if row.key is not None else Kind.PUBLISHED,
-            accuracy=value.mean,
-            parameters=None if math.isnan(count) else count,
-            interval=_over_seeds(value),
-            reservations=tuple(_reservations(row.flags | value.flags)),
-            ranked=is_compared,
-            important=row.published is not None and bool(row.published.our_method),
-        )
-
-
-def _notes(points: Sequence[MethodPoint]) -> list[str]:
-    """Return what error bars are, where there are some."""
-    has_bars = any(point.interval is not None for point in points)
-    return [_ERROR_BARS] if has_bars else []
-
-
-def _ranked_rows(table: Table) -> list[Row]:
-    """Return the rows among which there is a front: ours, else the largest class of published.
-
-    Rows of another protocol, or of one that is not known, are drawn and are not on the front.
-    """
-    verdicts = [table.verdict, *table.published_verdicts]
-    found = [verdict for verdict in verdicts if len(verdict.standings) > 1]
-    if not found:
-        return []
-    chosen = found[0]
-    if chosen is not table.verdict:
-        chosen = max(found, key=lambda verdict: len(verdict.standings))
-    standings = (*chosen.standings, *chosen.baselines)
-    return [standing.row for standing in standings]
-
-
-def _reservations(flags: Collection[Flag]) -> Iterator[Reservation]:
-    """Yield marks with their sentences, in the order of the legend."""
-    for flag in Flag:
-        if flag in flags:
-            yield Reservation(flag.mark, flag.legend)
-
-
-def _over_seeds(value: Value) -> Interval | None:
-    """Return one standard deviation over seeds to both sides, where it is known."""
-    if math.isnan(value.std):
-        return None
-    return Interval(value.mean - value.std, value.mean + value.std)
 
 
 def _draw_ranks(table: Table) -> Drawing | None:
@@ -164,7 +102,7 @@ def _draw_groups(table: Table, selection: Selection) -> Drawing | None:
             rows.append(BarRow(row.label, [_bar(row, column) for column in groups]))
     notes = _cut_note(rows)
     if any(bar is not None and bar.interval is not None for row in rows for bar in row.bars):
-        notes.append(_ERROR_BARS)
+        notes.append(ERROR_BARS)
     labels = [column.label for column in groups]
     return draw_group_bars(labels, rows[:_MOST_ROWS], notes=notes)
 
@@ -177,7 +115,7 @@ def _cut_note(rows: Sequence[object]) -> list[str]:
 def _bar(row: Row, column: Column) -> Bar:
     """Return the bar of a mean, with its spread over seeds."""
     value = row.values[column]
-    return Bar(value.mean, _over_seeds(value))
+    return Bar(value.mean, over_seeds(value))
 
 
 def _draw_curves(selection: Selection, records: Sequence[Record]) -> Drawing | None:
