@@ -1,4 +1,12 @@
-"""The figures of a table: what is drawn of its rows, and the captions below it."""
+"""The figures of a table, and a page of them with their captions.
+
+<name>_parameters, <name>_parameters_wide    accuracy against trained parameters
+<name>_ranks     average ranks over tasks with the critical difference
+<name>_groups    means of groups
+<name>_curves    training loss by epoch
+<name>_scales    what SAN has learned, where an adapter was saved
+<name>.md        all of them with their captions
+"""
 
 import importlib.util
 from collections.abc import Iterator, Sequence
