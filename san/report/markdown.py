@@ -1,12 +1,19 @@
-"""Tables for people: the verdict first, then the rows, the best one first."""
+"""Tables for people: the verdict first, then the rows, the best one first.
+
+    what the table says, in sentences
+    our rows     means, trained parameters, seeds, the difference from the reference and its p
+    their tasks  six rows across
+    published    means, and ours minus them
+    what published rows say, for each class of those that can be compared
+    the legend: marks, what differs between rows, what was left out
+"""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-import pandas as pd
-
 from san.report.aggregate import MEAN_OF_GROUP, Column, mean_columns
 from san.report.emphasis import Emphasis, emphasize
+from san.report.markdown_grid import to_markdown
 from san.report.rows import Row
 from san.report.selection import Selection
 from san.report.table import Table
@@ -30,26 +37,34 @@ def markdown(table: Table, selection: Selection) -> str:
     """
     parts = [f"**{table.title}**, top-1 accuracy in percent\n"]
     if selection.ours:
-        parts += [_list(table.verdict.sentences), _our_means(table, selection)]
-        parts += list(_our_tasks(table, selection))
+        parts.append(_list(table.verdict.sentences))
+        parts.append(_our_means(table, selection))
+        parts += _our_tasks(table, selection)
     if selection.published:
         parts.append(_published_means(table, selection))
     for verdict in table.published_verdicts:
-        parts += [f"\nWhat is {verdict.title}:\n", _list(verdict.sentences)]
-    parts += ["", *_notes(table, selection)]
+        parts.append(f"\nWhat is {verdict.title}:\n")
+        parts.append(_list(verdict.sentences))
+    parts.append("")
+    parts += _notes(table, selection)
     return "\n".join(parts).rstrip() + "\n"
 
 
 def _list(sentences: Sequence[str]) -> str:
     """Return sentences as a list, in lines that fit a terminal."""
-    items = [textwrap.fill(f"- {text}", _LINE, subsequent_indent="  ") for text in sentences]
+    items = []
+    for text in sentences:
+        item = textwrap.fill(f"- {text}", _LINE, subsequent_indent="  ")
+        items.append(item)
     return "\n".join(items) + "\n"
 
 
 def _notes(table: Table, selection: Selection) -> list[str]:
     """Return what explains the table."""
-    legend = [_LEGEND] if len(selection.ours) > 1 else []
-    return [textwrap.fill(note, _LINE) for note in [*legend, *table.notes]]
+    notes = list(table.notes)
+    if len(selection.ours) > 1:
+        notes.insert(0, _LEGEND)
+    return [textwrap.fill(note, _LINE) for note in notes]
 
 
 def _our_means(table: Table, selection: Selection) -> str:
@@ -59,14 +74,17 @@ def _our_means(table: Table, selection: Selection) -> str:
     standings = _standings_by_row(table.verdict)
     lines = []
     for index, row in enumerate(selection.ours):
-        accuracies = [_text(row, column, emphasis.get((index, column))) for column in means]
+        line = [row.label]
+        for column in means:
+            line.append(_text(row, column, emphasis.get((index, column))))
         parameters, _, seeds = row.summary_texts()
-        standing = standings.get(id(row))
-        lines.append([row.label, *accuracies, parameters, seeds, *_against_reference(standing)])
+        line += [parameters, seeds]
+        line += _against_reference(standings.get(id(row)))
+        lines.append(line)
     reference = table.verdict.reference
-    less = f"{reference.name} minus it" if reference is not None else "difference"
-    titles = [_title(column) for column in means]
-    return _to_markdown(lines, ["", *titles, "trained", "seeds", f"{less} [95 %]", "p"], left=1)
+    less = "difference" if reference is None else f"{reference.name} minus it"
+    header = _header("", means, "trained", "seeds", f"{less} [95 %]", "p")
+    return to_markdown(lines, header, left=1)
 
 
 def _our_tasks(table: Table, selection: Selection) -> Iterator[str]:
@@ -81,30 +99,34 @@ def _our_tasks(table: Table, selection: Selection) -> Iterator[str]:
         lines = []
         group = ""
         for column in columns:
-            cells = []
-            for index, row in enumerate(rows, start):
-                cells.append(_text(row, column, emphasis.get((index, column))))
             # A group is named in its first line only.
             shown_group = column.group if column.group != group else ""
             group = column.group
-            lines.append([shown_group, column.label, *cells])
-        yield "\n" + _to_markdown(lines, ["", "task", *[row.label for row in rows]], left=2)
+            line = [shown_group, column.label]
+            for index, row in enumerate(rows, start):
+                line.append(_text(row, column, emphasis.get((index, column))))
+            lines.append(line)
+        header = ["", "task"]
+        header += [row.label for row in rows]
+        yield "\n" + to_markdown(lines, header, left=2)
 
 
 def _published_means(table: Table, selection: Selection) -> str:
-    """Return the means of published rows, with those of ours that are compared with them."""
+    """Return the means of published rows, with what ours are above those compared with them."""
     means = _shown_means(table, selection)
     gaps = {id(gap.published): gap.difference for gap in table.gaps}
     lines = []
     for row in selection.published:
-        texts = [_text(row, column) for column in means]
-        lines.append([row.label, *texts, row.trainable.in_millions_text()])
+        line = [row.label]
+        line += [_text(row, column) for column in means]
+        line.append(row.trainable.in_millions_text())
+        lines.append(line)
         if id(row) in gaps:
-            difference = gaps[id(row)]
-            ours = [_text(difference, column) for column in means]
-            lines.append(["&emsp;ours minus it", *ours, ""])
-    header = ["published", *[_title(column) for column in means], "trained, M"]
-    return "\n" + _to_markdown(lines, header, left=1)
+            gap = ["&emsp;ours minus it"]
+            gap += [_text(gaps[id(row)], column) for column in means]
+            lines.append([*gap, ""])
+    header = _header("published", means, "trained, M")
+    return "\n" + to_markdown(lines, header, left=1)
 
 
 def _shown_means(table: Table, selection: Selection) -> list[Column]:
@@ -113,8 +135,14 @@ def _shown_means(table: Table, selection: Selection) -> list[Column]:
     return sorted(means, key=lambda column: column.group == MEAN_OF_GROUP)
 
 
-def _title(column: Column) -> str:
-    return column.label if column.group == MEAN_OF_GROUP else f"{column.group} {column.label}"
+def _header(first: str, means: Sequence[Column], *others: str) -> list[str]:
+    """Return the titles of a table of means."""
+    titles = [first]
+    for column in means:
+        is_of_group = column.group == MEAN_OF_GROUP
+        titles.append(column.label if is_of_group else f"{column.group} {column.label}")
+    titles += others
+    return titles
 
 
 def _standings_by_row(verdict: Verdict) -> Mapping[int, Standing]:
@@ -123,7 +151,10 @@ def _standings_by_row(verdict: Verdict) -> Mapping[int, Standing]:
 
 
 def _against_reference(standing: Standing | None) -> list[str]:
-    """Return the difference from the reference with its interval, and p."""
+    """Return the difference from the reference with its interval, and p.
+
+    standing: None of a row that is not compared.
+    """
     if standing is None:
         return ["not compared", ""]
     if standing.comparison is None:
@@ -139,21 +170,3 @@ def _text(row: Row, column: Column, emphasis: Emphasis | None = None) -> str:
     value: Value = row.values.get(column, Value())
     stars = _EMPHASIS[emphasis or Emphasis.NONE]
     return f"{stars}{to_text(value)}{stars}"
-
-
-def _to_markdown(lines: Sequence[Sequence[str]], header: Sequence[str], left: int) -> str:
-    """Return a Markdown table whose first columns, so many, are aligned to the left."""
-    safe = [_without_bars(line) for line in lines]
-    # Two rows may have one name; a frame does not mind.
-    frame = pd.DataFrame(safe, columns=_without_bars(header))
-    text = frame.to_markdown(
-        index=False,
-        disable_numparse=True,  # numbers are texts already
-        colalign=["left"] * left + ["right"] * (len(header) - left),
-    )
-    return str(text)
-
-
-def _without_bars(texts: Sequence[str]) -> list[str]:
-    """Return texts that end no cell of Markdown."""
-    return [text.replace("|", "\\|") for text in texts]

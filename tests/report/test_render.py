@@ -49,7 +49,11 @@ def test_golden_files(
         made = without_published(made)
     if os.environ.get("UPDATE_GOLDEN"):
         (GOLDEN / name).write_text(made)
-    assert made == (GOLDEN / name).read_text()
+    if name.endswith("_comparisons.csv"):  # a product of matrices: the last digit is the machine's
+        expected = pd.read_csv(GOLDEN / name)
+        pd.testing.assert_frame_equal(pd.read_csv(tmp_path / name), expected, rtol=1e-9)
+    else:
+        assert made == (GOLDEN / name).read_text()
     assert [path for path in tmp_path.iterdir() if path not in paths] == []
 
 
