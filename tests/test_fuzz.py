@@ -159,7 +159,7 @@ def read_record(path: Path) -> None:
     """A record that is read makes tables, is explained, and estimates the time of a sweep."""
     found = named_by_value(record_file.read_record(path))
     summary([], [found])
-    write_table(make_table(DEMO, [found], found.backbone), path.parent / "tables", "demo")
+    write_table(make_table(DEMO, [found], found.backbone), path.parent / "tables")
     if found.status == "done" and found.evaluated_on == "test":
         assert explain_cell("demo", found.method, found.task, [found])
 
