@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from san import cli, compose
 from san.errors import FileAccessError, MissingFileError, RecordError, choose
 from san.record import Record, Status
-from san.record_file import read_answers, read_records, record_path
+from san.record_file import answers_path, read_answers, read_records, record_path
 from san.report.draw import can_draw, draw_table
 from san.report.explain import explain_cell
 from san.report.markdown import markdown
@@ -297,7 +297,7 @@ def _find_answers(r: Record, records: Path) -> NDArray[np.bool_] | None:
     """Return which test images a run had right, where it kept them."""
     path = record_path(records, r.suite, r.method, r.task, r.seed, r.id)
     try:
-        return read_answers(r, path)
+        return read_answers(r, answers_path(path))
     except RecordError:
         return None
 

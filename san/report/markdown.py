@@ -1,11 +1,11 @@
 """Tables for people: the verdict first, then the rows, the best one first.
 
-    what the table says, in sentences
-    our rows     means, trained parameters, seeds, the difference from the reference and its p
-    their tasks  six rows across
-    published    means, and ours minus them
-    what published rows say, for each class of those that can be compared
-    the legend: marks, what differs between rows, what was left out
+what the table says, in sentences
+our rows     means, trained parameters, seeds, the difference from the reference and its p
+their tasks  six rows across
+published    means, and ours minus them
+what published rows say, for each class of those that can be compared
+the legend: marks, what differs between rows, what was left out
 """
 
 import textwrap

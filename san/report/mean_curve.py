@@ -9,17 +9,29 @@ from san.report.figures.learning_curves import Curve
 
 
 def mean_curve(label: str, runs: Sequence[Record]) -> Curve | None:
-    """Return the mean loss of the runs by epoch; None where losses were not kept by all."""
-    lengths = {len(r.history) for r in runs}
+    """Return the mean loss of the runs by epoch; None where losses were not kept by all.
+
+    runs: of all tasks and seeds of a row. Accuracies are on it where all runs were scored after the
+    same epochs, as they are under one protocol.
+    """
     losses = [_losses(r) for r in runs]
-    if len(lengths) != 1 or {len(of_run) for of_run in losses} != lengths or lengths == {0}:
+    lengths = {len(of_run) for of_run in losses}
+    lengths |= {len(r.history) for r in runs}
+    if len(lengths) != 1 or lengths == {0}:
         return None
     means = np.mean(losses, axis=0).tolist()
-    epochs = {tuple(_evaluated_epochs(r)) for r in runs}
-    if len(epochs) != 1:
-        return Curve(label, range(1, len(means) + 1), means)
-    accuracies = np.mean([_accuracies(r) for r in runs], axis=0).tolist()
-    return Curve(label, range(1, len(means) + 1), means, epochs.pop(), accuracies)
+    epochs = range(1, len(means) + 1)
+    evaluated = {tuple(_evaluated_epochs(r)) for r in runs}
+    if len(evaluated) != 1:
+        return Curve(label, epochs, means)
+    accuracies = np.mean([_accuracies(r) for r in runs], axis=0)
+    return Curve(
+        label=label,
+        epochs=epochs,
+        losses=means,
+        evaluated_epochs=evaluated.pop(),
+        accuracies=accuracies.tolist(),
+    )
 
 
 def _losses(r: Record) -> list[float]:

@@ -3,6 +3,7 @@
 Keys are stable: no line is named by marks, or by what other rows there are.
 """
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from san.report.aggregate import MEAN_OF_GROUP, Column, mean_columns, task_colum
 from san.report.published import PublishedNumber
 from san.report.rows import Row
 from san.report.value import Flag, Value
+from san.runtime.formatting import first_line_of_error
 from san.tasks import Suite
 
 Line = dict[str, object]
@@ -130,7 +132,7 @@ def run_line(r: Record) -> Line:
             line[f"{name}_epoch"] = score.epoch
             line[f"{name}_accuracy"] = score.accuracy
     for key in _SETTINGS:
-        line[key] = r.config.get(key)
+        line[key] = _scalar(r.config.get(key))
     for name in _PARTS:
         known = msgspec.to_builtins(getattr(r, name)) or {}
         for key, value in known.items():
@@ -138,7 +140,7 @@ def run_line(r: Record) -> Line:
     for name in ("started", "host", "device_hours", "peak_bytes", "joules", "adapter_bytes"):
         line[name] = getattr(r, name)
     if r.error is not None:
-        line["error"] = r.error.strip().splitlines()[-1]
+        line["error"] = first_line_of_error(r.error)
     return line
 
 
@@ -187,6 +189,11 @@ def _source(number: PublishedNumber | None) -> Line:
         "quoted_through": "; ".join(map(str, number.quoted_through)),
         "note": number.note,
     }
+
+
+def _scalar(value: object) -> object:
+    """Return a setting that a column can hold; of a record made by hand it may be anything."""
+    return value if isinstance(value, str | int | float | None) else json.dumps(value)
 
 
 def _known(number: float) -> float | None:
