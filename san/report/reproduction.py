@@ -1,4 +1,11 @@
-"""Does it reproduce here? This machine's runs beside the reference runs that the project ships."""
+"""Does it reproduce here? This machine's runs beside the reference runs that the project ships.
+
+    to the bit       every loss and every score of every epoch is the same
+    the same count   so many test images are right; losses differ, by rounding as a rule
+    else             which runs differ, by how many images, and what differs between the machines
+
+Runs of another identity, under other settings or on other data, are named and not held against it.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +20,7 @@ _MOST_LISTED = 10
 
 @dataclass(frozen=True)
 class RunPair:
-    """A run of the reference, and the same one here.
-
-    has_same_identity: whether all that may change the number is the same.
-    """
+    """A run of the reference, and the one here of the same row, task and seed."""
 
     reference: Record
     own: Record
@@ -53,7 +57,8 @@ def describe_reproduction(
 ) -> Iterator[str]:
     """Yield sentences on how the runs here compare with those of the reference.
 
-    Both with the names that `compose.named_by_value` gives. Nothing where no run is in both.
+    own, reference: records of the suites that are shown, in any order; failed runs count as not
+    there. Both with the names that `compose.named_by_value` gives. Nothing where no run is in both.
     """
     pairs = _pair_runs(own, reference)
     if not pairs:
