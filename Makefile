@@ -130,7 +130,7 @@ test-sweep: $(VENV)/installed-dev  ## Sweeps that are killed, shared and resumed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,dev]'
 	$(BIN)/python -m pytest -m sweep
 
-test-latex: $(VENV)/installed-dev  ## Compile the tables (Debian: texlive-latex-extra, poppler-utils)
+test-latex: $(VENV)/installed-dev  ## Compile the tables (Debian: texlive-latex-extra, texlive-science, poppler-utils)
 	$(BIN)/python -m pytest -m latex tests/report
 
 test-slurm: $(VENV)/installed-dev  ## Sweeps on a real SLURM of one node (tests/one_node_slurm.sh start, as root)

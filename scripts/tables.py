@@ -72,7 +72,6 @@ class Arguments(argparse.Namespace):
             decimals=self.decimals,
             with_spread=self.spread,
             is_transposed=self.transpose,
-            is_narrow=self.columns == ["means"],
         )
 
 

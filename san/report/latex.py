@@ -1,236 +1,239 @@
 r"""Tables for papers, for `\input` alone: environment, caption and label are in the file."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 
-from san.report.aggregate import MEAN_OF_GROUP, Column
-from san.report.emphasis import Emphasis
-from san.report.rows import Row
-from san.report.value import MISSING, Value, format_absent, marks
-
-# At 7 pt six rows of VTAB-1k's 19 tasks and four means fit 6.75 in, the text width of ICML.
-_FONT = r"\fontsize{7}{8.4}\selectfont\setlength{\tabcolsep}{1.5pt}"
-_SUMMARY_GROUP = "Mean"
-_ESCAPES = str.maketrans(
-    {
-        "†": r"\textdagger{}",
-        "‡": r"\textdaggerdbl{}",
-        "§": r"\S{}",
-        "¶": r"\P{}",
-        "‖": r"\textbardbl{}",
-        "◦": r"\textopenbullet{}",
-        "≠": r"$\neq$",
-        "◇": r"$\diamond$",
-        "±": r"$\pm$",
-        "°": r"\textdegree{}",
-        "−": "$-$",
-        "*": r"\textasteriskcentered{}",
-        MISSING: "--",
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "^": r"\textasciicircum{}",
-        "~": r"\textasciitilde{}",
-        "$": r"\$",
-        "_": r"\_",
-        "%": r"\%",
-        "&": r"\&",
-        "#": r"\#",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-    }
+from san.report.aggregate import (
+    LOWER_IS_BETTER,
+    MEAN_CORRUPTION_ERROR,
+    MEAN_OF_GROUP,
+    MEAN_OF_GROUPS,
+    MEAN_OF_TASKS,
+    Column,
 )
-_LAST_LATIN_LETTER = 0x17F  # pdflatex knows those up to here
+from san.report.emphasis import Emphasis
+from san.report.latex_grid import Cell, Grid, Head, Line, Part, Span, choose_layout
+from san.report.latex_tabular import tabular
+from san.report.latex_text import command, escape_comment
+from san.report.rows import Row
+from san.report.value import CellStatus, Flag, Value, format_absent, marks
+
+_PARAMETERS = Head("Params (M)")
+_MEAN_OF = "Mean of"
+_OVERALL_MEANS = {
+    MEAN_OF_TASKS: "All tasks",
+    MEAN_OF_GROUPS: "Groups",
+    MEAN_CORRUPTION_ERROR: "mCE ↓",
+}
+_GROUPS_OF_MEANS = (MEAN_OF_GROUP, MEAN_OF_TASKS.group)
+# A table that is wider than the line is scaled down to it.
+_SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
 @dataclass(frozen=True)
 class PaperStyle:
     """How a table for a paper looks.
 
-    columns: of accuracies, in order. decimals: of accuracies. with_spread: print the standard
-    deviation over seeds. is_transposed: methods across. is_narrow: as wide as one column of the
-    page.
+    columns: of accuracies, in order. group_labels: how papers write groups, where not as we do.
+    decimals: of accuracies. with_spread: print the standard deviation over seeds. is_transposed:
+    methods across.
     """
 
     columns: Sequence[Column]
+    group_labels: Mapping[str, str]
     decimals: int = 1
     with_spread: bool = False
     is_transposed: bool = False
-    is_narrow: bool = False
+
+    def group_label(self, group: str) -> str:
+        """Return how papers write a group."""
+        return self.group_labels.get(group, group[:1].upper() + group[1:])
 
 
 @dataclass(frozen=True)
 class Block:
     """Rows between two rules, with the names that papers give them and what is set off.
 
-    title: what they are; nothing where that is plain. names: LaTeX already. emphasis: by index of
-    the row and column.
+    title: what they are; nothing where that is plain, or the same as of the block before.
+    emphasis: by index of the row and column.
     """
 
     title: str
     rows: Sequence[Row]
-    names: Sequence[str]
+    names: Sequence[Head]
     emphasis: Mapping[tuple[int, Column], Emphasis]
 
 
-def latex(
-    blocks: Sequence[Block],
-    style: PaperStyle,
-    caption: str,
-    label: str,
-    group_labels: Mapping[str, str],
-) -> str:
-    """Return a floating table; caption and label are plain text."""
-    body = _transposed if style.is_transposed else _tabular
-    environment = "table" if style.is_narrow else "table*"
-    packages = "booktabs, siunitx, textcomp"
-    if not style.is_transposed:
-        packages += ", graphicx"
+@dataclass(frozen=True)
+class PaperTexts:
+    """What stands around a table. captions: LaTeX; comments: lines above it."""
+
+    caption: str
+    short_caption: str
+    label: str
+    comments: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Columns of accuracies below a title, or without one, and what they are called."""
+
+    title: str
+    columns: Sequence[Column]
+    heads: Sequence[str]
+
+
+def latex(blocks: Sequence[Block], style: PaperStyle, texts: PaperTexts) -> str:
+    """Return a floating table that fits a column of the page, or the page."""
+    grid = _transposed_grid(blocks, style) if style.is_transposed else _grid(blocks, style)
+    layout = choose_layout(grid, may_be_stacked=style.with_spread and not style.is_transposed)
     lines = [
-        rf"% \usepackage: {packages}",
-        rf"\begin{{{environment}}}[t]",
+        *map(escape_comment, texts.comments),
+        command("begin", layout.environment) + "[t]",
+        r"\providecommand{\citep}{\cite}",
         r"\centering",
-        rf"\caption{{{escape_latex(caption)}}}",
-        rf"\label{{{label}}}",
-        rf"{_FONT}%",
-        *body(blocks, style, group_labels),
-        rf"\end{{{environment}}}",
+        command(f"caption[{texts.short_caption}]", texts.caption),
+        command("label", texts.label),
+        command("fontsize", layout.size, f"{1.2 * layout.size:.1f}") + r"\selectfont",
+        r"\renewcommand{\bfdefault}{b}% Computer Modern's bx is wider than other digits",
+        r"\setlength{\abovetopsep}{3pt}",
+        r"\sisetup{detect-all,table-number-alignment=right,table-text-alignment=right}",
+        _SHRINK,
+        *tabular(grid, layout),
+        r"}",
+        command("end", layout.environment),
     ]
     return "\n".join(lines) + "\n"
 
 
-def escape_latex(text: str) -> str:
-    """Return text in which the characters that pdflatex would misread are replaced.
-
-    One that it does not know becomes its number in Unicode.
-    """
-    return "".join(_known_character(letter) for letter in text.translate(_ESCAPES))
-
-
-def _known_character(letter: str) -> str:
-    if ord(letter) <= _LAST_LATIN_LETTER or letter in "–—‘’“”":
-        return letter
-    return f"[U+{ord(letter):04X}]"
+def cell_flags(row: Row, column: Column) -> frozenset[Flag]:
+    """Return the flags whose marks stand at a number of a row, and not at its name."""
+    value = row.values[column]
+    flags = value.visible_flags
+    if value.exists and value.status not in (CellStatus.DONE, CellStatus.MISSING):
+        flags |= {Flag.OTHER_SEEDS}
+    return flags - row.flags
 
 
-def _tabular(
-    blocks: Sequence[Block],
-    style: PaperStyle,
-    group_labels: Mapping[str, str],
-) -> Iterator[str]:
-    """Yield the lines of a table with methods down."""
-    accuracies = f"*{{{len(style.columns)}}}{{{_number_column(style)}}}"
-    yield rf"\begin{{tabular}}{{@{{}}l S[table-format=2.2]{accuracies}@{{}}}}"
-    yield r"\toprule"
-    yield from _header(style.columns, group_labels)
-    width = len(style.columns) + 2
+def _grid(blocks: Sequence[Block], style: PaperStyle) -> Grid:
+    """Return a table with methods down."""
+    groups = list(_groups(style))
+    parts = []
     for block in blocks:
-        yield r"\midrule"
-        if block.title:
-            yield rf"\multicolumn{{{width}}}{{@{{}}l}}{{\emph{{{block.title}}}}} \\"
+        lines = []
         for index, (row, name) in enumerate(zip(block.rows, block.names, strict=True)):
-            cells = [name, _parameters(row)]
-            for column in style.columns:
-                emphasis = block.emphasis.get((index, column), Emphasis.NONE)
-                cells.append(_cell(row.values[column], emphasis, style))
-            yield " & ".join(cells) + r" \\"
-    yield r"\bottomrule"
-    yield r"\end{tabular}"
+            cells = [_cell(block, index, column, style) for column in style.columns]
+            lines.append(Line(name, [_parameters(row), *cells]))
+        parts.append(Part(block.title, lines))
+    spans = [Span("", 1), *[Span(group.title, len(group.columns)) for group in groups]]
+    return Grid(
+        spans=spans,
+        heads=[_PARAMETERS, *[Head(head) for group in groups for head in group.heads]],
+        breaks=_breaks(spans),
+        parts=parts,
+    )
 
 
-def _header(columns: Sequence[Column], group_labels: Mapping[str, str]) -> Iterator[str]:
-    """Yield the groups with rules below them, then the columns."""
-    groups = [_group_of(column) for column in columns]
-    first = 3
-    titles = " & "
-    rules = ""
-    for group in dict.fromkeys(groups):
-        width = groups.count(group)
-        title = escape_latex(group_labels.get(group, group))
-        titles += rf" & \multicolumn{{{width}}}{{c}}{{{title}}}"
-        rules += rf"\cmidrule(lr){{{first}-{first + width - 1}}}"
-        first += width
-    yield titles + r" \\"
-    yield rules
-    names = [escape_latex(_column_label(column)) for column in columns]
-    turned = [rf"{{\rotatebox{{90}}{{{name}}}}}" for name in ["Params (M)", *names]]
-    yield " & ".join(["", *turned]) + r" \\"
+def _transposed_grid(blocks: Sequence[Block], style: PaperStyle) -> Grid:
+    """Return a table with methods across and a line for each task."""
+    spans = [Span(block.title, len(block.rows)) for block in blocks]
+    counts = [_parameters(row) for block in blocks for row in block.rows]
+    parts = [Part("", [Line(_PARAMETERS, [replace(cell, is_apart=True) for cell in counts])])]
+    for group in _groups(style):
+        lines = []
+        for column, head in zip(group.columns, group.heads, strict=True):
+            cells = []
+            for block in blocks:
+                cells += [_cell(block, index, column, style) for index in range(len(block.rows))]
+            lines.append(Line(Head(head), cells))
+        parts.append(Part(group.title, lines))
+    return Grid(
+        spans=_joined(spans),
+        heads=[name for block in blocks for name in block.names],
+        breaks=_breaks(spans),
+        parts=parts,
+    )
 
 
-def _transposed(
-    blocks: Sequence[Block],
-    style: PaperStyle,
-    group_labels: Mapping[str, str],
-) -> Iterator[str]:
-    """Yield the lines of a table with methods across and a line for each task."""
-    number = _number_column(style)
-    counts = [len(block.rows) for block in blocks]
-    across = "@{\\hskip 6pt}".join(f"*{{{count}}}{{{number}}}" for count in counts)
-    yield rf"\begin{{tabular}}{{@{{}}l {across}@{{}}}}"
-    yield r"\toprule"
-    names = [f"{{{name}}}" for block in blocks for name in block.names]
-    yield " & ".join(["", *names]) + r" \\"
-    parameters = [_parameters(row) for block in blocks for row in block.rows]
-    yield " & ".join(["Params (M)", *parameters]) + r" \\"
-    group = ""
-    for column in style.columns:
-        if _group_of(column) != group:
-            group = _group_of(column)
-            title = escape_latex(group_labels.get(group, group))
-            yield r"\midrule"
-            yield rf"\multicolumn{{{sum(counts) + 1}}}{{@{{}}l}}{{\emph{{{title}}}}} \\"
-        cells = [escape_latex(_column_label(column))]
-        for block in blocks:
-            for index, row in enumerate(block.rows):
-                emphasis = block.emphasis.get((index, column), Emphasis.NONE)
-                cells.append(_cell(row.values[column], emphasis, style))
-        yield " & ".join(cells) + r" \\"
-    yield r"\bottomrule"
-    yield r"\end{tabular}"
+def _joined(spans: Sequence[Span]) -> list[Span]:
+    """Return spans of which each takes in those behind it that have no title."""
+    joined: list[Span] = []
+    for span in spans:
+        if joined and not span.title:
+            joined[-1] = replace(joined[-1], columns=joined[-1].columns + span.columns)
+        else:
+            joined.append(span)
+    return joined
 
 
-def _group_of(column: Column) -> str:
-    """Return the group above a column: the mean of a group stands among its tasks."""
-    if column.group == MEAN_OF_GROUP:
-        return column.label
-    return _SUMMARY_GROUP if column.group == "mean" else column.group
+def _breaks(spans: Sequence[Span]) -> frozenset[int]:
+    """Return the last column of each span, but for the last one."""
+    ends = accumulate(span.columns for span in spans)
+    return frozenset(end - 1 for end in list(ends)[:-1])
 
 
-def _column_label(column: Column) -> str:
-    """Return how a paper names a column."""
+def _groups(style: PaperStyle) -> Iterator[_Group]:
+    """Yield the columns of accuracies by group; the mean of a group stands among its tasks."""
+    columns = style.columns
+    tasks = {column.group for column in columns if column.group not in _GROUPS_OF_MEANS}
+    means = [column for column in columns if column.group in _GROUPS_OF_MEANS]
+    if not tasks:
+        heads = [style.group_label(column.label) for column in columns]
+        heads = [_OVERALL_MEANS.get(c, head) for c, head in zip(columns, heads, strict=True)]
+        yield _Group(_MEAN_OF, columns, heads)
+    elif len(tasks) == 1 and means == [MEAN_OF_TASKS]:
+        heads = ["Mean" if column in means else column.label for column in columns]
+        yield _Group("", columns, heads)
+    else:
+        for title, found in groupby(columns, lambda column: _title(column, style)):
+            of_group = list(found)
+            yield _Group(title, of_group, [_head(column) for column in of_group])
+
+
+def _title(column: Column, style: PaperStyle) -> str:
+    """Return what stands above a column."""
+    if column in _OVERALL_MEANS:
+        return _MEAN_OF if column not in LOWER_IS_BETTER else ""
+    group = column.label if column.group == MEAN_OF_GROUP else column.group
+    return style.group_label(group)
+
+
+def _head(column: Column) -> str:
+    """Return what a column is called below its group."""
     if column.group == MEAN_OF_GROUP:
         return "Mean"
-    if column.group == "mean":
-        return {"all": "All tasks", "groups": "Of groups"}.get(column.label, column.label)
-    return column.label
+    return _OVERALL_MEANS.get(column, column.label)
 
 
-def _number_column(style: PaperStyle) -> str:
-    spread = f"(1.{style.decimals})" if style.with_spread else ""
-    return f"S[table-format=2.{style.decimals}{spread}]"
-
-
-def _parameters(row: Row) -> str:
-    """Return the trained parameters in millions, without the head where they are known so."""
+def _parameters(row: Row) -> Cell:
+    """Return the trained parameters in millions."""
     text = row.trainable.in_millions_text()
-    return text if text.replace(".", "").isdigit() else f"{{{escape_latex(text)}}}"
+    return Cell(text) if text.replace(".", "").isdigit() else Cell(words=text)
 
 
-def _cell(value: Value, emphasis: Emphasis, style: PaperStyle) -> str:
-    """Return a value; in braces where it is more than a number."""
+def _cell(block: Block, index: int, column: Column, style: PaperStyle) -> Cell:
+    """Return the value of a row of a block."""
+    row = block.rows[index]
+    value = row.values[column]
     if not value.exists:
-        return f"{{{escape_latex(format_absent(value))}}}"
-    number = f"{value.mean:.{style.decimals}f}"
-    number = number.removeprefix("-") if float(number) == 0 else number
-    if style.with_spread and value.n > 1:
-        number += rf"\,$\pm$\,{value.std:.{style.decimals}f}"
-    mark = escape_latex(marks(value.visible_flags))
-    if emphasis is Emphasis.NONE and not mark and not style.with_spread:
-        return number
-    if emphasis is Emphasis.BEST:
-        number = rf"\underline{{{number}}}"
-    if emphasis is not Emphasis.NONE:
-        number = rf"\textbf{{{number}}}"
-    superscript = rf"\rlap{{\textsuperscript{{{mark}}}}}" if mark else ""
-    return f"{{{number}{superscript}}}"
+        return Cell(words=_words(value))
+    has_spread = style.with_spread and not math.isnan(value.std)
+    return Cell(
+        number=_number(value.mean, style.decimals),
+        spread=_number(value.std, style.decimals) if has_spread else "",
+        marks=marks(cell_flags(row, column)),
+        emphasis=block.emphasis.get((index, column), Emphasis.NONE),
+    )
+
+
+def _words(value: Value) -> str:
+    """Return what stands in place of a number, in a word that fits a column."""
+    is_mixed = value.status is CellStatus.OOM_AND_FAILED
+    return str(CellStatus.FAILED) if is_mixed else format_absent(value)
+
+
+def _number(number: float, decimals: int) -> str:
+    """Return a rounded number; one that rounds to zero has no sign."""
+    return f"{round(number, decimals) + 0.0:.{decimals}f}"

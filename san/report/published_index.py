@@ -58,10 +58,10 @@ class PublishedIndex:
     """How the published numbers are read: benchmarks/published/rows.yaml.
 
     backbones: ours to the papers' name. widths: of the features that the head of a backbone reads,
-    by the papers' name. families: by the name in a row. head: by suite.
-    our_methods: ours to the row that it is compared with. papers: the key of a method's paper, by
-    row without the remark in brackets, or by our name where none is published. claims: by row, what
-    is published without a number for each task.
+    by the papers' name. families: by the name in a row. head: by suite. our_methods: ours to the
+    row that it is compared with. labels: how papers write ours that have no such row. papers: the
+    key of a method's paper, by row without the remark in brackets, or by our name where none is
+    published. claims: by row, what is published without a number for each task.
     """
 
     backbones: Mapping[str, str]
@@ -69,6 +69,7 @@ class PublishedIndex:
     families: Mapping[str, ProtocolFamily]
     head: Mapping[str, HeadCounting]
     our_methods: Mapping[str, str]
+    labels: Mapping[str, str]
     papers: Mapping[str, str]
     claims: Mapping[str, str]
 
@@ -140,5 +141,8 @@ def without_remark(row_name: str) -> str:
 
 
 def method_label(method: str) -> str:
-    """Return how papers write one of our methods; our name where no row of it is published."""
-    return without_remark(published_index().our_methods.get(method, method))
+    """Return how papers write one of our methods; our name where that is not known."""
+    index = published_index()
+    if method in index.labels:
+        return index.labels[method]
+    return without_remark(index.our_methods.get(method, method))

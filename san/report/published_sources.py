@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 
 from san.errors import InvalidValueError, choose
+from san.report.latex_text import ACCENTS
 from san.schema import from_mapping
 from san.tasks import BENCHMARKS
 
@@ -34,17 +35,6 @@ _SPECIAL = str.maketrans(
         "_": r"\_",
     }
 )
-# Combining characters of Unicode, and LaTeX's commands for them.
-_ACCENTS = {
-    "\N{COMBINING GRAVE ACCENT}": "`",
-    "\N{COMBINING ACUTE ACCENT}": "'",
-    "\N{COMBINING CIRCUMFLEX ACCENT}": "^",
-    "\N{COMBINING TILDE}": "~",
-    "\N{COMBINING DIAERESIS}": '"',
-    "\N{COMBINING RING ABOVE}": "r ",
-    "\N{COMBINING CARON}": "v ",
-    "\N{COMBINING CEDILLA}": "c ",
-}
 
 
 @dataclass(frozen=True)
@@ -152,8 +142,8 @@ def _to_bibtex(text: str) -> str:
     """Return text in which what LaTeX would misread is escaped, in ASCII where it has accents."""
     written: list[str] = []
     for character in unicodedata.normalize("NFD", text):
-        if character in _ACCENTS and written:
-            written[-1] = rf"{{\{_ACCENTS[character]}{written[-1]}}}"
+        if character in ACCENTS and written:
+            written[-1] = rf"{{\{ACCENTS[character]}{written[-1]}}}"
         else:
             written.append(character.translate(_SPECIAL))
     return "".join(written)

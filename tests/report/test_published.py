@@ -362,7 +362,7 @@ def test_a_method_has_a_paper(name: str, key: str) -> None:
 
 def test_our_methods_have_the_names_of_papers() -> None:
     labels = [method_label(name) for name in ("vpt_deep", "adapter_plus", "norm", "dora")]
-    assert labels == ["VPT-Deep", "Adapter+", "LayerNorm-tuning", "dora"]
+    assert labels == ["VPT-Deep", "Adapter+", "LayerNorm-tuning", "DoRA"]
 
 
 def test_our_methods_without_a_paper_are_known() -> None:
