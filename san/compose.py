@@ -115,8 +115,8 @@ def resolve(config: DictConfig) -> RunConfig:
     if said is not None and said not in (name, backbone["timm_name"]):
         raise InvalidValueError(
             f"backbone.name is '{said}', but what is built is {name}. "
-            f"For {said} give {shlex.join(_backbone_words(said))}, "
-            f"for {name} {shlex.join(_backbone_words(name))}. "
+            f"For {said} give {shlex.join(backbone_words(said))}, "
+            f"for {name} {shlex.join(backbone_words(name))}. "
             f"In a file of your own write `name: {name}`."
         )
     backbone["name"] = name
@@ -148,14 +148,14 @@ def rerun_words(record: Record) -> list[str]:
     words = [f"method={record.method}", f"data={record.suite}/{record.task}"]
     words.append(f"seed={record.seed}")
     if record.backbone != load_suite(record.suite).backbone:
-        words += _backbone_words(record.backbone)
+        words += backbone_words(record.backbone)
     words += _protocol_words(record.protocol) or [
         f"protocol.name={settings.override_value(record.protocol)}"
     ]
     words.append(f"precision={record.config.get('precision', 'auto')}")
     config = _config_of(record)
     if config is None:
-        typed = shlex.split(record.variant)
+        typed = settings.split_variant(record.variant)
         words += current_words(typed, [record.method], warn=False)
         if settings.RESTORED in words:
             adapter = settings.override_value(record.config.get("restore"))
@@ -236,7 +236,7 @@ def _cell_words(config: Mapping[str, Any]) -> tuple[str, ...]:
     if data["suite"] in suite_names():
         suite = load_suite(data["suite"])
         words = [f"data={suite.name}/{_representative(suite, suite.task(data['task']))}"]
-    words += _backbone_words(config["backbone"]["name"])
+    words += backbone_words(config["backbone"]["name"])
     words += _protocol_words(config["protocol"]["name"])
     return tuple(words)
 
@@ -297,7 +297,7 @@ def _is_known(data: Mapping[str, Any], method: str) -> bool:
     return data["task"] in load_suite(data["suite"]).tasks
 
 
-def _backbone_words(name: str) -> list[str]:
+def backbone_words(name: str) -> list[str]:
     """Return the overrides that choose a backbone by the name that `_backbone_name` gives it."""
     if name in _choices("backbone"):
         return [f"backbone={name}"]

@@ -138,11 +138,16 @@ def join_overrides(overrides: Mapping[str, str], weights: str = "") -> str:
 
 def shorten_variant(variant: str) -> str:
     """Return what `join_overrides` returned as a row shows it: `rank=16` for `method.rank=16`."""
-    try:
-        words = shlex.split(variant)
-    except ValueError:  # made by hand, with one quote
-        return variant
+    words = split_variant(variant)
     return " ".join(word.lstrip("+").removeprefix("method.") for word in words)
+
+
+def split_variant(variant: str) -> list[str]:
+    """Return the overrides that `join_overrides` joined."""
+    try:
+        return shlex.split(variant)
+    except ValueError:  # made by hand, with one quote
+        return [variant]
 
 
 def override_value(value: Any) -> str:

@@ -175,12 +175,11 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
 
 
 def _print_cell(args: Arguments, records: Sequence[Record]) -> None:
-    """Print where the number of a cell (suite, method, task) comes from."""
+    """Print where the number of a cell (suite, row, task or mean) comes from."""
     assert args.cell is not None
-    suite, row, task = args.cell
-    if args.backbone:
-        records = [r for r in records if r.backbone == args.backbone]
-    cli.print_while_read("\n".join(explain_cell(suite, row, task, records)))
+    suite, row, column = args.cell
+    lines = explain_cell(suite, row, column, records, args.records, args.backbone)
+    cli.print_while_read("\n".join(lines))
 
 
 def _choose_tables(args: Arguments, records: Sequence[Record]) -> list[_TableKey]:

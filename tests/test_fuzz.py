@@ -160,8 +160,9 @@ def read_record(path: Path) -> None:
     found = named_by_value(record_file.read_record(path))
     summary([], [found])
     write_table(make_table(DEMO, [found], found.backbone), path.parent / "tables")
-    if found.status == "done" and found.evaluated_on == "test":
-        assert explain_cell("demo", found.method, found.task, [found])
+    if found.suite == "demo" and found.task in DEMO.tasks:
+        explained = "\n".join(explain_cell("demo", found.method, found.task, [found], path.parent))
+        assert f"\n  seed {found.seed}: " in explained
 
 
 def make_new_record(folder: Path) -> Path:

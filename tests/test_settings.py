@@ -259,7 +259,7 @@ def test_weights_of_one_name_and_other_content_are_two_rows(
     prefix = "backbone.sha256=null backbone.weights=w.safetensors"
     assert shown == [f"{prefix}@1a2b3c", f"{prefix}@4d5e6f"]
     for row, found, hidden in [(shown[0], "1a2b3c", "4d5e6f"), (shown[1], "4d5e6f", "1a2b3c")]:
-        text = "\n".join(explain_cell("demo", f"san [{row}]", "digits", records))
+        text = "\n".join(explain_cell("demo", f"san [{row}]", "digits", records, tmp_path))
         assert f"vit_nano, {found}" in text
         assert hidden not in text
     # The same file under another name is the same experiment, and its record is found.

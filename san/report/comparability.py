@@ -151,7 +151,7 @@ def _differ(values: Mapping[str, tuple[str, ...]], fact: str) -> bool:
     return len(values.get(fact, ())) > 1
 
 
-def _describe(difference: Difference) -> str:
+def describe_difference(difference: Difference) -> str:
     """Return a difference in words: `epochs 10 (most rows: 100)`."""
     own = " and ".join(difference.own)
     usual = f" (most rows: {difference.usual})" if difference.usual else ""
@@ -243,4 +243,4 @@ def notes_on_differences(
             where = f" on {len(tasks)} of {all_tasks} tasks"
         else:
             where = f" on {', '.join(tasks)}"
-        yield f"{difference.flag.mark} {row}: {_describe(difference)}{where}."
+        yield f"{difference.flag.mark} {row}: {describe_difference(difference)}{where}."

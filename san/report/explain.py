@@ -1,266 +1,290 @@
-"""Where a number of a table comes from: records, settings, and the commands that repeat a run."""
+"""Where a number of a table comes from: its value, what it may be compared with, its records.
 
-import shlex
-from collections.abc import Iterator, Sequence
+Also the command that makes it, where there is none.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
 
-from san import compose, settings
-from san.errors import choose
-from san.record import Record
-from san.report.aggregate import aggregate_runs
-from san.report.published import (
-    PublishedNumber,
-    PublishedRow,
-    all_published_rows,
-    published_numbers,
+from msgspec import structs
+
+from san import compose
+from san.record import DataSource, Record
+from san.record_file import record_path
+from san.report.aggregate import newest_done, task_column, tasks_of_mean
+from san.report.explain_names import Place, find_place, find_row, find_suite
+from san.report.explain_record import describe_record, labelled_command
+from san.report.explain_value import (
+    describe_flags,
+    describe_gap,
+    describe_published_cell,
+    describe_value,
+    differences,
+    flagged_value,
 )
-from san.report.published_index import published_index, without_remark
-from san.report.rows import group_runs, in_table, row_name
-from san.report.value import MISSING, Flag, to_text
-from san.runtime.formatting import first_line_of_error
-from san.tasks import Suite, load_suite, suite_names
+from san.report.published import all_published_rows
+from san.report.published_index import method_label, published_index, without_remark
+from san.report.published_rows import make_published_row
+from san.report.rows import Row, RunGroup, group_runs, in_table, make_our_row
+from san.report.table import deduplicate
+from san.report.value import MISSING, to_text
+from san.tasks import Suite
 
-_RECIPE_KEYS = ("epochs", "batch_size", "optimizer", "lr", "weight_decay")
+_TEST = "test"
+_TASK_WIDTH = 20
 _RUN_ORDER = attrgetter("seed", "created")
-_WITHOUT_MARKS = str.maketrans(dict.fromkeys((flag.mark for flag in Flag), ""))
+
+
+class _TableKey(NamedTuple):
+    """Which of our tables, in the order in which they are explained."""
+
+    backbone: str
+    is_of_another_split: bool
+    split: str
 
 
 @dataclass(frozen=True)
-class _OurCell:
-    """A cell of one of our rows. row: its name in the table of the backbone."""
+class _OurRow:
+    """A row of ours in the table of a backbone and a split, and its runs."""
 
     backbone: str
-    row: str
-    method: str
-    runs: Sequence[Record]
+    split: str
+    group: RunGroup
+    row: Row
+
+    @property
+    def method(self) -> str:
+        return self.group.key.method
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What tables call it: ours, and those in the style of papers."""
+        name = self.row.name
+        details = name.removeprefix(self.method)
+        return name, method_label(self.method) + details
+
+    def runs(self, task: str) -> list[Record]:
+        """Return the runs of a task by seed, the newest last."""
+        found = self.group.runs.get(task, [])
+        return sorted(found, key=_RUN_ORDER)
 
 
-@dataclass(frozen=True)
-class _PublishedCell:
-    """The published numbers of a task in a row; none where there is only a claim.
-
-    backbone: as papers call it.
-    """
-
-    backbone: str
-    row: PublishedRow
-    numbers: Sequence[PublishedNumber]
-
-
-def explain_cell(suite: str, name: str, task: str, records: Sequence[Record]) -> Iterator[str]:
+def explain_cell(
+    suite: str,
+    name: str,
+    column: str,
+    records: Sequence[Record],
+    folder: Path,
+    backbone: str | None = None,
+) -> Iterator[str]:
     """Yield what is known of a cell, ours and published, the values first.
 
-    name: a method, or a row as tables print it, ours or published. suite and task, too, are taken
-    by the names that tables print. records: with the names that `compose.named_by_value` gives.
+    name: a method, or a row as tables print it, ours or published. column: a task or a mean. They
+    and the suite are taken by key or as tables print them. records: with the names that
+    `compose.named_by_value` gives. folder: where they are. backbone: of all where it is None.
     Raises UnknownNameError with the nearest names.
     """
-    facts = _find_suite(suite)
-    task = _find_task(facts, task)
-    where = f"{facts.name}/{task}"
-    ours = list(_our_cells(facts, task, records))
-    published = list(_published_cells(facts, task, ours))
-    row = _choose_row(name, ours, published)
+    place = find_place(find_suite(suite), column)
+    ours = list(_our_rows(place.suite, records, backbone))
+    backbones = [backbone] if backbone else _backbones(place.suite, ours)
+    printed = {each: _published_rows(place.suite, each) for each in backbones}
+    row = find_row(name, list(_known_names(ours, printed)))
     method = _method_of(row, ours)
-    chosen = [cell for cell in ours if row == cell.row and row != method]
-    if not chosen:
-        chosen = [cell for cell in ours if cell.method == method]
-    for cell in chosen:
-        yield from _describe_our_cell(cell, where)
-    if method and not any(cell.runs for cell in chosen):
-        yield f"{MISSING}  {where}, {method}: not run yet"
-        yield _line("run", f"python train.py method={method} data={where}")
-    for printed in published:
-        if printed.row.method == row or _is_compared(printed.row, method):
-            yield from _describe_published_cell(printed, where)
+    chosen = _choose_rows(row, method, ours)
+    for our_row in chosen:
+        yield from _describe_our_cell(our_row, place, printed[our_row.backbone], folder)
+    if method and not chosen:
+        yield from _describe_missing_row(method, place, backbone)
+    for each in _tables_of_published(chosen, backbones):
+        for published_row in printed[each]:
+            if published_row.name == row or _is_compared(published_row, method):
+                yield from describe_published_cell(published_row, place, each)
 
 
-def rerun_command(r: Record) -> str:
-    """Return the command that repeats a run; where its record still exists, add `force=true`."""
-    return shlex.join(["python", "train.py", *compose.rerun_words(r)])
-
-
-def _find_suite(name: str) -> Suite:
-    """Return a suite by its name or by the title of one of its tables."""
-    title = name.partition(", ")[0]  # what follows is another backbone
-    for each in suite_names():
-        suite = load_suite(each)
-        if _is_called(title, suite.name, suite.title):
-            return suite
-    return load_suite(title)  # which names the nearest
-
-
-def _find_task(suite: Suite, name: str) -> str:
-    """Return a task by its name or by its label."""
-    for task in suite.tasks.values():
-        if _is_called(name, task.name, task.label):
-            return task.name
-    return suite.task(name).name
-
-
-def _is_called(name: str, *names: str) -> bool:
-    """Return whether a name is one of several, however it is capitalized."""
-    return name.casefold() in [each.casefold() for each in names]
-
-
-def _our_cells(suite: Suite, task: str, records: Sequence[Record]) -> Iterator[_OurCell]:
-    """Yield the cell of a task in each row of each table of ours."""
-    by_backbone: dict[str, list[Record]] = {}
-    for r in sorted(records, key=_RUN_ORDER):
-        if r.suite == suite.name:
-            by_backbone.setdefault(r.backbone, []).append(r)
-    for backbone, found in sorted(by_backbone.items()):
-        # A run that is scored on the validation split is in no table, and changes no row's name.
-        shown = [group.key for group in group_runs(suite, in_table(suite, found))]
-        groups = group_runs(suite, found)
-        everything = [group.key for group in groups]
+def _our_rows(suite: Suite, records: Sequence[Record], backbone: str | None) -> Iterator[_OurRow]:
+    """Yield the rows of each table of ours, those of the test split first."""
+    tables: dict[_TableKey, list[Record]] = {}
+    for r in records:
+        if r.suite == suite.name and backbone in (None, r.backbone):
+            key = _TableKey(r.backbone, r.evaluated_on != _TEST, r.evaluated_on)
+            tables.setdefault(key, []).append(r)
+    for key in sorted(tables):
+        runs, _ = deduplicate(tables[key])
+        shown = in_table(suite, runs, key.split)
+        groups = group_runs(suite, shown)
         for group in groups:
-            keys = shown if group.key in shown else everything
-            row = row_name(group.key, keys)
-            runs = group.runs.get(task, [])
-            yield _OurCell(
-                backbone=backbone,
-                row=row,
-                method=group.key.method,
-                runs=runs,
-            )
+            row = make_our_row(suite, group, groups)
+            yield _OurRow(key.backbone, key.split, group, row)
 
 
-def _published_cells(suite: Suite, task: str, ours: Sequence[_OurCell]) -> Iterator[_PublishedCell]:
-    """Yield the published cells of a task with the suite's backbone and those of our rows."""
-    called = published_index().backbones
-    by_printed_name: dict[str, str] = {}  # papers call several of ours by one name
-    for backbone in sorted({suite.backbone, *(cell.backbone for cell in ours)}):
-        by_printed_name.setdefault(called.get(backbone, backbone), backbone)
-    for printed_name, backbone in by_printed_name.items():
-        numbers = [n for n in published_numbers(suite.name, backbone) if n.task == task]
-        for row in all_published_rows(suite, backbone):
-            found = [number for number in numbers if number.method == row.method]
-            yield _PublishedCell(
-                backbone=printed_name,
-                row=row,
-                numbers=found,
-            )
+def _backbones(suite: Suite, rows: Sequence[_OurRow]) -> list[str]:
+    backbones = {suite.backbone}
+    for row in rows:
+        backbones.add(row.backbone)
+    return sorted(backbones)
 
 
-def _choose_row(name: str, ours: Sequence[_OurCell], published: Sequence[_PublishedCell]) -> str:
-    """Return the name of a method or row as it is spelt; raise UnknownNameError on any other."""
-    known = compose.config_choices("method")
-    known += [cell.row for cell in ours]
-    known += [cell.row.method for cell in published]
-    plain = name.translate(_WITHOUT_MARKS).strip()
-    for each in (name, plain):
-        if each in known:
-            return each
-    for each in known:
-        if _is_called(plain, each):
-            return each
-    return choose(plain, list(dict.fromkeys(known)), "method or row")
+def _published_rows(suite: Suite, backbone: str) -> list[Row]:
+    printed = all_published_rows(suite, backbone)
+    return [make_published_row(suite, row, backbone) for row in printed]
 
 
-def _method_of(row: str, ours: Sequence[_OurCell]) -> str:
-    """Return the method of a row of ours, or that a published row is compared with, or nothing."""
-    if row in compose.config_choices("method"):
-        return row
-    for cell in ours:
-        if cell.row == row:
-            return cell.method
-    for method, printed in published_index().our_methods.items():
-        if printed == row:
+def _known_names(ours: Sequence[_OurRow], printed: Mapping[str, Sequence[Row]]) -> Iterator[str]:
+    """Yield every name of a method or row."""
+    methods = compose.config_choices("method")
+    yield from methods
+    for our_row in ours:
+        yield our_row.method
+        yield from our_row.names
+    for rows in printed.values():
+        yield from (row.name for row in rows)
+    yield from map(method_label, methods)
+
+
+def _method_of(name: str, ours: Sequence[_OurRow]) -> str:
+    """Return the method that a name stands for, alone or in a row of ours; or nothing."""
+    compared = published_index().our_methods
+    methods = compose.config_choices("method")
+    methods += [row.method for row in ours]
+    for method in methods:
+        if name in (method, method_label(method), compared.get(method)):
             return method
+    for row in ours:
+        if name in row.names:
+            return row.method
     return ""
 
 
-def _is_compared(row: PublishedRow, method: str) -> bool:
-    """Return whether a published row is the one that a method of ours is compared with.
+def _choose_rows(name: str, method: str, ours: Sequence[_OurRow]) -> list[_OurRow]:
+    """Return the rows of ours that a name stands for; a method stands for all of its rows."""
+    named = [row for row in ours if name in row.names]
+    is_method = name in (method, method_label(method))
+    if named and not is_method:
+        return named
+    return [row for row in ours if row.method == method]
+
+
+def _tables_of_published(chosen: Sequence[_OurRow], backbones: Sequence[str]) -> list[str]:
+    """Return one backbone of those that papers call by one name, if need be that of our rows."""
+    called = published_index().backbones
+    first: dict[str, str] = {}
+    preferred = [row.backbone for row in chosen]
+    for backbone in [*preferred, *backbones]:
+        printed_name = called.get(backbone, backbone)
+        first.setdefault(printed_name, backbone)
+    return list(first.values())
+
+
+def _is_compared(row: Row, method: str) -> bool:
+    """Return whether a published row is of a method of ours.
 
     `SSF (Mai et al., last)` is a variant of `SSF`.
     """
-    compared = published_index().our_methods.get(method)
-    return compared is not None and without_remark(row.method) == without_remark(compared)
+    return bool(method) and without_remark(row.name) == method_label(method)
 
 
-def _describe_our_cell(cell: _OurCell, where: str) -> Iterator[str]:
-    """Yield the value of a cell, and what its records say."""
-    value = to_text(aggregate_runs(cell.runs))
-    count = len(cell.runs)
-    yield f"{value}  {where}, {cell.row}, {cell.backbone}: {count} records"
-    for r in cell.runs:
-        yield from _describe_record(r)
+def _describe_our_cell(
+    our_row: _OurRow,
+    place: Place,
+    printed: Sequence[Row],
+    folder: Path,
+) -> Iterator[str]:
+    """Yield the value of a cell of ours, what it may be compared with, and what it is made of."""
+    value = flagged_value(our_row.row, place)
+    is_test = our_row.split == _TEST
+    split = "" if is_test else f", {our_row.split} split"
+    heading = f"{place.title}, {our_row.row.name}, {our_row.backbone}{split}"
+    yield f"{to_text(value)}  {heading}: {_count_parts(our_row, place)}"
+    yield from describe_value(value)
+    yield from describe_flags(value, differences(our_row.group, place))
+    for row in printed:
+        if is_test and _is_compared(row, our_row.method):
+            yield from describe_gap(our_row.row, row, place)
+    if place.task is None:
+        yield from _describe_tasks(our_row, place)
+    else:
+        yield from _describe_runs(our_row, place.task.name, folder)
     yield ""
 
 
-def _describe_published_cell(cell: _PublishedCell, where: str) -> Iterator[str]:
-    """Yield the published numbers of a cell, and what is known of the protocol of its row."""
-    row = cell.row
-    for number in cell.numbers:
-        backbone = row.weights or cell.backbone
-        yield f"{number.accuracy:g}  {where}, {row.method}, {backbone}: published"
-        chosen = row.selected_on or "not known"
-        yield _line("weights", f"{row.weights or 'not known'}; epoch chosen on {chosen}")
-        yield _line("source", number.origin)
-        if row.protocol:
-            yield _line("protocol", row.protocol)
-        if number.note:
-            yield _line("note", number.note)
-        yield ""
-    if not cell.numbers:
-        claim = row.claim or "no source has one for this task"
-        yield f"{MISSING}  {where}, {row.method}: published without a number: {claim}"
+def _count_parts(our_row: _OurRow, place: Place) -> str:
+    """Return how many records or tasks there are."""
+    if place.task is None:
+        tasks = tasks_of_mean(place.suite, place.column)
+        return f"{len(tasks)} tasks"
+    count = len(our_row.runs(place.task.name))
+    return "1 record" if count == 1 else f"{count} records"
 
 
-def _describe_record(r: Record) -> Iterator[str]:
-    """Yield what a record says."""
-    chosen = f"epoch chosen on {r.selected_on}"
-    yield f"\n  seed {r.seed}: {_result(r)}, {chosen}, record {r.id} of {r.created}"
-    yield _line("settings", _settings(r))
-    yield _line("weights", f"{r.backbone}, {r.weights}")
-    yield _line("data", _data(r))
-    if r.data.forced:
-        yield _line("FORCED", r.data.forced)
-    yield _line("made by", _made_by(r))
-    if r.error:
-        yield _line("error", first_line_of_error(r.error))
-    for warning in r.warnings:
-        yield _line("warning", warning)
-    yield _line("reproduce", rerun_command(r))
+def _describe_tasks(our_row: _OurRow, place: Place) -> Iterator[str]:
+    """Yield the values that a mean is made of."""
+    for name in tasks_of_mean(place.suite, place.column):
+        task = place.suite.tasks[name]
+        column = task_column(task)
+        value = our_row.row.values[column]
+        yield f"    {task.label:<{_TASK_WIDTH}} {to_text(value)}"
+    words = ["python", "scripts/tables.py", "--cell"]
+    words += [place.suite.name, our_row.row.name, "TASK"]
+    yield labelled_command("each task", words)
 
 
-def _line(label: str, text: str) -> str:
-    """Return an indented line with a label."""
-    return f"    {label:<10} {text}"
+def _describe_runs(our_row: _OurRow, task: str, folder: Path) -> Iterator[str]:
+    """Yield the records of a cell, and how to run the seeds that it lacks."""
+    runs = our_row.runs(task)
+    counted = newest_done(runs)
+    for r in runs:
+        path = record_path(
+            folder,
+            r.suite,
+            r.method,
+            r.task,
+            r.seed,
+            r.id,
+        )
+        is_counted = r in counted
+        yield from describe_record(r, path, is_counted)
+    all_runs: list[Record] = []
+    for found in our_row.group.runs.values():
+        all_runs += found
+    seeds = {r.seed for r in all_runs}
+    missing = seeds - {r.seed for r in runs}
+    if missing:
+        if runs:
+            yield ""
+        words = _words_of_seeds(all_runs[0], task, sorted(missing))
+        yield labelled_command("not run", words)
 
 
-def _result(r: Record) -> str:
-    """Return the accuracy of a run, or how it ended."""
-    if r.score is None:
-        return r.status
-    return f"{r.accuracy:.2f} % ({r.score.correct} of {r.score.total})"
+def _words_of_seeds(other: Record, task: str, seeds: Sequence[int]) -> list[str]:
+    """Return what runs seeds of a task. other: a run of the same row, of any task and seed."""
+    run = structs.replace(
+        other,
+        task=task,
+        data=DataSource(),
+    )
+    words = compose.rerun_words(run)
+    position = words.index(f"seed={other.seed}")
+    listed = ",".join(map(str, seeds))
+    words[position] = f"seed={listed}"
+    program = ["python", "train.py"]
+    if len(seeds) > 1:
+        program.append("-m")
+    return program + words
 
 
-def _settings(r: Record) -> str:
-    """Return the recipe of a run, and how it departs from its suite's."""
-    words = [f"{key}={r.config.get(key)}" for key in _RECIPE_KEYS]
-    recipe = ", ".join(words)
-    if not r.variant:
-        return recipe
-    return f"{recipe}; {settings.shorten_variant(r.variant)}"
-
-
-def _data(r: Record) -> str:
-    """Return the source of the images, and the fingerprints of the splits."""
-    source = r.data.source or "unknown"
-    train = r.data.train or "unknown"
-    evaluate = r.data.evaluate or "unknown"
-    return f"{source}; train {train}, {r.evaluated_on} {evaluate}"
-
-
-def _made_by(r: Record) -> str:
-    """Return commit, versions and device; and whether files differed from the commit."""
-    commit = str(r.code.commit)[:12]
-    changes = " with changes" if r.code.dirty else ""
-    parts = [f"commit {commit}{changes}"]
-    for name, version in r.versions.items():
-        parts.append(f"{name} {version}")
-    parts.append(f"on {r.device.name}")
-    return ", ".join(parts)
+def _describe_missing_row(method: str, place: Place, backbone: str | None) -> Iterator[str]:
+    """Yield that a method was not run, and what runs it."""
+    yield f"{MISSING}  {place.title}, {method}: not run yet"
+    other = None if backbone == place.suite.backbone else backbone
+    if place.task is not None:
+        words = ["python", "train.py", f"method={method}", f"data={place.title}"]
+        words += compose.backbone_words(other) if other else []
+    else:
+        words = ["python", "scripts/reproduce.py"]
+        words += [place.suite.name, "--methods", method]
+        words += ["--backbone", other] if other else []
+    yield labelled_command("run", words)
+    yield ""

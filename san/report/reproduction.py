@@ -139,19 +139,15 @@ def _unequal_lines(pairs: Sequence[RunPair]) -> Iterator[str]:
 
 def _environment_lines(pairs: Sequence[RunPair]) -> Iterator[str]:
     """Yield what differs between the machines and the versions of packages."""
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[str, None] = {}
     for pair in pairs:
-        own = _environment(pair.own)
         theirs = _environment(pair.reference)
-        for name in own.keys() | theirs.keys():
-            values = (own.get(name, "none"), theirs.get(name, "none"))
-            if values[0] != values[1]:
-                found[name] = values
-    listed = []
-    for name, (here, there) in sorted(found.items()):
-        listed.append(f"{name} {here} (reference: {there})")
-    if listed:
-        yield f"What differs between here and there: {'; '.join(listed)}."
+        for name, here in _environment(pair.own).items():
+            there = theirs.get(name, "none")
+            if here != there:
+                found[f"{name} {here} (reference: {there})"] = None
+    if found:
+        yield f"What differs between here and there: {'; '.join(sorted(found))}."
     else:
         yield "Nothing that records know differs between here and there."
 

@@ -116,7 +116,7 @@ def make_table(
     """
     backbone = backbone or suite.backbone
     own_records = [r for r in records if r.suite == suite.name and r.backbone == backbone]
-    runs, conflicts = _deduplicate(own_records)
+    runs, conflicts = deduplicate(own_records)
     shown_runs = in_table(suite, runs, split)
     groups = group_runs(suite, shown_runs, answers_of)
     our_rows = [make_our_row(suite, group, groups) for group in groups]
@@ -186,7 +186,7 @@ def _published_verdicts(suite: Suite, rows: Sequence[Row]) -> Iterator[Verdict]:
             yield verdict
 
 
-def _deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+def deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """Leave out copies of records, of which the newest stays.
 
     Also return a note on each identity that has different results; these all stay.
