@@ -95,6 +95,7 @@ def _pair_runs(own: Sequence[Record], reference: Sequence[Record]) -> list[RunPa
 
 
 def _done(records: Sequence[Record]) -> list[Record]:
+    """Return the runs that have a number."""
     return [r for r in records if r.status == Status.DONE]
 
 

@@ -95,7 +95,7 @@ def test_tables_of_all_suites_with_records(results: Path) -> None:
     assert "**VTAB-1k, swin_b_in22k**" in shown.stdout
     assert "No tables of another" in shown.stderr
     files = {path.name for path in (results / "tables").iterdir()}
-    assert len(files) == 28
+    assert len(files) == 27
     assert {"demo.csv", "demo_cells.csv", "vtab_swin_b_in22k_runs.csv"} <= files
 
 
@@ -197,4 +197,4 @@ def test_a_reader_who_leaves_is_no_error_and_all_files_are_written(results: Path
         )
     assert left.returncode == 0, left.stderr
     assert "Error" not in left.stderr
-    assert len(list((results / "tables").iterdir())) == 28
+    assert len(list((results / "tables").iterdir())) == 27
