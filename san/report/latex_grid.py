@@ -56,6 +56,7 @@ class Head:
     def broken_latex(self, points: float) -> str:
         """Return the name as LaTeX in lines of a width."""
         text = r"\hspace{0pt}".join(map(escape_latex, _pieces(self.text)))
+        text = text.replace(r" \hspace{0pt}", " ")
         text += superscript(self.marks)
         if self.cite_key:
             text += " " + command("citep", self.cite_key)
@@ -251,8 +252,9 @@ def _pieces(text: str) -> Iterator[str]:
         if piece and _text_width(piece + letter) > _WIDEST_PIECE:
             yield piece
             piece = ""
+        is_end_of_word = letter == "." and piece[-1:].isalpha()
         piece += letter
-        if letter in " =@/,.":
+        if letter in " =@/," or is_end_of_word:
             yield piece
             piece = ""
     yield piece

@@ -104,7 +104,7 @@ def command(name: str, *arguments: object) -> str:
 
 def escape_comment(text: str) -> str:
     """Return text that stays in the one line of a comment."""
-    return "% " + " ".join(printable(text).split())
+    return "% " + printable(" ".join(text.split()))
 
 
 def is_known(character: str) -> bool:

@@ -19,6 +19,7 @@ from san.settings import shorten_variant
 
 _OURS = "Measured by us"
 _PUBLISHED = "As published"
+_USUAL_PROTOCOL = "last_epoch"
 _PACKAGES = ("booktabs", "graphicx", "siunitx")
 _EMPHASIS = (
     r"Underlined: the best of its block on a task or mean; bold: not told apart from it at 5\,\% "
@@ -91,7 +92,7 @@ def _label(row: Row, ours: Sequence[Row]) -> str:
         return _method(row)
     protocols = {other.key.protocol for other in ours if other.key is not None}
     details = [shorten_variant(row.key.variant)] if row.key.variant else []
-    if len(protocols) > 1:
+    if len(protocols) > 1 and row.key.protocol != _USUAL_PROTOCOL:
         details.append(row.key.protocol.replace("_", " "))
     return f"{_method(row)} ({', '.join(details)})" if details else _method(row)
 
