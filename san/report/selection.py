@@ -1,4 +1,9 @@
-"""Which rows and columns of a table are shown, by names that tables print or by keys."""
+"""Which rows and columns of a table are shown, by names that tables print or by keys.
+
+    rows       `san` (all rows of a method), `san [rank=4]`; all, where none is named
+    published  `SSF`, `all`, `none`; those that matter, where none is named
+    columns    `cifar`, `CIFAR-100`, `natural` (a group's tasks), `tasks`, `means`; all
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -137,14 +142,16 @@ def _columns(table: Table, names: Sequence[str] | None) -> Iterator[Column]:
 def _wanted_columns(table: Table, names: Sequence[str]) -> set[Column]:
     """Return the columns that names stand for."""
     suite = table.suite
-    tasks = {task.name: task_column(task) for task in suite.tasks.values()}
-    known: dict[str, list[Column]] = {name: [column] for name, column in tasks.items()}
+    known: dict[str, list[Column]] = {}
     for task in suite.tasks.values():
-        known.setdefault(task.label, [tasks[task.name]])
-        known.setdefault(task.group, []).append(tasks[task.name])
-    known[_TASKS] = list(tasks.values())
+        column = task_column(task)
+        known[task.name] = [column]
+        known.setdefault(task.label, [column])
+        known.setdefault(task.group, []).append(column)
+        known.setdefault(_TASKS, []).append(column)
     known[_MEANS] = list(mean_columns(suite))
     chosen = set()
     for name in names:
-        chosen |= set(known[choose(name, known, "column")])
+        found = known[choose(name, known, "column")]
+        chosen |= set(found)
     return chosen
