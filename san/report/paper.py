@@ -149,7 +149,7 @@ def _caption(
 ) -> Iterator[str]:
     """Yield the sentences of the caption as LaTeX."""
     yield f"{escape_latex(_what(table, selection))}."
-    yield "Params: trained parameters in millions, without the head."
+    yield _parameters_sentence(selection)
     yield from _seeds_sentences(selection.ours, options)
     if selection.published:
         yield _sources_sentence(selection.published)
@@ -160,6 +160,14 @@ def _caption(
     for flag in Flag:
         if flag in shown:
             yield f"{escape_latex(f'{flag.mark}: {flag.legend}')}."
+
+
+def _parameters_sentence(selection: Selection) -> str:
+    """Say what is counted."""
+    rows = (*selection.ours, *selection.published)
+    is_estimated = any(row.trainable.is_estimated for row in rows)
+    head = ", whose mean is taken off where papers count it" if is_estimated else ""
+    return f"Params: trained parameters in millions, without the head{head}."
 
 
 def _seeds_sentences(rows: Sequence[Row], options: PaperOptions) -> Iterator[str]:

@@ -122,7 +122,10 @@ def test_every_kind_of_cell() -> None:
 def test_the_parameters_are_a_number_or_words(six: Table) -> None:
     rows = [replace(six.ours.row("lora"), trainable=TrainableCounts(304.33e6))]
     rows.append(replace(six.ours.row("ssf"), trainable=TrainableCounts()))
+    rows.append(replace(six.ours.row("san"), trainable=TrainableCounts(2e5, is_estimated=True)))
     text = paper(replace(six, ours=Section(tuple(rows))))
+    assert "without the head, whose mean is taken off where papers count it." in text
+    assert "in millions, without the head. " in paper(six)
     cells = cells_by_row(text)
     assert cells["LoRA"][0] == "304.33"
     assert cells["SSF"][0] == "{--}"
