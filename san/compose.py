@@ -169,12 +169,16 @@ def rerun_words(record: Record) -> list[str]:
 
 def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     """Compose the configuration of a run without running it; interpolations stay."""
-    words = current_words(overrides)
+    return _compose_file("train", current_words(overrides))
+
+
+def _compose_file(name: str, words: Sequence[str] = ()) -> DictConfig:
+    """Compose a file of `configs/` with overrides."""
     outer = GlobalHydra.instance().hydra  # of train.py, or of a caller of the library
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return compose("train", overrides=words)
+            return compose(name, overrides=list(words))
     finally:
         GlobalHydra.instance().hydra = outer
 
@@ -263,8 +267,7 @@ def _composed_node(words: tuple[str, ...]) -> DictConfig:
 @cache
 def _method_node(method: str) -> DictConfig:
     """Return the default configuration of a method."""
-    register_tasks()
-    node: DictConfig = compose_config([f"method={method}"]).method
+    node: DictConfig = _compose_file(f"method/{method}").method
     return node
 
 

@@ -283,9 +283,9 @@ def _published_notes(rows: Sequence[Row], shown: Sequence[Row]) -> list[str]:
         printed: PublishedRow | None = row.published
         if printed is not None and printed.claim and not printed.accuracies:
             notes.append(f"{printed.method}: {printed.claim}.")
-    omitted = [row.name for row in rows if not any(row is other for other in shown)]
-    if omitted:
-        names = ", ".join(omitted)
+    shown_names = [row.name for row in shown]
+    names = ", ".join(row.name for row in rows if row.name not in shown_names)
+    if names:
         notes.append(f"Published, but incomplete, and in _cells.csv alone: {names}.")
     return notes
 
