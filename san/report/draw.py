@@ -87,15 +87,16 @@ def _drawings(
 def _draw_ranks(table: Table) -> Drawing | None:
     """Draw the average ranks of our rows, or of the published ones where we have none."""
     for verdict in (table.verdict, *table.published_verdicts):
-        if verdict.ranks is None:
+        found = verdict.standings
+        if found.ranks is None:
             continue
-        names = [standing.row.name for standing in verdict.standings]
-        averages = zip(names, verdict.ranks.average_ranks, strict=True)
+        names = [standing.row.name for standing in found.ranked]
+        averages = zip(names, found.ranks.average_ranks, strict=True)
         ranks = [MethodRank(name, rank) for name, rank in averages]
         groups = []
-        for bar in verdict.ranks.bars:
+        for bar in found.ranks.bars:
             groups.append([names[index] for index in bar])
-        critical_difference = verdict.ranks.critical_difference
+        critical_difference = found.ranks.critical_difference
         width = Width.TWO_COLUMNS if len(names) > _MOST_ROWS else Width.ONE_COLUMN
         return draw_critical_difference(ranks, critical_difference, groups, width)
     return None

@@ -15,8 +15,8 @@ from san.report.aggregate import (
 from san.report.published import MEAN_OF_GROUPS as STATED_MEAN_OF_GROUPS
 from san.report.published import MEAN_OF_TASKS as STATED_MEAN_OF_TASKS
 from san.report.published import UNSPECIFIED_MEAN
+from san.report.standings import main_column
 from san.report.value import Flag
-from san.report.verdict import main_column
 from san.tasks import Suite, Task, load_suite, suite_names
 
 _WITHOUT_MARKS = str.maketrans(dict.fromkeys((flag.mark for flag in Flag), ""))

@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 from san.report.figures.points import Interval, Kind, MethodPoint, Reservation
 from san.report.rows import Row
+from san.report.standings import main_column
 from san.report.table import Table
 from san.report.value import Flag, Value
-from san.report.verdict import main_column
 
 ERROR_BARS = "Error bars: one standard deviation over seeds."
 
@@ -46,13 +46,13 @@ def _ranked_rows(table: Table) -> list[Row]:
     Rows of another protocol, or of one that is not known, are drawn and are not on the front.
     """
     verdicts = [table.verdict, *table.published_verdicts]
-    found = [verdict for verdict in verdicts if len(verdict.standings) > 1]
+    found = [verdict for verdict in verdicts if len(verdict.standings.ranked) > 1]
     if not found:
         return []
     chosen = found[0]
     if chosen is not table.verdict:
-        chosen = max(found, key=lambda verdict: len(verdict.standings))
-    standings = (*chosen.standings, *chosen.baselines)
+        chosen = max(found, key=lambda verdict: len(verdict.standings.ranked))
+    standings = (*chosen.standings.ranked, *chosen.standings.baselines)
     return [standing.row for standing in standings]
 
 

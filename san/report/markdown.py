@@ -16,9 +16,9 @@ from san.report.emphasis import Emphasis, emphasize
 from san.report.markdown_grid import to_markdown
 from san.report.rows import Row
 from san.report.selection import Selection
+from san.report.standings import Standing, Standings
 from san.report.table import Table
 from san.report.value import Value, to_text
-from san.report.verdict import Standing, Verdict
 
 _ROWS_ACROSS = 6  # so many fit a wide terminal
 _LINE = 100
@@ -71,7 +71,7 @@ def _our_means(table: Table, selection: Selection) -> str:
     """Return the means of our rows, their costs, and how they stand to the reference."""
     means = _shown_means(table, selection)
     emphasis = emphasize(table.suite, selection.ours)
-    standings = _standings_by_row(table.verdict)
+    standings = _standings_by_row(table.verdict.standings)
     lines = []
     for index, row in enumerate(selection.ours):
         line = [row.label]
@@ -81,7 +81,7 @@ def _our_means(table: Table, selection: Selection) -> str:
         line += [parameters, seeds]
         line += _against_reference(standings.get(id(row)))
         lines.append(line)
-    reference = table.verdict.reference
+    reference = table.verdict.standings.reference
     less = "difference" if reference is None else f"{reference.name} minus it"
     header = _header("", means, "trained", "seeds", f"{less} [95 %]", "p")
     return to_markdown(lines, header, left=1)
@@ -145,9 +145,9 @@ def _header(first: str, means: Sequence[Column], *others: str) -> list[str]:
     return titles
 
 
-def _standings_by_row(verdict: Verdict) -> Mapping[int, Standing]:
+def _standings_by_row(found: Standings) -> Mapping[int, Standing]:
     """Return how each row stands, by the identity of the row."""
-    return {id(standing.row): standing for standing in (*verdict.standings, *verdict.baselines)}
+    return {id(standing.row): standing for standing in (*found.ranked, *found.baselines)}
 
 
 def _against_reference(standing: Standing | None) -> list[str]:

@@ -13,9 +13,9 @@ from san.errors import FileAccessError
 from san.report.markdown import markdown
 from san.report.paper import PaperOptions, paper_bibtex, paper_latex
 from san.report.selection import Selection, Wanted, select
+from san.report.standings import Standing
 from san.report.table import Table
 from san.report.tidy import CELL_COLUMNS, RUN_COLUMNS
-from san.report.verdict import Standing
 from san.runtime.files import atomic_write
 
 _WIDE_KEYS = ["kind", "row", "method", "settings", "protocol"]
@@ -57,13 +57,14 @@ def _comparisons_frame(table: Table) -> pd.DataFrame:
     """Return a line for each row that is compared with a reference: the reference minus it."""
     lines = []
     for verdict in (table.verdict, *table.published_verdicts):
-        for standing in (*verdict.standings, *verdict.baselines):
-            if standing.comparison is not None and verdict.reference is not None:
+        found = verdict.standings
+        for standing in (*found.ranked, *found.baselines):
+            if standing.comparison is not None and found.reference is not None:
                 keys = {
                     "suite": table.suite.name,
                     "backbone": table.backbone,
                     "compared": verdict.title,
-                    "reference": verdict.reference.name,
+                    "reference": found.reference.name,
                 }
                 lines.append({**keys, **_comparison_line(standing)})
     return pd.DataFrame(lines, columns=list(_COMPARISON_COLUMNS))

@@ -1,8 +1,8 @@
 """Which rows and columns of a table are shown, by names that tables print or by keys.
 
-    rows       `san` (all rows of a method), `san [rank=4]`; all, where none is named
-    published  `SSF`, `all`, `none`; those that matter, where none is named
-    columns    `cifar`, `CIFAR-100`, `natural` (a group's tasks), `tasks`, `means`; all
+rows       `san` (all rows of a method), `san [rank=4]`; all, where none is named
+published  `SSF`, `all`, `none`; those that matter, where none is named
+columns    `cifar`, `CIFAR-100`, `natural` (a group's tasks), `tasks`, `means`; all
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ from enum import StrEnum
 from san.errors import choose
 from san.report.aggregate import MEAN_OF_GROUP, Column, mean_columns, task_column
 from san.report.rows import Row
+from san.report.standings import main_column
 from san.report.table import Table
-from san.report.verdict import main_column
 
 ALL = "all"
 NONE = "none"
@@ -108,7 +108,7 @@ def _published_rows(table: Table, names: Sequence[str] | None) -> list[Row]:
 def _matters(table: Table, row: Row) -> bool:
     if row.published is None or not row.published.has_numbers:
         return False
-    leads = any(verdict.reference is row for verdict in table.published_verdicts)
+    leads = any(verdict.standings.reference is row for verdict in table.published_verdicts)
     return leads or bool(row.published.our_method)
 
 

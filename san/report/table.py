@@ -182,7 +182,7 @@ def _published_verdicts(suite: Suite, rows: Sequence[Row]) -> Iterator[Verdict]:
         epoch = "the last epoch" if selected_on == "last" else f"the best epoch on {selected_on}"
         title = f"published of {epoch} with {weights}"
         verdict = make_verdict(suite, members, title, is_brief=True)
-        if len(verdict.standings) >= _LEAST_ROWS_OF_A_CLASS:
+        if len(verdict.standings.ranked) >= _LEAST_ROWS_OF_A_CLASS:
             yield verdict
 
 

@@ -1,63 +1,37 @@
-"""What a table allows one to say: who leads, by how much, how sure, and what it does not show."""
+"""What a table allows one to say: who leads, by how much, how sure, and what it does not show.
+
+the leader, and by how much, with the bootstrap's interval over tasks
+who can be told apart from it, and who cannot
+how probable it is that it is better, about as good, or worse than the next one
+average ranks, where there are three rows or more
+full fine-tuning and linear probing beside it
+what is known of seeds; that choosing among the rows of a method is choosing on the test
+which rows take no part, and why
+"""
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from san.errors import choose
-from san.report.aggregate import Column, mean_columns, task_column
-from san.report.compare import (
-    RankComparison,
-    RowDifference,
-    compare_ranks,
-    compare_rows,
-    holm,
-    smallest_wilcoxon_p,
-)
+from san.report.aggregate import task_column
+from san.report.compare import RankComparison, RowDifference, smallest_wilcoxon_p
 from san.report.rows import Row
+from san.report.standings import LEVEL, Standing, Standings, compare_class, main_column
 from san.report.value import CellStatus, Flag
 from san.tasks import Suite
 
-LEVEL = 0.05
 _LEVEL_POINTS = 0.005  # what rounds to less than a hundredth
 _FEW_TASKS = 10  # with 6 a 95 % interval of the bootstrap holds 85 %, with 19 it holds 93 %
-REGION = 0.5  # points within which `compare_rows` takes two rows for practically equal
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A row that is compared, and its mean over all tasks in percent.
-
-    comparison: the reference minus this row, paired over tasks; None for the reference itself.
-    p: of it, adjusted for all rows that are compared.
-    """
-
-    row: Row
-    mean: float
-    comparison: RowDifference | None = None
-    p: float = math.nan
-
-    @property
-    def is_told_apart(self) -> bool:
-        """Whether the difference from the reference is significant at 5 %."""
-        return self.p < LEVEL
+_REGION = 0.5  # points within which `compare_rows` takes two rows for practically equal
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The comparison of rows of one class.
-
-    title: of what. standings: of the complete rows that are ranked, best first. baselines: of full
-    fine-tuning and linear probing, against the reference. reference: the leader, or the row that
-    the user chose. ranks: over tasks; None for fewer than three rows. sentences: all in words.
-    """
+    """The comparison of rows of one class. title: of what. sentences: all of it in words."""
 
     title: str
-    standings: tuple[Standing, ...] = ()
-    baselines: tuple[Standing, ...] = ()
-    reference: Row | None = None
-    ranks: RankComparison | None = None
-    sentences: tuple[str, ...] = ()
+    standings: Standings
+    sentences: tuple[str, ...]
 
 
 def make_verdict(
@@ -68,108 +42,54 @@ def make_verdict(
     *,
     is_brief: bool = False,
 ) -> Verdict:
-    """Compare rows of one class over the tasks of a suite.
+    """Compare rows of one class over the tasks of a suite, and say what that shows.
 
-    reference: the name of the row that all are compared with, or its method; the leader where it
-    is None. is_brief: say who leads and who cannot be told apart from it, and no more. Raises
-    UnknownNameError where there is no row of the reference.
+    reference: as of `compare_class`. is_brief: say who leads and who cannot be told apart from it,
+    and no more.
     """
-    column = main_column(suite)
-    complete = [row for row in rows if _is_complete(suite, row)]
-    complete.sort(key=lambda row: -row.values[column].mean)
-    ranked = [row for row in complete if not row.is_baseline]
-    baselines = [row for row in complete if row.is_baseline]
-    chosen = ranked[:1]
-    if reference is not None:
-        name = choose(reference, _reference_names(rows), "reference")
-        chosen = [row for row in complete if name in _reference_names([row])]
-    if not chosen:
-        nothing = ["No row is complete and may be compared, so none can be called better."]
-        excluded = list(_excluded_sentences(suite, rows, complete))
-        return Verdict(title, sentences=(*nothing, *excluded) if rows else ())
-    standings = _standings(suite, ranked, chosen[0])
-    of_baselines = _standings(suite, baselines, chosen[0])
-    found = Verdict(title, standings, of_baselines, chosen[0], _ranks(suite, ranked))
-    if is_brief:
+    found = compare_class(suite, rows, reference)
+    if found.reference is None:
+        sentences = list(_nothing_sentences(suite, found))
+    elif is_brief:
         sentences = list(_brief_sentences(suite, found))
     else:
-        sentences = [*_sentences(suite, found), *_excluded_sentences(suite, rows, complete)]
-    return replace(found, sentences=tuple(sentences))
+        sentences = [*_sentences(suite, found), *_excluded_sentences(suite, found.excluded)]
+    return Verdict(title, found, tuple(sentences))
 
 
-def _reference_names(rows: Sequence[Row]) -> list[str]:
-    """Return by which names rows may be chosen as the reference."""
-    methods = [row.key.method for row in rows if row.key is not None]
-    return list(dict.fromkeys([*methods, *[row.name for row in rows]]))
+def _nothing_sentences(suite: Suite, found: Standings) -> Iterator[str]:
+    """Say that no row can be called better, and why."""
+    if found.excluded:
+        yield "No row is complete and may be compared, so none can be called better."
+        yield from _excluded_sentences(suite, found.excluded)
 
 
-def main_column(suite: Suite) -> Column:
-    """Return the column by which rows are ordered: the first mean of the suite."""
-    names = mean_columns(suite)
-    return next(column for column, name in names.items() if name == suite.means[0])
-
-
-def _task_scores(suite: Suite, row: Row) -> list[float]:
-    """Return the accuracies of a row by task, in the order of the suite."""
-    return [row.values[task_column(task)].mean for task in suite.tasks.values()]
-
-
-def _is_complete(suite: Suite, row: Row) -> bool:
-    """Return whether a row has a value for every task, and all of them may be compared."""
-    values = [row.values[task_column(task)] for task in suite.tasks.values()]
-    return all(value.exists and value.is_compared for value in values)
-
-
-def _standings(suite: Suite, rows: Sequence[Row], reference: Row) -> tuple[Standing, ...]:
-    """Compare rows with the reference; it stands among them where it is one of them."""
-    column = main_column(suite)
-    own = _task_scores(suite, reference)
-    others = [row for row in rows if row is not reference]
-    compared = [compare_rows(own, _task_scores(suite, row)) for row in others]
-    adjusted = holm([comparison.wilcoxon_p for comparison in compared])
-    found = []
-    for row in rows:
-        standing = Standing(row, row.values[column].mean)
-        if row is not reference:
-            index = others.index(row)
-            standing = replace(standing, comparison=compared[index], p=adjusted[index])
-        found.append(standing)
-    return tuple(found)
-
-
-def _ranks(suite: Suite, rows: Sequence[Row]) -> RankComparison | None:
-    """Return the ranks of rows over the tasks; None for fewer than three."""
-    if len(rows) < 3 or len(suite.tasks) < 2:
-        return None
-    return compare_ranks([_task_scores(suite, row) for row in rows])
-
-
-def _sentences(suite: Suite, verdict: Verdict) -> Iterator[str]:
+def _sentences(suite: Suite, found: Standings) -> Iterator[str]:
     """Yield what the comparison says, the most important first."""
-    reference = verdict.reference
+    reference = found.reference
     assert reference is not None
-    others = [standing for standing in verdict.standings if standing.comparison is not None]
-    if verdict.standings and verdict.standings[0].row is reference:
-        yield from _leader_sentences(suite, verdict.standings[0], others)
+    others = found.others
+    if found.ranked and found.ranked[0].row is reference:
+        yield from _leader_sentences(suite, found.ranked[0], others)
     else:
         mean = reference.values[main_column(suite)].mean
         yield f"All rows are compared with {reference.name}, {mean:.2f} % ({_what(suite)})."
     yield from _difference_sentences(suite, reference, others)
     if others:
         yield _practical_sentence(reference, others[0])
-    if verdict.ranks is not None:
-        yield _rank_sentence(verdict.ranks, verdict.standings)
-    for standing in verdict.baselines:
+    if found.ranks is not None:
+        yield _rank_sentence(found.ranks, found.ranked)
+    for standing in found.baselines:
         if standing.comparison is not None:
             yield _baseline_sentence(reference, standing)
-    yield from _seed_sentences(suite, verdict)
-    yield from _variant_sentences(verdict)
+    yield from _seed_sentences(suite, found)
+    yield from _variant_sentences(found)
 
 
-def _brief_sentences(suite: Suite, verdict: Verdict) -> Iterator[str]:
+def _brief_sentences(suite: Suite, found: Standings) -> Iterator[str]:
     """Yield who leads, and which rows can and cannot be told apart from it."""
-    others = [standing for standing in verdict.standings if standing.comparison is not None]
-    yield from _leader_sentences(suite, verdict.standings[0], others)
+    others = found.others
+    yield from _leader_sentences(suite, found.ranked[0], others)
     apart = [standing.row.name for standing in others if standing.is_told_apart]
     equal = [standing.row.name for standing in others if not standing.is_told_apart]
     test = f"at 5 % over {len(suite.tasks)} tasks, corrected for {len(others)} comparisons"
@@ -224,8 +144,8 @@ def _practical_sentence(reference: Row, second: Standing) -> str:
     posterior = second.comparison.posterior
     return (
         f"Probability that {reference.name} is better than {second.row.name} by more than "
-        f"{REGION:g} points on a further task like these: {posterior.better:.0%}; worse by more: "
-        f"{posterior.worse:.0%}; within {REGION:g} points: {posterior.practically_equal:.0%} "
+        f"{_REGION:g} points on a further task like these: {posterior.better:.0%}; worse by more: "
+        f"{posterior.worse:.0%}; within {_REGION:g} points: {posterior.practically_equal:.0%} "
         "(Bayesian signed-rank test)."
     )
 
@@ -249,9 +169,9 @@ def _baseline_sentence(reference: Row, standing: Standing) -> str:
     return f"Beside it, {reference.name} is {text}, p = {_p_text(standing.p)}."
 
 
-def _seed_sentences(suite: Suite, verdict: Verdict) -> Iterator[str]:
+def _seed_sentences(suite: Suite, found: Standings) -> Iterator[str]:
     """Say what is known of the spread over seeds."""
-    ours = [standing.row for standing in verdict.standings if standing.row.seeds is not None]
+    ours = [standing.row for standing in found.ranked if standing.row.seeds is not None]
     if not ours:
         return
     column = main_column(suite)
@@ -263,10 +183,10 @@ def _seed_sentences(suite: Suite, verdict: Verdict) -> Iterator[str]:
         yield f"Between seeds the means vary by at most ±{max(known):.2f} (standard deviation)."
 
 
-def _variant_sentences(verdict: Verdict) -> Iterator[str]:
+def _variant_sentences(found: Standings) -> Iterator[str]:
     """Warn of methods that have several rows: the better one was chosen by looking at the test."""
     rows: dict[str, list[str]] = {}
-    for standing in verdict.standings:
+    for standing in found.ranked:
         if standing.row.key is not None:
             rows.setdefault(standing.row.key.method, []).append(standing.row.name)
     for method, names in rows.items():
@@ -277,14 +197,11 @@ def _variant_sentences(verdict: Verdict) -> Iterator[str]:
             )
 
 
-def _excluded_sentences(
-    suite: Suite, rows: Sequence[Row], complete: Sequence[Row]
-) -> Iterator[str]:
+def _excluded_sentences(suite: Suite, rows: Sequence[Row]) -> Iterator[str]:
     """Say which rows take no part, and why."""
     by_reason: dict[str, list[str]] = {}
     for row in rows:
-        if not any(row is other for other in complete):
-            by_reason.setdefault(_why_excluded(suite, row), []).append(row.name)
+        by_reason.setdefault(_why_excluded(suite, row), []).append(row.name)
     for reason, names in by_reason.items():
         yield f"Not compared, {reason}: {', '.join(names)}."
 

@@ -30,7 +30,10 @@ def flags(table: Table, name: str) -> set[Flag]:
 
 def compared(table: Table) -> set[str]:
     """The rows that take part in the verdict."""
-    return {standing.row.name for standing in (*table.verdict.standings, *table.verdict.baselines)}
+    return {
+        standing.row.name
+        for standing in (*table.verdict.standings.ranked, *table.verdict.standings.baselines)
+    }
 
 
 @pytest.mark.parametrize(

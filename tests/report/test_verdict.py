@@ -105,7 +105,7 @@ def test_baselines_are_compared_and_not_ranked() -> None:
     table = make_table(VTAB, runs + vtab_row("san", 1))
     assert said(table).startswith("san leads")
     assert "Beside it, san is 29.90 points behind full" in said(table)
-    assert [standing.row.name for standing in table.verdict.standings] == ["san", "ssf"]
+    assert [standing.row.name for standing in table.verdict.standings.ranked] == ["san", "ssf"]
     assert emphasis_of(table, "full", MEAN_OF_TASKS) is Emphasis.NONE
 
 
@@ -113,9 +113,9 @@ def test_baselines_are_compared_and_not_ranked() -> None:
 def test_all_rows_can_be_compared_with_one_that_is_chosen(name: str) -> None:
     runs = vtab_row("linear", -50) + vtab_row("ssf", 0) + vtab_row("san", 1)
     table = make_table(VTAB, runs, reference=name)
-    assert table.verdict.reference is not None
-    assert table.verdict.reference.name == name
-    compared = [s.row.name for s in table.verdict.standings if s.comparison is not None]
+    assert table.verdict.standings.reference is not None
+    assert table.verdict.standings.reference.name == name
+    compared = [s.row.name for s in table.verdict.standings.ranked if s.comparison is not None]
     assert compared == [each for each in ("san", "ssf") if each != name]
 
 
@@ -155,11 +155,11 @@ def test_published_rows_of_one_class_have_a_verdict() -> None:
     table = make_table(VTAB, [], "vit_b16_orig_in21k")
     by_title = {verdict.title: verdict for verdict in table.published_verdicts}
     last = by_title["published of the last epoch with vit_b16_orig_in21k"]
-    assert last.reference is not None
-    assert last.reference.name == "Convpass (Mai et al., last)"
-    names = {standing.row.name for standing in last.standings}
+    assert last.standings.reference is not None
+    assert last.standings.reference.name == "Convpass (Mai et al., last)"
+    names = {standing.row.name for standing in last.standings.ranked}
     assert "VPT-Deep" in names
     assert "SSF" not in names
     assert "NOAH" not in names
     baselines = {"Full", "Linear", "Full (Mai et al., last)", "Linear (Mai et al., last)"}
-    assert {standing.row.name for standing in last.baselines} == baselines
+    assert {standing.row.name for standing in last.standings.baselines} == baselines
