@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +22,7 @@ from san.report.aggregate import (
 from san.report.comparability import (
     ComparedCell,
     Difference,
+    Facts,
     RowKey,
     deciding_rows,
     differences,
@@ -116,8 +116,13 @@ def group_runs(
         key = RowKey(r.method, r.variant, r.protocol)
         by_key.setdefault(key, {}).setdefault(r.task, []).append(r)
     keys = sorted(by_key, key=lambda key: _position(key, suite.methods))
-    found = _differences_by_row(suite, keys, by_key)
-    return [_make_group(suite, key, by_key[key], found[key], answers_of) for key in keys]
+    facts = {key: _facts_by_task(by_key[key]) for key in keys}
+    found = _differences_by_row(suite, facts)
+    groups = []
+    for key in keys:
+        mixed = mixed_between_tasks(itertools.chain.from_iterable(facts[key].values()))
+        groups.append(_make_group(suite, key, by_key[key], found[key], mixed, answers_of))
+    return groups
 
 
 def make_our_row(suite: Suite, group: RunGroup, groups: Sequence[RunGroup]) -> Row:
@@ -190,24 +195,29 @@ def _sortable(word: str) -> tuple[bool, float, str]:
     return (is_number, float(word) if is_number else 0.0, word)
 
 
+def _facts_by_task(runs: Mapping[str, Sequence[Record]]) -> dict[str, list[Facts]]:
+    """Return the facts of the runs of a row that are done, by task; tasks without one are out."""
+    by_task = {}
+    for task, of_task in runs.items():
+        done = newest_done(of_task)
+        if done:
+            by_task[task] = with_seeds(map(facts_of_run, done), [r.seed for r in done])
+    return by_task
+
+
 def _differences_by_row(
     suite: Suite,
-    keys: Sequence[RowKey],
-    runs: Mapping[RowKey, Mapping[str, Sequence[Record]]],
+    facts: Mapping[RowKey, Mapping[str, Sequence[Facts]]],
 ) -> dict[RowKey, dict[str, list[Difference]]]:
     """Return, by row and task, in what runs differ from each other or from most rows."""
-    by_task: dict[str, list[ComparedCell]] = {task: [] for task in suite.tasks}
-    begun = Counter[RowKey]()
-    for task, cells in by_task.items():
-        for key in keys:
-            done = newest_done(runs[key].get(task, []))
-            if done:
-                facts = with_seeds(map(facts_of_run, done), [r.seed for r in done])
-                cells.append(ComparedCell(key, facts))
-                begun[key] += 1
-    deciding = deciding_rows([key for key in keys if begun[key] == len(suite.tasks)])
-    found: dict[RowKey, dict[str, list[Difference]]] = {key: {} for key in keys}
-    for task, cells in by_task.items():
+    complete = [key for key, by_task in facts.items() if len(by_task) == len(suite.tasks)]
+    deciding = deciding_rows(complete)
+    found: dict[RowKey, dict[str, list[Difference]]] = {key: {} for key in facts}
+    for task in suite.tasks:
+        cells = []
+        for key, by_task in facts.items():
+            if task in by_task:
+                cells.append(ComparedCell(key, by_task[task]))
         usual = differences(cells, deciding)
         for cell in cells:
             found[cell.row][task] = cell.mixed + usual[cell.row]
@@ -219,6 +229,7 @@ def _make_group(
     key: RowKey,
     runs: Mapping[str, Sequence[Record]],
     found: Mapping[str, Sequence[Difference]],
+    mixed: Sequence[Difference],
     answers_of: AnswersOf,
 ) -> RunGroup:
     """Return a group with a cell for each task of the suite, also without runs."""
@@ -228,8 +239,6 @@ def _make_group(
         flags = {difference.flag for difference in found.get(task, [])}
         is_compared = cell.is_compared and not flags
         cells[task] = replace(cell, flags=cell.flags | flags, is_compared=is_compared)
-    everything = itertools.chain.from_iterable(map(newest_done, runs.values()))
-    mixed = mixed_between_tasks(facts_of_run(r) for r in everything)
     return RunGroup(key, runs, cells, found, mixed)
 
 
