@@ -28,6 +28,11 @@ def test_commands_compose() -> None:
         assert composed(*shlex.split(command)[2:])["method"]["name"] in methods.method_names()
 
 
+def test_the_table_of_the_demo_is_that_of_the_reference_runs() -> None:
+    shown = README.split("<!-- table: make demo -->\n")[1].split("<!-- end of table -->")[0]
+    assert shown == (ROOT / "results/reference/tables/demo.md").read_text("utf-8")
+
+
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"`?make ([a-z-]+)", README))

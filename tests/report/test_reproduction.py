@@ -1,5 +1,6 @@
 """Does it reproduce here? What is said of runs beside the reference's."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -8,9 +9,12 @@ from samples import DEMO
 from samples import run as samples_run
 
 from san import compose
+from san.answers import Answers
 from san.record import Record
-from san.record_file import read_records
+from san.record_file import answers_path, read_answers, read_records, record_path
+from san.report.render import write_table
 from san.report.reproduction import REFERENCE, describe_reproduction
+from san.report.table import make_table
 from san.runtime.environment import CodeState
 from san.score import EpochEntry, Score
 
@@ -88,3 +92,17 @@ def test_the_reference_that_is_shipped_is_whole_and_of_committed_code() -> None:
     assert "equal to the bit" in text
     changed = [msgspec.structs.replace(r, host="elsewhere") for r in records]
     assert "\n".join(describe_reproduction(changed, records)) == text
+
+
+def test_the_tables_that_are_shipped_are_those_of_the_reference_runs(tmp_path: Path) -> None:
+    """The figures are not compared: another version of matplotlib draws other bytes."""
+    records, _ = read_records(REFERENCE / "records")
+
+    def answers_of(r: Record) -> Answers:
+        path = record_path(REFERENCE / "records", r.suite, r.method, r.task, r.seed, r.id)
+        return read_answers(r, answers_path(path))
+
+    named = [compose.named_by_value(r) for r in records]
+    write_table(make_table(DEMO, named, answers_of=answers_of), tmp_path)
+    for name in ("demo.md", "demo.csv", "demo_runs.csv", "demo.tex", "demo.bib"):
+        assert (tmp_path / name).read_text() == (REFERENCE / "tables" / name).read_text(), name
