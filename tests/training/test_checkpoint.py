@@ -191,14 +191,11 @@ def test_long_runs_save_as_they_go(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("counts_best", [False, True])
 def test_answers_of_the_score_that_counts_survive(counts_best: bool, tmp_path: Path) -> None:
-    """Losses fall, so that the first epoch has the best score here."""
+    """Losses fall, so that an epoch before the last has the best score here."""
     case = ("san", "adamw", NO_AUGMENTATION)
     _, _, whole = trained(tmp_path / "a", *case, None, counts_best)
-    assert [score.correct for score in whole.curve] == sorted(
-        (score.correct for score in whole.curve), reverse=True
-    )
+    assert whole.best.epoch < whole.curve[-1].epoch == 3  # which one, versions of torch decide
     counted = whole.best if counts_best else whole.curve[-1]
-    assert counted.epoch == (1 if counts_best else 3)
     wanted = evaluation(counted.epoch, 2 * counted.loss).answers
     assert np.array_equal(whole.answers, wanted)
     with pytest.raises(Preempted):
