@@ -11,8 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from san import compose, record
+from san import compose
 from san.methods import method_names
+from san.record_file import read_records
 from san.sweep.plan import plan_runs, run_status
 from san.tasks import load_suite
 
@@ -60,7 +61,7 @@ def worker_row(tasks: str, methods: str, data_root: Path) -> str:
         begin = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603  (our own program)
         wall_s = time.perf_counter() - begin
-        records, _ = record.read_records(Path(results_dir) / "records")
+        records, _ = read_records(Path(results_dir) / "records")
     build_s = 0.0
     work_s = 0.0
     for run in records:

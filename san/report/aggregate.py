@@ -28,9 +28,6 @@ MEAN_OF_TASKS = Column("mean", "all")
 MEAN_OF_GROUPS = Column("mean", "groups")
 MEAN_CORRUPTION_ERROR = Column("mean", "mCE")
 LOWER_IS_BETTER = frozenset({MEAN_CORRUPTION_ERROR})
-# The columns behind those of accuracies: trained parameters and seeds.
-TRAINABLE_COLUMNS = [Column("trainable", "without head"), Column("trainable", "with head")]
-SUMMARY_COLUMNS = [*TRAINABLE_COLUMNS, Column("runs", "seeds")]
 # What suites call their means.
 _MEANS = {
     "mean of all tasks": MEAN_OF_TASKS,
@@ -43,6 +40,11 @@ _FAILURES = {
     frozenset({Status.OOM}): CellStatus.OOM,
     frozenset({Status.OOM, Status.FAILED}): CellStatus.OOM_AND_FAILED,
 }
+
+
+def goodness(column: Column, mean: float) -> float:
+    """Return a mean so that more is better: of the corruption error, the negative."""
+    return -mean if column in LOWER_IS_BETTER else mean
 
 
 def task_column(task: Task) -> Column:

@@ -14,7 +14,7 @@ def optimism_notes(runs: Sequence[Record], published: Sequence[PublishedRow]) ->
     """Yield what choosing on test added, in our runs and in published rows that have both."""
     own = _own_gains(runs)
     if own:
-        yield _sentence("the runs here whose epoch was chosen so", own)
+        yield _sentence("runs here whose epoch was chosen so", own)
     printed = _published_gains(published)
     if printed:
         yield _sentence("published rows of the same runs", printed)
@@ -59,6 +59,6 @@ def _sentence(where: str, gains: Sequence[_Gain]) -> str:
     found: Optimism = optimism(*zip(*gains, strict=True))
     return (
         f"Choosing the epoch on the test split added {found.mean:.2f} points on average to "
-        f"{len(gains)} cells of {where} (median {found.median:.2f}, a tenth by more than "
+        f"{len(gains)} results of {where} (median {found.median:.2f}, a tenth by more than "
         f"{found.percentile_90:.2f}, at most {found.maximum:.2f})."
     )

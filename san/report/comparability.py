@@ -30,14 +30,10 @@ _PREPROCESSING = {"resize": "resize", "normalize": "normalization"}
 _EPOCH_CHOSEN = "epoch chosen on"
 _SEEDS = "seeds"
 _CODE = "code"
+_COMMITTED = "committed"
 _WEIGHTS = "pre-trained weights"
 _SOURCE = "data source"
 _SHARED_BY_TASKS = (_WEIGHTS, "precision", _SOURCE, *_PREPROCESSING.values())
-_FLAGS = {
-    _EPOCH_CHOSEN: Flag.CHOSEN_ON_TEST,
-    _SEEDS: Flag.OTHER_SEEDS,
-    _CODE: Flag.UNCOMMITTED_CODE,
-}
 _MOST_TASKS_LISTED = 5
 # A record that was made by hand, or by an earlier version, may not say.
 _UNKNOWN = "not known"
@@ -70,7 +66,14 @@ class Difference:
         """The flag that stands at the cell."""
         if not self.usual:
             return Flag.MIXED_SETTINGS
-        return _FLAGS.get(self.fact, Flag.OTHER_SETTINGS)
+        if self.fact == _SEEDS:
+            return Flag.OTHER_SEEDS
+        # A cell of the last epoch, or of committed code, among others has no such mark.
+        if self.fact == _EPOCH_CHOSEN and "test" in self.own:
+            return Flag.CHOSEN_ON_TEST
+        if self.fact == _CODE and _COMMITTED not in self.own:
+            return Flag.UNCOMMITTED_CODE
+        return Flag.OTHER_SETTINGS
 
 
 @dataclass(frozen=True)
@@ -152,9 +155,9 @@ def _differ(values: Mapping[str, tuple[str, ...]], fact: str) -> bool:
 
 
 def describe_difference(difference: Difference) -> str:
-    """Return a difference in words: `epochs 10 (most rows: 100)`."""
+    """Return a difference in words: `epochs 10 (compared rows: 100)`."""
     own = " and ".join(difference.own)
-    usual = f" (most rows: {difference.usual})" if difference.usual else ""
+    usual = f" (compared rows: {difference.usual})" if difference.usual else ""
     return f"{difference.fact} {own}{usual}"
 
 
@@ -215,7 +218,7 @@ def _describe_code(r: Record) -> str:
     A commit that changes them changes `training.loop.REVISION`, and so the identity of a run.
     """
     if not r.code.dirty:
-        return "committed"
+        return _COMMITTED
     commit = (r.code.commit or _UNKNOWN)[:7]
     return f"changed after {commit}"
 

@@ -9,14 +9,15 @@
 """
 
 import importlib.util
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from san.errors import SanError
-from san.record import Record, Status
+from san.record import Record
 from san.record_file import record_path
 from san.report.adapter_scales import read_scales
-from san.report.aggregate import MEAN_OF_GROUP, Column
+from san.report.aggregate import MEAN_OF_GROUP, Column, newest_done
 from san.report.comparability import RowKey
 from san.report.figure_points import ERROR_BARS, notes_on, over_seeds, points_of
 from san.report.figures.accuracy_parameters import draw_accuracy_parameters
@@ -70,7 +71,10 @@ def can_draw() -> bool:
 def _drawings(
     table: Table, selection: Selection, records: Sequence[Record], results: Path
 ) -> Iterator[tuple[str, Drawing | None]]:
-    """Yield each figure with the name of its files."""
+    """Yield each figure with the name of its files.
+
+    A figure is None where there is nothing to draw.
+    """
     points = list(points_of(table))
     what = f"{table.suite.means[0]}, percent"
     for suffix, width in (("", Width.ONE_COLUMN), ("_wide", Width.TWO_COLUMNS)):
@@ -79,8 +83,8 @@ def _drawings(
         yield f"{table.name}_parameters{suffix}", chart
     yield f"{table.name}_ranks", _draw_ranks(table)
     yield f"{table.name}_groups", _draw_groups(table, selection)
-    runs = [r for r in records if r.suite == table.suite.name and r.backbone == table.backbone]
-    yield f"{table.name}_curves", _draw_curves(selection, runs)
+    runs = [_runs_of(table, row, records) for row in selection.ours]
+    yield f"{table.name}_curves", _draw_curves(selection.ours, runs)
     yield f"{table.name}_scales", _draw_scales(runs, results / "records")
 
 
@@ -127,30 +131,38 @@ def _bar(row: Row, column: Column) -> Bar:
     return Bar(value.mean, over_seeds(value))
 
 
-def _draw_curves(selection: Selection, records: Sequence[Record]) -> Drawing | None:
+def _runs_of(table: Table, row: Row, records: Sequence[Record]) -> list[Record]:
+    """Return the runs behind the cells of a row of ours: one for each task and seed."""
+    by_task: dict[str, list[Record]] = {task: [] for task in table.suite.tasks}
+    for r in records:
+        is_of_table = (r.suite, r.backbone) == (table.suite.name, table.backbone)
+        is_of_row = RowKey(r.method, r.variant, r.protocol) == row.key
+        if is_of_table and is_of_row and r.evaluated_on == table.split and r.task in by_task:
+            by_task[r.task].append(r)
+    found: list[Record] = []
+    for runs in by_task.values():
+        found += newest_done(runs)
+    return found
+
+
+def _draw_curves(rows: Sequence[Row], runs: Sequence[Sequence[Record]]) -> Drawing | None:
     """Draw the training loss of our rows by epoch, the mean over their runs."""
     curves = []
-    for row in selection.ours:
-        runs = [r for r in records if _row_of(r) == row.key and r.status == Status.DONE]
-        curve = mean_curve(row.name, runs)
+    for row, of_row in zip(rows, runs, strict=True):
+        curve = mean_curve(row.name, of_row)
         if curve is not None:
             curves.append(curve)
     return draw_learning_curves(curves[:_MOST_ROWS], notes=_cut_note(curves))
 
 
-def _row_of(r: Record) -> RowKey:
-    """Return the row that a run belongs to."""
-    return RowKey(r.method, r.variant, r.protocol)
-
-
-def _draw_scales(runs: Sequence[Record], records: Path) -> Drawing | None:
-    """Draw the scales of the first run of SAN whose adapter was saved."""
-    for r in runs:
+def _draw_scales(runs: Sequence[Sequence[Record]], records: Path) -> Drawing | None:
+    """Draw the scales of the first shown run whose saved adapter has some."""
+    for r in itertools.chain.from_iterable(runs):
         path = record_path(records, r.suite, r.method, r.task, r.seed, r.id)
         adapter = path.with_suffix(".safetensors")
-        if r.method.startswith("san") and adapter.is_file():
+        if adapter.is_file():
             try:
                 return draw_scales(read_scales(adapter), notes=[f"{r.method} on {r.task}"])
-            except SanError:  # an adapter of another version; the table does not need it
+            except SanError:  # of a method without scales; the table does not need it
                 continue
     return None

@@ -5,20 +5,19 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 from san.report.aggregate import (
-    LOWER_IS_BETTER,
     Column,
     accuracy_columns,
+    goodness,
     mean_columns,
     task_column,
     tasks_of_mean,
 )
-from san.report.compare import holm, wilcoxon_p
+from san.report.compare import holm, smallest_wilcoxon_p, wilcoxon_p
 from san.report.rows import Row
+from san.report.standings import LEVEL
 from san.report.value import Value
 from san.report.within_task import compare_cells
 from san.tasks import Suite
-
-LEVEL = 0.05
 
 
 class Emphasis(Enum):
@@ -27,6 +26,7 @@ class Emphasis(Enum):
     NONE = auto()
     NOT_TOLD_APART = auto()  # from the best, at 5 %
     BEST = auto()
+    BEST_UNTESTED = auto()  # with so few tasks no test could tell any row apart
 
 
 def emphasize(
@@ -70,13 +70,17 @@ def _emphasize_column(
     candidates = [index for index in indices if _is_whole(rows[index], [column, *columns])]
     if len(candidates) < 2:
         return {}
-    sign = -1 if column in LOWER_IS_BETTER else 1
-    best = max(candidates, key=lambda index: sign * rows[index].values[column].mean)
+    best = max(candidates, key=lambda index: goodness(column, rows[index].values[column].mean))
     others = [index for index in candidates if index != best]
+    is_mean = columns != [column]
+    if is_mean and smallest_wilcoxon_p(len(columns)) * len(others) >= LEVEL:
+        return {
+            index: Emphasis.BEST_UNTESTED for index in _level_with(rows, candidates, best, column)
+        }
     p_values = []
     for index in others:
         pairs = [(rows[best].values[each], rows[index].values[each]) for each in columns]
-        p_values.append(_p_value(pairs, is_mean=columns != [column]))
+        p_values.append(_p_value(pairs, is_mean=is_mean))
     found = {best: Emphasis.BEST}
     best_mean = rows[best].values[column].mean
     for index, p in zip(others, holm(p_values), strict=True):
@@ -85,6 +89,14 @@ def _emphasize_column(
         elif p >= LEVEL:
             found[index] = Emphasis.NOT_TOLD_APART
     return found
+
+
+def _level_with(
+    rows: Sequence[Row], candidates: Sequence[int], best: int, column: Column
+) -> list[int]:
+    """Return which candidates have the best mean."""
+    best_mean = rows[best].values[column].mean
+    return [index for index in candidates if rows[index].values[column].mean == best_mean]
 
 
 def _columns_behind(suite: Suite, column: Column) -> list[Column]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 
+from san.report.aggregate import LOWER_IS_BETTER
 from san.report.figures.points import Interval, Kind, MethodPoint, Reservation
 from san.report.rows import Row
 from san.report.standings import main_column
@@ -45,6 +46,8 @@ def _ranked_rows(table: Table) -> list[Row]:
 
     Rows of another protocol, or of one that is not known, are drawn and are not on the front.
     """
+    if main_column(table.suite) in LOWER_IS_BETTER:
+        return []
     verdicts = [table.verdict, *table.published_verdicts]
     found = [verdict for verdict in verdicts if len(verdict.standings.ranked) > 1]
     if not found:

@@ -127,9 +127,9 @@ def _cell(cell: Cell, widest_spread: str) -> str:
     if not (is_set_off or cell.marks or cell.is_apart or widest_spread):
         return cell.number
     text = cell.number
-    if cell.emphasis is Emphasis.BEST:
+    if cell.emphasis in (Emphasis.BEST, Emphasis.BEST_UNTESTED):
         text = command("underline", text)
-    if is_set_off:
+    if cell.emphasis in (Emphasis.BEST, Emphasis.NOT_TOLD_APART):
         text = command("textbf", text)
     if widest_spread:
         text += _spread_behind(cell, widest_spread)

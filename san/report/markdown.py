@@ -22,10 +22,16 @@ from san.report.value import Value, to_text
 
 _ROWS_ACROSS = 6  # so many fit a wide terminal
 _LINE = 100
-_EMPHASIS = {Emphasis.NONE: "", Emphasis.NOT_TOLD_APART: "**", Emphasis.BEST: "***"}
+_EMPHASIS = {
+    Emphasis.NONE: "",
+    Emphasis.NOT_TOLD_APART: "**",
+    Emphasis.BEST: "***",
+    Emphasis.BEST_UNTESTED: "*",
+}
 _LEGEND = (
-    "***Bold italic***: the best of a column; **bold**: not told apart from it at 5 % (means: over "
-    "tasks; tasks: over test images and seeds). Baselines are not ranked."
+    "*Italic*: the best of a column; **bold**: not told apart from it at 5 % (means: over tasks; "
+    "tasks: over test images and seeds); nothing is bold where so few tasks could tell no row "
+    "apart. Baselines are not ranked."
 )
 
 
@@ -42,8 +48,11 @@ def markdown(table: Table, selection: Selection) -> str:
         parts += _our_tasks(table, selection)
     if selection.published:
         parts.append(_published_means(table, selection))
+    shown = [id(row) for row in selection.published]
     for verdict in table.published_verdicts:
-        parts.append(f"\nWhat is {verdict.title}:\n")
+        if not any(id(standing.row) in shown for standing in verdict.standings.ranked):
+            continue
+        parts.append(f"\nRows {verdict.title}:\n")
         parts.append(_list(verdict.sentences))
     parts.append("")
     parts += _notes(table, selection)
@@ -70,13 +79,13 @@ def _notes(table: Table, selection: Selection) -> list[str]:
 def _our_means(table: Table, selection: Selection) -> str:
     """Return the means of our rows, their costs, and how they stand to the reference."""
     means = _shown_means(table, selection)
-    emphasis = emphasize(table.suite, selection.ours)
+    emphasis = _emphasis(table)
     standings = _standings_by_row(table.verdict.standings)
     lines = []
-    for index, row in enumerate(selection.ours):
+    for row in selection.ours:
         line = [row.label]
         for column in means:
-            line.append(_text(row, column, emphasis.get((index, column))))
+            line.append(_text(row, column, emphasis.get((id(row), column))))
         parameters, _, seeds = row.summary_texts()
         line += [parameters, seeds]
         line += _against_reference(standings.get(id(row)))
@@ -93,7 +102,7 @@ def _our_tasks(table: Table, selection: Selection) -> Iterator[str]:
     columns = [column for column in selection.columns if column not in means]
     if not columns:
         return
-    emphasis = emphasize(table.suite, selection.ours)
+    emphasis = _emphasis(table)
     for start in range(0, len(selection.ours), _ROWS_ACROSS):
         rows = selection.ours[start : start + _ROWS_ACROSS]
         lines = []
@@ -103,8 +112,8 @@ def _our_tasks(table: Table, selection: Selection) -> Iterator[str]:
             shown_group = column.group if column.group != group else ""
             group = column.group
             line = [shown_group, column.label]
-            for index, row in enumerate(rows, start):
-                line.append(_text(row, column, emphasis.get((index, column))))
+            for row in rows:
+                line.append(_text(row, column, emphasis.get((id(row), column))))
             lines.append(line)
         header = ["", "task"]
         header += [row.label for row in rows]
@@ -112,21 +121,33 @@ def _our_tasks(table: Table, selection: Selection) -> Iterator[str]:
 
 
 def _published_means(table: Table, selection: Selection) -> str:
-    """Return the means of published rows, with what ours are above those compared with them."""
+    """Return the means of published rows, with what ours are above those compared with them.
+
+    Each of our shown rows of a method has a line of its own.
+    """
     means = _shown_means(table, selection)
-    gaps = {id(gap.published): gap.difference for gap in table.gaps}
+    shown = [id(row) for row in selection.ours]
+    gaps = [gap for gap in table.gaps if id(gap.ours) in shown]
     lines = []
     for row in selection.published:
         line = [row.label]
         line += [_text(row, column) for column in means]
         line.append(row.trainable.in_millions_text())
         lines.append(line)
-        if id(row) in gaps:
-            gap = ["&emsp;ours minus it"]
-            gap += [_text(gaps[id(row)], column) for column in means]
-            lines.append([*gap, ""])
+        for gap in gaps:
+            if gap.published is row:
+                line = [f"&emsp;{gap.ours.name} minus it"]
+                line += [_text(gap.difference, column) for column in means]
+                lines.append([*line, ""])
     header = _header("published", means, "trained, M")
     return "\n" + to_markdown(lines, header, left=1)
+
+
+def _emphasis(table: Table) -> dict[tuple[int, Column], Emphasis]:
+    """Return what is set off, among all rows of ours, by the identity of the row and the column."""
+    found = emphasize(table.suite, table.ours.rows)
+    rows = table.ours.rows
+    return {(id(rows[index]), column): emphasis for (index, column), emphasis in found.items()}
 
 
 def _shown_means(table: Table, selection: Selection) -> list[Column]:

@@ -23,8 +23,8 @@ _USUAL_PROTOCOL = "last_epoch"
 _PACKAGES = ("booktabs", "graphicx", "siunitx")
 _EMPHASIS = (
     r"Underlined: the best of its block on a task or mean; bold: not told apart from it at 5\,\% "
-    "(tasks: by test images and seeds; means: by the Wilcoxon signed-rank test over tasks, which "
-    "on fewer than six tells nothing apart; Holm's correction)."
+    "(tasks: by test images and seeds; means: by the Wilcoxon signed-rank test over tasks, with "
+    "Holm's correction; nothing is bold where so few tasks could tell no row apart)."
 )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from san.errors import FileAccessError
 from san.report.markdown import markdown
 from san.report.paper import PaperOptions, paper_bibtex, paper_latex
+from san.report.rows import Row
 from san.report.selection import Selection, Wanted, select
 from san.report.standings import Standing
 from san.report.table import Table
@@ -25,19 +26,22 @@ _COMPARISON_COLUMNS = (
     "compared",
     "reference",
     "row",
+    "method",
+    "settings",
+    "protocol",
     "is_baseline",
-    "mean",
-    "difference",
+    "row_mean",
+    "reference_minus_row",
     "low",
     "high",
-    "wins",
+    "reference_wins",
     "ties",
-    "losses",
+    "reference_losses",
     "p",
     "p_holm",
-    "probability_better",
+    "probability_reference_better",
     "probability_practically_equal",
-    "probability_worse",
+    "probability_reference_worse",
 )
 
 
@@ -79,7 +83,7 @@ def write_table(
     """Write the files of a table, which are named by it; return their paths.
 
     `<name>.csv` has a line for each row, `_cells.csv`, `_runs.csv`, `_comparisons.csv` one for each
-    value, run and comparison; the first two are there as Parquet, too, where pyarrow is installed.
+    value, run and comparison; those of values and runs are there as Parquet, too, with pyarrow.
     `.md` is for people; `.tex`, with its `.bib`, for papers. selection: what the last ones show.
     Raises FileAccessError where one of them cannot be written; then none is replaced.
     """
@@ -102,19 +106,31 @@ def _comparison_line(standing: Standing) -> dict[str, object]:
     assert comparison is not None
     return {
         "row": standing.row.name,
+        **_keys(standing.row),
         "is_baseline": standing.row.is_baseline,
-        "mean": standing.mean,
-        "difference": comparison.mean,
+        "row_mean": standing.mean,
+        "reference_minus_row": comparison.mean,
         "low": comparison.interval.low,
         "high": comparison.interval.high,
-        "wins": comparison.wins,
+        "reference_wins": comparison.wins,
         "ties": comparison.ties,
-        "losses": comparison.losses,
+        "reference_losses": comparison.losses,
         "p": comparison.wilcoxon_p,
         "p_holm": standing.p,
-        "probability_better": comparison.posterior.better,
+        "probability_reference_better": comparison.posterior.better,
         "probability_practically_equal": comparison.posterior.practically_equal,
-        "probability_worse": comparison.posterior.worse,
+        "probability_reference_worse": comparison.posterior.worse,
+    }
+
+
+def _keys(row: Row) -> dict[str, object]:
+    """Return the stable keys of a row, as the file of cells has them."""
+    if row.key is None:
+        return {"method": row.published.our_method if row.published is not None else ""}
+    return {
+        "method": row.key.method,
+        "settings": row.key.variant,
+        "protocol": row.key.protocol,
     }
 
 

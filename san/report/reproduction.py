@@ -107,15 +107,19 @@ def _equality_sentence(pairs: Sequence[RunPair], unequal: Sequence[RunPair]) -> 
     """Say how many runs are equal, and how far."""
     exact = sum(pair.is_equal_to_the_bit for pair in pairs)
     if exact == len(pairs):
-        return "All of them are equal to the bit: every loss and every score of every epoch."
+        return (
+            f"All {len(pairs)} of the same settings are equal to the bit: every loss and every "
+            "score of every epoch."
+        )
     if not unequal:
         return (
-            "All of them have the same number of test images right; the losses of "
-            f"{len(pairs) - exact} differ."
+            f"All {len(pairs)} of the same settings have the same number of test images right; the "
+            f"losses of {len(pairs) - exact} differ."
         )
     largest = max(unequal, key=lambda pair: abs(_points(pair)))
     return (
-        f"{len(pairs) - len(unequal)} of {len(pairs)} have the same number of test images right. "
+        f"{len(pairs) - len(unequal)} of {len(pairs)} of the same settings have the same number of "
+        f"test images right, {exact} of them to the bit. "
         f"The largest difference is {_points(largest):+.2f} points."
     )
 

@@ -46,7 +46,7 @@ _UNKNOWN_COUNTS = TrainableCounts()
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """A row of a table: a value for each column of accuracies, and what stands behind them.
 
@@ -77,7 +77,7 @@ class Row:
         return [*self.trainable.texts(), seeds]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunGroup:
     """The runs of one of our rows by task, and the value of every task of the suite.
 
@@ -90,11 +90,6 @@ class RunGroup:
     cells: Mapping[str, Value]
     differences: Mapping[str, Sequence[Difference]]
     mixed: Sequence[Difference]
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether there is a number in the row."""
-        return any(cell.exists for cell in self.cells.values())
 
 
 def in_table(suite: Suite, records: Sequence[Record], split: str = "test") -> list[Record]:
@@ -220,7 +215,10 @@ def _differences_by_row(
                 cells.append(ComparedCell(key, by_task[task]))
         usual = differences(cells, deciding)
         for cell in cells:
-            found[cell.row][task] = cell.mixed + usual[cell.row]
+            mixed = cell.mixed
+            mixed_facts = [difference.fact for difference in mixed]
+            others = [each for each in usual[cell.row] if each.fact not in mixed_facts]
+            found[cell.row][task] = mixed + others
     return found
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from san.errors import choose
-from san.report.aggregate import MEAN_OF_GROUP, Column, mean_columns, task_column
+from san.errors import InvalidValueError, choose
+from san.report.aggregate import MEAN_OF_GROUP, Column, goodness, mean_columns, task_column
+from san.report.published_index import method_label
 from san.report.rows import Row
 from san.report.standings import main_column
 from san.report.table import Table
@@ -73,7 +74,7 @@ def _ordered(table: Table, rows: Sequence[Row], sort: Sort) -> list[Row]:
 
 def _descending(row: Row, column: Column) -> tuple[bool, float]:
     value = row.values[column]
-    return (not value.exists, -value.mean if value.exists else 0.0)
+    return (not value.exists, -goodness(column, value.mean) if value.exists else 0.0)
 
 
 def _our_rows(table: Table, names: Sequence[str] | None) -> list[Row]:
@@ -81,10 +82,18 @@ def _our_rows(table: Table, names: Sequence[str] | None) -> list[Row]:
     rows = table.ours.rows
     if names is None:
         return list(rows)
+    if not rows:
+        raise InvalidValueError(
+            f"--rows came as {', '.join(names)}; nothing of {table.suite.name} has been run here "
+            "that could be shown. Leave it out, or run `python scripts/reproduce.py "
+            f"{table.suite.name}` first."
+        )
     known: dict[str, list[Row]] = {}
     for row in rows:
         assert row.key is not None
         known.setdefault(row.key.method, []).append(row)
+    for method, of_method in list(known.items()):
+        known.setdefault(method_label(method), of_method)
     for row in rows:
         known.setdefault(row.name, [row])
     return _choose_rows(names, known, "row")

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from san.errors import choose
-from san.report.aggregate import Column, mean_columns, task_column
+from san.report.aggregate import (
+    Column,
+    goodness,
+    mean_columns,
+    task_column,
+    tasks_of_mean,
+)
 from san.report.compare import (
     RankComparison,
     RowDifference,
@@ -19,12 +25,12 @@ from san.tasks import Suite
 LEVEL = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Standing:
     """A row that is compared, and its mean over all tasks in percent.
 
     comparison: the reference minus this row, paired over tasks; None for the reference itself.
-    p: of it, adjusted for all rows that are compared.
+    p: of it, adjusted for the number of ranked rows, or of baselines.
     """
 
     row: Row
@@ -38,7 +44,7 @@ class Standing:
         return self.p < LEVEL
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Standings:
     """The rows of one class, compared with a reference.
 
@@ -67,7 +73,7 @@ def compare_class(suite: Suite, rows: Sequence[Row], reference: str | None = Non
     """
     column = main_column(suite)
     complete = [row for row in rows if _is_complete(suite, row)]
-    complete.sort(key=lambda row: -row.values[column].mean)
+    complete.sort(key=lambda row: -goodness(column, row.values[column].mean))
     excluded = [row for row in rows if not _is_complete(suite, row)]
     ranked = [row for row in complete if not row.is_baseline]
     baselines = [row for row in complete if row.is_baseline]
@@ -76,7 +82,7 @@ def compare_class(suite: Suite, rows: Sequence[Row], reference: str | None = Non
         name = choose(reference, _reference_names(rows), "reference")
         chosen = [row for row in complete if name in _reference_names([row])]
     if not chosen:
-        return Standings(None, excluded=tuple(rows))
+        return Standings(None, excluded=tuple(excluded))
     return Standings(
         reference=chosen[0],
         ranked=_standings(suite, ranked, chosen[0]),
@@ -98,14 +104,20 @@ def _reference_names(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys([*methods, *[row.name for row in rows]]))
 
 
+def compared_columns(suite: Suite) -> list[Column]:
+    """Return the columns of the tasks over which rows are compared: those of the main mean."""
+    tasks = tasks_of_mean(suite, main_column(suite))
+    return [task_column(suite.tasks[task]) for task in tasks]
+
+
 def _task_scores(suite: Suite, row: Row) -> list[float]:
     """Return the accuracies of a row by task, in the order of the suite."""
-    return [row.values[task_column(task)].mean for task in suite.tasks.values()]
+    return [row.values[column].mean for column in compared_columns(suite)]
 
 
 def _is_complete(suite: Suite, row: Row) -> bool:
     """Return whether a row has a value for every task, and all of them may be compared."""
-    values = [row.values[task_column(task)] for task in suite.tasks.values()]
+    values = [row.values[column] for column in compared_columns(suite)]
     return all(value.exists and value.is_compared for value in values)
 
 
@@ -129,6 +141,6 @@ def _standings(suite: Suite, rows: Sequence[Row], reference: Row) -> tuple[Stand
 
 def _ranks(suite: Suite, rows: Sequence[Row]) -> RankComparison | None:
     """Return the ranks of rows over the tasks; None for fewer than three."""
-    if len(rows) < 3 or len(suite.tasks) < 2:
+    if len(rows) < 3 or len(compared_columns(suite)) < 2:
         return None
     return compare_ranks([_task_scores(suite, row) for row in rows])

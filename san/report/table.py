@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 from san.record import Record
 from san.report import published, tidy
-from san.report.aggregate import AnswersOf, Column, accuracy_columns, no_answers
+from san.report.aggregate import (
+    AnswersOf,
+    Column,
+    accuracy_columns,
+    newest_done,
+    no_answers,
+)
 from san.report.best_on_test import optimism_notes
 from san.report.comparability import Difference, notes_on_differences
 from san.report.published import ComparisonClass, PublishedRow
@@ -29,7 +35,7 @@ from san.tasks import Suite
 _LEAST_ROWS_OF_A_CLASS = 3  # of published rows, for a verdict of their own
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Section:
     """Rows of a kind."""
 
@@ -41,7 +47,7 @@ class Section:
         return by_name[name]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gap:
     """Ours minus a published row, and both of them."""
 
@@ -128,9 +134,10 @@ def make_table(
         *_excluded_note(len(runs) - len(shown_runs), split),
         *_make_legend([*our_rows, *shown]),
         *_difference_notes(suite, groups, our_rows),
+        *_answers_note(groups, answers_of),
         *_published_notes(published_rows, shown),
         *_estimate_note(shown),
-        *optimism_notes(shown_runs, _printed(row for row in published_rows if not row.is_baseline)),
+        *optimism_notes(_counted(groups), _printed(published_rows)),
     ]
     return Table(
         suite=suite,
@@ -140,7 +147,7 @@ def make_table(
         ours=Section(tuple(our_rows)),
         published=Section(tuple(shown)),
         gaps=tuple(_make_gaps(our_rows, shown)),
-        verdict=make_verdict(suite, our_rows, "measured here", reference),
+        verdict=make_verdict(suite, our_rows, "measured here", reference, split=split),
         published_verdicts=tuple(_published_verdicts(suite, shown)),
         notes=tuple(notes),
         cells=tuple(_cell_lines(suite, backbone, our_rows, published_rows)),
@@ -148,9 +155,31 @@ def make_table(
     )
 
 
+def _answers_note(groups: Sequence[RunGroup], answers_of: AnswersOf) -> list[str]:
+    """Say how many runs have lost the answers to each image that their records speak of."""
+    if answers_of is no_answers:
+        return []
+    lost = sum(r.answers is not None and answers_of(r) is None for r in _counted(groups))
+    if not lost:
+        return []
+    return [
+        f"Of {lost} runs the file of answers is missing or damaged: their tasks are compared by "
+        "counts alone, which tells less apart."
+    ]
+
+
+def _counted(groups: Sequence[RunGroup]) -> list[Record]:
+    """Return the runs behind the cells of rows: one for each seed."""
+    runs: list[Record] = []
+    for group in groups:
+        for of_task in group.runs.values():
+            runs += newest_done(of_task)
+    return runs
+
+
 def _printed(rows: Iterable[Row]) -> list[PublishedRow]:
-    """Return what is printed of published rows."""
-    return [row.published for row in rows if row.published is not None]
+    """Return what is printed of published rows that are no baselines."""
+    return [row.published for row in rows if row.published is not None and not row.is_baseline]
 
 
 def _shown(suite: Suite, backbone: str, rows: Sequence[Row]) -> list[Row]:
@@ -180,7 +209,7 @@ def _published_verdicts(suite: Suite, rows: Sequence[Row]) -> Iterator[Verdict]:
             by_class.setdefault(row.published.comparison_class, []).append(row)
     for (weights, selected_on), members in by_class.items():
         epoch = "the last epoch" if selected_on == "last" else f"the best epoch on {selected_on}"
-        title = f"published of {epoch} with {weights}"
+        title = f"published ({epoch}, weights {weights})"
         verdict = make_verdict(suite, members, title, is_brief=True)
         if len(verdict.standings.ranked) >= _LEAST_ROWS_OF_A_CLASS:
             yield verdict

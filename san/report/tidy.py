@@ -27,6 +27,7 @@ CELL_COLUMNS = (
     "row",  # as tables call it, without marks
     "settings",  # in which the row departs from the suite's defaults
     "protocol",
+    "weights",  # pre-trained; of ours, the backbone says it
     "epoch_chosen_on",
     "statistic",  # accuracy of a task, or which mean
     "group",
@@ -85,9 +86,12 @@ def our_lines(suite: Suite, backbone: str, row: Row) -> Iterator[Line]:
         "row": row.name,
         "settings": row.key.variant,
         "protocol": row.key.protocol,
+        "weights": backbone,
     }
     for place in _places(suite):
-        yield {**keys, **_facts(row, place)}
+        facts = _facts(row, place)
+        on_test = Flag.CHOSEN_ON_TEST in row.flags | row.values[place.column].flags
+        yield {**keys, **facts, "epoch_chosen_on": "test" if on_test else "last"}
 
 
 def published_lines(
@@ -107,6 +111,8 @@ def published_lines(
         "kind": "published",
         "method": row.published.our_method,
         "row": row.name,
+        "protocol": row.published.family,
+        "weights": row.published.weights,
         "epoch_chosen_on": row.published.selected_on,
     }
     first = {number.task: number for number in reversed(numbers)}
@@ -167,7 +173,7 @@ def _facts(row: Row, place: _Place) -> Line:
         "high": _known(value.high),
         "status": str(value.status),
         "flags": _flag_names(row, value),
-        "is_compared": value.is_compared,
+        "is_compared": value.is_compared and row.comparison_class is not None,
         "trainable_without_head": _known(row.trainable.without_head),
         "trainable_with_head": _known(row.trainable.with_head),
     }

@@ -33,7 +33,7 @@ class Flag(StrEnum):
     OTHER_SETTINGS = (
         "other_settings",
         "≠",
-        "measured under other settings than most rows, and not compared with them",
+        "measured under other settings than the compared rows",
     )
     UNCOMMITTED_CODE = "uncommitted_code", "◇", "run by code with uncommitted changes"
     UNVERIFIED_DATA = (
@@ -46,7 +46,11 @@ class Flag(StrEnum):
         "‡",
         "a cell has records of different settings or results for one seed; the newest is shown",
     )
-    OTHER_SEEDS = "other_seeds", "‖", "other seeds than most rows have, or seeds that failed"
+    OTHER_SEEDS = (
+        "other_seeds",
+        "‖",
+        "other seeds than the compared rows have, or seeds that failed",
+    )
     OTHER_WEIGHTS = "other_weights", "◦", "from other pre-trained weights than this table's"
     REPORTED_MEAN = (
         "reported_mean",
@@ -177,7 +181,7 @@ def format_absent(value: Value) -> str:
 def to_text(value: Value) -> str:
     """Return mean ± standard deviation (seeds), marks, and how seeds have failed.
 
-    This is what Markdown and the wide CSV file have.
+    This is what Markdown has.
     """
     if not value.exists:
         return format_absent(value)

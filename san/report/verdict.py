@@ -13,10 +13,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from san.report.aggregate import task_column
 from san.report.compare import RankComparison, RowDifference, smallest_wilcoxon_p
 from san.report.rows import Row
-from san.report.standings import LEVEL, Standing, Standings, compare_class, main_column
+from san.report.standings import (
+    LEVEL,
+    Standing,
+    Standings,
+    compare_class,
+    compared_columns,
+    main_column,
+)
 from san.report.value import CellStatus, Flag
 from san.tasks import Suite
 
@@ -40,28 +46,38 @@ def make_verdict(
     title: str,
     reference: str | None = None,
     *,
+    split: str = "test",
     is_brief: bool = False,
 ) -> Verdict:
     """Compare rows of one class over the tasks of a suite, and say what that shows.
 
-    reference: as of `compare_class`. is_brief: say who leads and who cannot be told apart from it,
-    and no more.
+    reference: as of `compare_class`. split: the one that runs were scored on. is_brief: say who
+    leads and who cannot be told apart from it, and no more.
     """
     found = compare_class(suite, rows, reference)
     if found.reference is None:
-        sentences = list(_nothing_sentences(suite, found))
+        sentences = list(_nothing_sentences(suite, rows, found, reference))
     elif is_brief:
         sentences = list(_brief_sentences(suite, found))
     else:
-        sentences = [*_sentences(suite, found), *_excluded_sentences(suite, found.excluded)]
+        sentences = list(_sentences(suite, found))
+        if split == "test":
+            sentences += _variant_sentences(found)
+        sentences += _excluded_sentences(suite, found.excluded)
     return Verdict(title, found, tuple(sentences))
 
 
-def _nothing_sentences(suite: Suite, found: Standings) -> Iterator[str]:
+def _nothing_sentences(
+    suite: Suite, rows: Sequence[Row], found: Standings, reference: str | None
+) -> Iterator[str]:
     """Say that no row can be called better, and why."""
-    if found.excluded:
-        yield "No row is complete and may be compared, so none can be called better."
-        yield from _excluded_sentences(suite, found.excluded)
+    if not rows:
+        return
+    if reference is not None:
+        yield f"{reference} is not complete or may not be compared, so no row is compared with it."
+    else:
+        yield "No ranked row is complete and may be compared, so none can be called better."
+    yield from _excluded_sentences(suite, found.excluded)
 
 
 def _sentences(suite: Suite, found: Standings) -> Iterator[str]:
@@ -83,7 +99,8 @@ def _sentences(suite: Suite, found: Standings) -> Iterator[str]:
         if standing.comparison is not None:
             yield _baseline_sentence(reference, standing)
     yield from _seed_sentences(suite, found)
-    yield from _variant_sentences(found)
+    if any(Flag.UNCOMMITTED_CODE in standing.row.flags for standing in found.ranked):
+        yield "The code had uncommitted changes: no commit repeats these runs."
 
 
 def _brief_sentences(suite: Suite, found: Standings) -> Iterator[str]:
@@ -92,7 +109,9 @@ def _brief_sentences(suite: Suite, found: Standings) -> Iterator[str]:
     yield from _leader_sentences(suite, found.ranked[0], others)
     apart = [standing.row.name for standing in others if standing.is_told_apart]
     equal = [standing.row.name for standing in others if not standing.is_told_apart]
-    test = f"at 5 % over {len(suite.tasks)} tasks, corrected for {len(others)} comparisons"
+    test = (
+        f"at 5 % over {len(compared_columns(suite))} tasks, corrected for {len(others)} comparisons"
+    )
     if apart:
         yield f"Told apart from it {test}: {', '.join(apart)}."
     if equal:
@@ -125,15 +144,13 @@ def _difference_sentences(
         yield f"Told apart from {reference.name} at 5 % ({test}): {_with_p(apart)}."
     if equal:
         yield f"Cannot be told apart from {reference.name} at 5 % ({test}): {_with_p(equal)}."
-    if len(suite.tasks) < _FEW_TASKS:
-        yield (
-            f"Bootstrap intervals are too narrow for {len(suite.tasks)} tasks; it is the test that "
-            "decides."
-        )
-    least = smallest_wilcoxon_p(len(suite.tasks)) * len(others)
+    tasks = len(compared_columns(suite))
+    if tasks < _FEW_TASKS:
+        yield f"Bootstrap intervals are too narrow for {tasks} tasks; it is the test that decides."
+    least = smallest_wilcoxon_p(tasks) * len(others)
     if least >= LEVEL:
         yield (
-            f"With {len(suite.tasks)} tasks and {len(others)} comparisons no difference could be "
+            f"With {tasks} tasks and {len(others)} comparisons no difference could be "
             f"shown: the smallest p there can be is {min(least, 1.0):.2g}."
         )
 
@@ -156,7 +173,7 @@ def _rank_sentence(ranks: RankComparison, standings: Sequence[Standing]) -> str:
     ordered = sorted(averages, key=lambda pair: pair[0])
     listed = ", ".join(f"{standing.row.name} {rank:.2f}" for rank, standing in ordered)
     return (
-        f"Average ranks over tasks: {listed}; Friedman p = {_p_text(ranks.friedman_p)}, critical "
+        f"Average ranks over tasks: {listed}; Friedman p {_p_text(ranks.friedman_p)}, critical "
         f"difference {ranks.critical_difference:.2f} (Nemenyi, 5 %)."
     )
 
@@ -166,7 +183,10 @@ def _baseline_sentence(reference: Row, standing: Standing) -> str:
     assert standing.comparison is not None
     comparison = standing.comparison
     text = _describe(comparison, standing.row)
-    return f"Beside it, {reference.name} is {text}, p = {_p_text(standing.p)}."
+    return (
+        f"Beside the baselines: {reference.name} is {text}, p {_p_text(standing.p)} (corrected "
+        "for their number)."
+    )
 
 
 def _seed_sentences(suite: Suite, found: Standings) -> Iterator[str]:
@@ -177,10 +197,16 @@ def _seed_sentences(suite: Suite, found: Standings) -> Iterator[str]:
     column = main_column(suite)
     spreads = [row.values[column].std for row in ours]
     known = [spread for spread in spreads if not math.isnan(spread)]
-    if not known:
+    if not known and max(_most_seeds(row) for row in ours) > 1:
+        yield "Seeds differ between tasks: how much these means vary between them is not known."
+    elif not known:
         yield "One seed a cell: how much these means vary between seeds is not known."
     else:
         yield f"Between seeds the means vary by at most ±{max(known):.2f} (standard deviation)."
+
+
+def _most_seeds(row: Row) -> int:
+    return 0 if row.seeds is None else row.seeds.most
 
 
 def _variant_sentences(found: Standings) -> Iterator[str]:
@@ -208,7 +234,7 @@ def _excluded_sentences(suite: Suite, rows: Sequence[Row]) -> Iterator[str]:
 
 def _why_excluded(suite: Suite, row: Row) -> str:
     """Return why a row takes no part: its flags, or the tasks that it lacks."""
-    values = [row.values[task_column(task)] for task in suite.tasks.values()]
+    values = [row.values[column] for column in compared_columns(suite)]
     missing = sum(not value.exists for value in values)
     reasons = []
     if missing:
@@ -225,12 +251,12 @@ def _why_excluded(suite: Suite, row: Row) -> str:
 
 def _what(suite: Suite) -> str:
     """Return what the main column is: `mean of all tasks`, and how many."""
-    return f"{suite.means[0]}, {len(suite.tasks)}"
+    return f"{suite.means[0]}, {len(compared_columns(suite))}"
 
 
 def _describe(comparison: RowDifference, other: Row) -> str:
     """Return a difference in words, with its interval and the tasks won."""
-    side = "before" if comparison.mean >= 0 else "behind"
+    side = "ahead of" if comparison.mean >= 0 else "behind"
     points = f"{abs(comparison.mean):.2f} points {side}"
     if abs(comparison.mean) < _LEVEL_POINTS:
         points = "level with"
@@ -244,9 +270,9 @@ def _describe(comparison: RowDifference, other: Row) -> str:
 
 
 def _with_p(standings: Sequence[Standing]) -> str:
-    return ", ".join(f"{each.row.name} (p = {_p_text(each.p)})" for each in standings)
+    return ", ".join(f"{each.row.name} (p {_p_text(each.p)})" for each in standings)
 
 
 def _p_text(p: float) -> str:
     """Return a p-value with two digits that count."""
-    return "below 0.0001" if p < 1e-4 else f"{p:.2g}"
+    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"

@@ -15,7 +15,7 @@ def test_our_runs_that_were_chosen_on_test() -> None:
         runs.append(done(700, task=task, best=Score(3, 700 + 10 * i, 1000), **chosen))
     runs.append(done(1, task="digits", best=Score(3, 999, 1000)))  # the last epoch counts
     (note,) = optimism_notes(runs, [])
-    assert "added 2.50 points on average to 6 cells of the runs here" in note
+    assert "added 2.50 points on average to 6 results of runs here" in note
     assert "at most 5.00" in note
 
 
@@ -27,7 +27,7 @@ def test_the_published_rows_of_mai_et_al() -> None:
         if not row.method.startswith(("Full", "Linear", "VPT-Shallow"))
     ]
     (note,) = optimism_notes([], rows)
-    assert "added 0.66 points on average to 247 cells of published rows" in note
+    assert "added 0.66 points on average to 247 results of published rows" in note
     assert "median 0.28" in note
     assert "at most 10.81" in note
 

@@ -39,53 +39,53 @@ def compared(table: Table) -> set[str]:
 @pytest.mark.parametrize(
     ("facts", "flag", "words"),
     [
-        ({"weights": "other"}, Flag.OTHER_SETTINGS, "pre-trained weights other (most rows: w)"),
+        ({"weights": "other"}, Flag.OTHER_SETTINGS, "pre-trained weights other (compared rows: w)"),
         (
             {"data": DataSource(train="x", evaluate="b")},
             Flag.OTHER_SETTINGS,
-            "training data x (most rows: a)",
+            "training data x (compared rows: a)",
         ),
         (
             {"data": DataSource(train="a", evaluate="y")},
             Flag.OTHER_SETTINGS,
-            "test data y (most rows: b)",
+            "test data y (compared rows: b)",
         ),
         (
             {"config": {**SHARED, "precision": "bf16"}},
             Flag.OTHER_SETTINGS,
-            "precision bf16 (most rows: fp32)",
+            "precision bf16 (compared rows: fp32)",
         ),
         (
             {"config": {**SHARED, "epochs": 10}},
             Flag.OTHER_SETTINGS,
-            "epochs 10 (most rows: 100)",
+            "epochs 10 (compared rows: 100)",
         ),
         (
             {"config": {**SHARED, "data": {"resize": "bicubic"}}},
             Flag.OTHER_SETTINGS,
-            "resize bicubic (most rows: null)",
+            "resize bicubic (compared rows: null)",
         ),
         (
             {"config": {**SHARED, "data": {"normalise": "imagenet"}}},
             Flag.OTHER_SETTINGS,
-            "normalization imagenet (most rows: null)",
+            "normalization imagenet (compared rows: null)",
         ),
         (
             {"config": {**SHARED, "augment": {"name": "ssf", "flip": 0.5, "jitter": 0.0}}},
             Flag.OTHER_SETTINGS,
-            "augmentation flip 0.5 (most rows: none)",
+            "augmentation flip 0.5 (compared rows: none)",
         ),
         (
             {"code": CodeState("abcdef0123", dirty=True)},
             Flag.UNCOMMITTED_CODE,
-            "code changed after abcdef0 (most rows: committed)",
+            "code changed after abcdef0 (compared rows: committed)",
         ),
-        ({"seeds": (0, 1, 2)}, Flag.OTHER_SEEDS, "seeds 0, 1, 2 (most rows: 0)"),
-        ({"seeds": (7,)}, Flag.OTHER_SEEDS, "seeds 7 (most rows: 0)"),
+        ({"seeds": (0, 1, 2)}, Flag.OTHER_SEEDS, "seeds 0, 1, 2 (compared rows: 0)"),
+        ({"seeds": (7,)}, Flag.OTHER_SEEDS, "seeds 7 (compared rows: 0)"),
         (
             {"selected_on": "test", "protocol": "best_test"},
             Flag.CHOSEN_ON_TEST,
-            "epoch chosen on test (most rows: last)",
+            "epoch chosen on test (compared rows: last)",
         ),
     ],
 )
@@ -129,7 +129,7 @@ def test_only_the_cell_that_differs_is_marked() -> None:
     row = table.ours.row("san")
     marked = [column.label for column, value in row.values.items() if value.flags]
     assert marked == ["Count", "structured", "all", "groups"]
-    assert "≠ san: epochs 10 (most rows: 100) on Count." in table.notes
+    assert "≠ san: epochs 10 (compared rows: 100) on Count." in table.notes
 
 
 def test_of_two_rows_the_one_with_more_runs_is_usual() -> None:
@@ -158,3 +158,22 @@ def test_code_that_was_dirty_everywhere_is_said_and_still_compared() -> None:
     assert labels(table) == ["ssf◇", "san◇"]
     assert any(note.startswith("◇") for note in table.notes)
     assert compared(table) == {"ssf", "san"}
+
+
+@pytest.mark.parametrize(
+    ("others", "flag"),
+    [
+        ({"selected_on": "test"}, Flag.CHOSEN_ON_TEST),
+        ({"code": CodeState("abc", dirty=True)}, Flag.UNCOMMITTED_CODE),
+    ],
+)
+def test_no_mark_says_of_a_row_what_is_true_of_the_others(
+    others: dict[str, Any], flag: Flag
+) -> None:
+    """The last epoch among rows chosen on test is another setting; it was not chosen on test."""
+    table = make_table(
+        DEMO, whole_row("ssf", **others) + whole_row("lora", **others) + whole_row("san")
+    )
+    assert flag in flags(table, "ssf")
+    assert flags(table, "san") == {Flag.OTHER_SETTINGS}
+    assert compared(table) == {"ssf", "lora"}

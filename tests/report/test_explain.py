@@ -221,14 +221,14 @@ def test_of_a_run_chosen_on_test_the_last_score_is_said_too() -> None:
     lines = explain("demo", "san [best_test]", "count", demo_records())
     assert "  seed 0: 99.00 % (990 of 1000) after epoch 3, chosen on test" in lines
     assert said(lines, "evaluated")[0].endswith("; last 60.00 % (600 of 1000) after epoch 5")
-    assert said(lines, "flag †")[0].endswith(": epoch chosen on test (most rows: last)")
+    assert said(lines, "flag †")[0].endswith(": epoch chosen on test (compared rows: last)")
 
 
 def test_the_flags_of_a_cell_are_said_in_words_with_what_differs() -> None:
     lines = explain("demo", "lora", "texture", demo_records())
     assert heads(lines) == ["70.00§≠  demo/texture, lora [last_epoch], vit_nano: 1 record"]
-    difference = "pre-trained weights texture (most rows: w)"
-    assert said(lines, "flag ≠")[0].endswith(f"not compared with them: {difference}")
+    difference = "pre-trained weights texture (compared rows: w)"
+    assert said(lines, "flag ≠")[0].endswith(f"the compared rows: {difference}")
     assert "pre-trained weights digits and texture and" in said(lines, "flag §")[0]
     assert said(lines, "compared") == ["no: it takes no part in the comparison of rows"]
     lines = explain("demo", "lora", "mean", demo_records())
@@ -244,9 +244,9 @@ def test_a_difference_that_all_tasks_share_is_said_once_with_its_values() -> Non
         records.append(done(800, method="ssf", task=t, code=code, config={"precision": "bf16"}))
     lines = explain("demo", "ssf", "Mean", records)
     where = "on Digits, Texture, Tissue, Terrain, Count, Orientation"
-    assert said(lines, "flag ≠")[0].endswith(f"them: precision bf16 (most rows: fp32) {where}")
+    assert said(lines, "flag ≠")[0].endswith(f"rows: precision bf16 (compared rows: fp32) {where}")
     assert said(lines, "flag ◇")[0].endswith(
-        f"code changed after abcdef0 (most rows: committed) {where}"
+        f"code changed after abcdef0 (compared rows: committed) {where}"
     )
 
 

@@ -44,7 +44,10 @@ def test_the_same_runs_are_equal_to_the_bit() -> None:
 def test_the_same_counts_of_other_losses_are_said_so() -> None:
     own = [run(700 + i, 0.51, task=task) for i, task in enumerate(DEMO.tasks)]
     text = said(own)
-    assert "All of them have the same number of test images right; the losses of 6 differ" in text
+    assert (
+        "All 6 of the same settings have the same number of test images right; the losses of 6"
+        in text
+    )
     assert "Nothing that records know differs" in text
 
 
@@ -52,7 +55,7 @@ def test_a_cell_that_differs_is_named_with_its_size_and_what_else_differs() -> N
     own = reference()
     own[2] = run(705, task=list(DEMO.tasks)[2], versions={"torch": "9.9"}, code=CodeState("abc"))
     text = said(own)
-    assert "5 of 6 have the same number of test images right" in text
+    assert "have the same number of test images right, 5 of them to the bit" in text
     assert "The largest difference is +0.30 points" in text
     assert "  tissue san seed 0: 70.50 % (reference: 70.20 %, +3 images)" in text
     assert "version of torch 9.9 (reference: none)" in text

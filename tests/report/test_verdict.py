@@ -9,9 +9,11 @@ from samples import DEMO, DIGITS, VTAB, done
 from san.record import Record
 from san.report.aggregate import MEAN_OF_TASKS, Column, task_column
 from san.report.emphasis import Emphasis, emphasize
+from san.report.markdown import markdown
+from san.report.selection import Wanted, select
 from san.report.table import Table, make_table
 from san.score import Score
-from san.tasks import Suite
+from san.tasks import Suite, load_suite
 
 
 def whole_row(
@@ -47,7 +49,9 @@ def test_a_method_that_is_better_everywhere_leads_and_is_told_apart() -> None:
     runs = vtab_row("ssf", 0) + vtab_row("lora", -2) + vtab_row("san", 20)
     table = make_table(VTAB, runs)
     text = said(table)
-    assert text.startswith("san leads with 61.00 % (mean of all tasks, 19), 2.00 points before ssf")
+    assert text.startswith(
+        "san leads with 61.00 % (mean of all tasks, 19), 2.00 points ahead of ssf"
+    )
     assert "better on 19 of 19 tasks" in text
     assert "Told apart from san at 5 %" in text
     assert "Cannot be told apart" not in text
@@ -60,7 +64,9 @@ def test_identical_methods_are_never_told_apart() -> None:
     assert "Cannot be told apart" in said(table)
     assert "Told apart" not in said(table)
     for column in table.columns:
-        assert {emphasis_of(table, name, column) for name in ("ssf", "san")} == {Emphasis.BEST}
+        is_testable = column.label != "specialised"  # of four tasks
+        best = Emphasis.BEST if is_testable else Emphasis.BEST_UNTESTED
+        assert {emphasis_of(table, name, column) for name in ("ssf", "san")} == {best}
 
 
 def test_noise_of_test_images_is_not_bold_alone() -> None:
@@ -104,7 +110,7 @@ def test_baselines_are_compared_and_not_ranked() -> None:
     runs = vtab_row("full", 300) + vtab_row("linear", -100) + vtab_row("ssf", 0)
     table = make_table(VTAB, runs + vtab_row("san", 1))
     assert said(table).startswith("san leads")
-    assert "Beside it, san is 29.90 points behind full" in said(table)
+    assert "Beside the baselines: san is 29.90 points behind full" in said(table)
     assert [standing.row.name for standing in table.verdict.standings.ranked] == ["san", "ssf"]
     assert emphasis_of(table, "full", MEAN_OF_TASKS) is Emphasis.NONE
 
@@ -154,7 +160,7 @@ def test_published_rows_of_one_class_have_a_verdict() -> None:
     """Mai et al. and VPT: the last epoch, with the weights of both; only their own rows."""
     table = make_table(VTAB, [], "vit_b16_orig_in21k")
     by_title = {verdict.title: verdict for verdict in table.published_verdicts}
-    last = by_title["published of the last epoch with vit_b16_orig_in21k"]
+    last = by_title["published (the last epoch, weights vit_b16_orig_in21k)"]
     assert last.standings.reference is not None
     assert last.standings.reference.name == "Convpass (Mai et al., last)"
     names = {standing.row.name for standing in last.standings.ranked}
@@ -163,3 +169,42 @@ def test_published_rows_of_one_class_have_a_verdict() -> None:
     assert "NOAH" not in names
     baselines = {"Full", "Linear", "Full (Mai et al., last)", "Linear (Mai et al., last)"}
     assert {standing.row.name for standing in last.standings.baselines} == baselines
+
+
+def test_of_the_corruption_error_the_lowest_leads_over_its_own_tasks() -> None:
+    suite = load_suite("robustness")
+    runs = []
+    for method, correct in (("lora", 400), ("ssf", 600), ("san", 800)):
+        for task in suite.tasks.values():
+            if task.alexnet_error:
+                facts = {"suite": suite.name, "backbone": suite.backbone, "task": task.name}
+                runs.append(done(correct, method=method, **facts))
+    table = make_table(suite, runs)
+    text = said(table)
+    assert text.startswith("san leads with ")
+    assert "(mean corruption error, 15), 20.00 points ahead of ssf" in text
+    assert "better on 15 of 15 tasks" in text
+    names = [standing.row.name for standing in table.verdict.standings.ranked]
+    assert names == ["san", "ssf", "lora"]
+    assert [row.name for row in select(table, Wanted()).ours] == names
+
+
+def test_on_the_val_split_nothing_is_said_of_the_test() -> None:
+    facts = {"evaluated_on": "val", "protocol": "tune"}
+    runs = vtab_row("ssf", 0, **facts) + vtab_row("san", 3, **facts)
+    runs += vtab_row("san", 5, variant="lr=0.01", **facts)
+    table = make_table(VTAB, runs, split="val")
+    assert said(table).startswith("san [lr=0.01] leads")
+    assert "test split" not in said(table)
+    assert table.published.rows == ()
+    assert (table.title, table.name) == ("VTAB-1k, val split", "vtab_val")
+
+
+def test_each_shown_row_has_its_own_gap_to_the_published_one() -> None:
+    runs = vtab_row("ssf", 0) + vtab_row("ssf", 10, variant="method.init_std=0.1")
+    table = make_table(VTAB, runs)
+    text = markdown(table, select(table, Wanted()))
+    assert "&emsp;ssf minus it " in text
+    assert "&emsp;ssf [init_std=0.1] minus it " in text
+    one = markdown(table, select(table, Wanted(rows=["ssf [init_std=0.1]"])))
+    assert "&emsp;ssf minus it " not in one

@@ -169,7 +169,7 @@ def _draw(
     front = [row for row in rows if row.in_front]
     if front:
         lines.append(_front_steps(front, layout.scale))
-        entries["Pareto front"] = axes.plot(
+        entries["front of compared rows"] = axes.plot(
             *lines[-1], color="black", linewidth=0.6, linestyle=(0, (4, 2)), zorder=1.5
         )[0]
     axes.margins(y=0.08)

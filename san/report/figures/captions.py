@@ -46,12 +46,12 @@ def _what_is_drawn(points: Sequence[MethodPoint], accuracy_label: str) -> str:
 def _front(points: Sequence[MethodPoint]) -> str:
     ranked = sum(point.ranked for point in points)
     if ranked == 0:
-        return "There is no Pareto front, as marks keep all rows out of the ranking."
+        return "There is no Pareto front, as no two rows are compared."
     if ranked == len(points):
         return "Dashed: the Pareto front of all rows."
     return (
-        f"Dashed: the Pareto front of the {ranked} rows that are ranked; "
-        f"marks keep {len(points) - ranked} out."
+        f"Dashed: the Pareto front of the {ranked} rows that are compared with each other; "
+        f"{len(points) - ranked} take no part."
     )
 
 
@@ -59,7 +59,7 @@ def _names(unnamed: int, nameless: Sequence[str]) -> list[str]:
     sentences = []
     if unnamed:
         sentences.append(
-            "Named are the rows run here, those of the front and those asked for; "
+            "Named are the rows run here, those of the front and those compared with ours; "
             f"the other {unnamed} are light grey points."
         )
     if nameless:

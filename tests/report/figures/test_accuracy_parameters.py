@@ -5,8 +5,17 @@ import math
 
 import numpy as np
 import pytest
+from figure_cases import (
+    MEAN_HEAD,
+    SENTENCES,
+    boxes,
+    centers,
+    check_layout,
+    names,
+    texts,
+    vtab_points,
+)
 from matplotlib.axes import Axes
-from pictures import MEAN_HEAD, SENTENCES, boxes, centers, check_layout, names, texts, vtab_points
 
 from san.errors import InvalidValueError
 from san.report.figures.accuracy_parameters import draw_accuracy_parameters
@@ -179,7 +188,7 @@ def test_rows_that_are_not_ranked_are_not_of_the_front() -> None:
     high = ours("marked", 99.0, 10.0, ranked=False)
     assert pareto_front([high, *demo()], 0) == pareto_front(demo(), 0)
     drawing = draw_accuracy_parameters([high, *demo()], 0)
-    assert "of the 3 rows that are ranked; marks keep 1 out" in drawing.caption
+    assert "of the 3 rows that are compared with each other; 1 take no part" in drawing.caption
     alone = draw_accuracy_parameters([high], 0)
     assert "There is no Pareto front" in alone.caption
     legend = [text.get_text() for text in alone.figure.legends[0].get_texts()]

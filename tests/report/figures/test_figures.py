@@ -8,8 +8,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from figure_cases import MEAN_HEAD, check_layout, texts, vtab_points
 from matplotlib.figure import Figure
-from pictures import MEAN_HEAD, check_layout, texts, vtab_points
 
 from san.errors import FileAccessError, InvalidValueError, MissingPackageError, UnknownNameError
 from san.report.figures.accuracy_parameters import draw_accuracy_parameters
