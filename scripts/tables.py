@@ -132,7 +132,7 @@ def _parse_arguments() -> Arguments:
         "--style",
         choices=("everyday", "paper"),
         default="everyday",
-        help="what is printed: Markdown with the verdict, or LaTeX; both are written",
+        help="print Markdown with the verdict, or LaTeX and draw PDF as well; both are written",
     )
     _add_choices(parser)
     parser.add_argument(
@@ -260,7 +260,8 @@ def _make(key: _TableKey, records: Sequence[Record], unreadable: int, args: Argu
     if args.wandb:
         _log_tables(table, args.results)
     try:
-        paths += draw_table(table, selection, records, args.results)
+        for_paper = args.style == "paper"
+        paths += draw_table(table, selection, records, args.results, for_paper=for_paper)
     except FileAccessError as error:
         written = " ".join(map(str, paths))
         cli.print_error(f"{error} Written are the tables: {written}", cli.USER_ERROR)

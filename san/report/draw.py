@@ -1,6 +1,7 @@
 """The figures of a table, and a page of them with their captions.
 
-<name>_parameters, <name>_parameters_wide    accuracy against trained parameters
+<name>_parameters           accuracy against trained parameters
+<name>_parameters_narrow    the same as wide as one column, for papers
 <name>_ranks     average ranks over tasks with the critical difference
 <name>_groups    means of groups
 <name>_curves    training loss by epoch
@@ -41,20 +42,25 @@ def draw_table(
     selection: Selection,
     records: Sequence[Record],
     results: Path,
+    *,
+    for_paper: bool = False,
 ) -> list[Path]:
-    """Draw what a table shows into `results/figures`, each figure as PDF and PNG; return the paths.
+    """Draw what a table shows into `results/figures`, and return the paths.
 
-    records: all that there are, for learning curves; their adapters lie beside them. Nothing is
+    records: all that there are, for learning curves; their adapters lie beside them. for_paper:
+    also as PDF, and the figure of parameters also as wide as one column. Nothing is
     drawn where matplotlib is not installed. Raises FileAccessError where a file cannot be written.
     """
     if not can_draw():
         return []
     directory = results / "figures"
+    formats = ("pdf", "png") if for_paper else ("png",)
+    widths = [Width.TWO_COLUMNS, Width.ONE_COLUMN] if for_paper else [Width.TWO_COLUMNS]
     paths = []
     captions = []
-    for name, drawing in _drawings(table, selection, records, results):
+    for name, drawing in _drawings(table, selection, records, results, widths):
         if drawing is not None:
-            paths += save_drawing(drawing, directory, name)
+            paths += save_drawing(drawing, directory, name, formats)
             captions.append(f"![]({name}.png)\n\n{drawing.caption}\n")
     if captions:
         page = directory / f"{table.name}.md"
@@ -69,7 +75,11 @@ def can_draw() -> bool:
 
 
 def _drawings(
-    table: Table, selection: Selection, records: Sequence[Record], results: Path
+    table: Table,
+    selection: Selection,
+    records: Sequence[Record],
+    results: Path,
+    widths: Sequence[Width],
 ) -> Iterator[tuple[str, Drawing | None]]:
     """Yield each figure with the name of its files.
 
@@ -77,7 +87,8 @@ def _drawings(
     """
     points = list(points_of(table))
     what = f"{table.suite.means[0]}, percent"
-    for suffix, width in (("", Width.ONE_COLUMN), ("_wide", Width.TWO_COLUMNS)):
+    for width in widths:
+        suffix = "" if width is Width.TWO_COLUMNS else "_narrow"
         notes = notes_on(points)
         chart = draw_accuracy_parameters(points, 0.0, what, width, notes)
         yield f"{table.name}_parameters{suffix}", chart

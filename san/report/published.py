@@ -77,7 +77,8 @@ class PublishedRow:
     our_method: ours that is compared with it, or nothing. accuracies: percent by task.
     reported_means: percent by group, where a source states them. mean_of_tasks, mean_of_groups: in
     percent as stated; in a suite of one group they are one. params_m: millions of trained
-    parameters as printed, the mean over tasks; counts_head: whether the head is among them.
+    parameters as printed, the mean over tasks; params_tasks: of what they are printed;
+    counts_head: whether the head is among them.
     family: of its protocol; weights, selected_on: of its family. None where it is not known.
     protocol: what the family does in this suite, in words.
     cite_key: of the source that owns its numbers; where that is not known of the one that quotes
@@ -92,6 +93,7 @@ class PublishedRow:
     mean_of_tasks: float | None = None
     mean_of_groups: float | None = None
     params_m: float | None = None
+    params_tasks: tuple[str, ...] = ()
     counts_head: bool | None = None
     family: str = ""
     weights: str | None = None
@@ -228,6 +230,7 @@ def _make_row(
         mean_of_tasks=first.get(MEAN_OF_TASKS),
         mean_of_groups=first.get(MEAN_OF_GROUPS),
         params_m=_mean_params(numbers, accuracies),
+        params_tasks=tuple(n.task for n in numbers if n.params_m is not None),
         counts_head=counts_head(suite.name, method),
         family=family_name,
         weights=family.weights if is_vit_b16(backbone) else None,

@@ -25,7 +25,7 @@ def make_published_row(suite: Suite, published: PublishedRow, backbone: str) -> 
     for task, accuracy in accuracies.items():
         cells[task] = _printed_value(accuracy, suite.tasks[task].splits.get("test", 0))
     everything = list(suite.tasks.values())
-    counted = [suite.tasks[task] for task in published.accuracies]
+    counted = [task for task in everything if task.name in published.params_tasks]
     computed = table_means(suite, accuracies, {})
     means = {}
     for column, average in table_means(suite, accuracies, published.reported_means).items():
