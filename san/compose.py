@@ -140,13 +140,13 @@ def named_by_value(record: Record) -> Record:
     )
 
 
-def rerun_words(record: Record) -> list[str]:
+def rerun_words(record: Record, seeds: Sequence[int] = ()) -> list[str]:
     """Return the overrides with which train.py repeats a run, without the user's own files.
 
-    record: as `named_by_value` returns it.
+    record: as `named_by_value` returns it. seeds: others than its own, of a sweep.
     """
     words = [f"method={record.method}", f"data={record.suite}/{record.task}"]
-    words.append(f"seed={record.seed}")
+    words.append(f"seed={','.join(map(str, seeds or [record.seed]))}")
     if record.backbone != load_suite(record.suite).backbone:
         words += backbone_words(record.backbone)
     words += _protocol_words(record.protocol) or [

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from san.answers import Answers
 from san.record import Record, Status
 from san.report.value import CellStatus, Flag, TrainableCounts, Value
 from san.report.within_task import CellRuns, wilson_interval
 from san.tasks import Suite, Task
 
-AnswersOf = Callable[[Record], NDArray[np.bool_] | None]
+AnswersOf = Callable[[Record], Answers | None]
 
 
 class Column(NamedTuple):

@@ -49,6 +49,11 @@ class RowKey:
     variant: str
     protocol: str
 
+    @classmethod
+    def of(cls, r: Record) -> "RowKey":
+        """Return the row that a run belongs to."""
+        return cls(r.method, r.variant, r.protocol)
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 # A difference of accuracies, in points, below which two numbers were equal before they were rounded
 # to floats.
 _ROUNDING = 1e-9
+PRACTICALLY_EQUAL = 0.5  # points within which a difference is of no practical interest
 _DRAWS = 10_000
 _SEED = 0
 # Of the prior observation in the signed-rank posterior, as Benavoli et al. have it.
@@ -92,7 +93,7 @@ def compare_rows(
     accuracies: ArrayLike,
     baseline: ArrayLike,
     *,
-    practically_equal: float = 0.5,
+    practically_equal: float = PRACTICALLY_EQUAL,
 ) -> RowDifference:
     """Compare a row with a baseline, paired over tasks.
 

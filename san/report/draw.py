@@ -90,7 +90,7 @@ def _drawings(
     for width in widths:
         suffix = "" if width is Width.TWO_COLUMNS else "_narrow"
         notes = notes_on(points)
-        chart = draw_accuracy_parameters(points, 0.0, what, width, notes)
+        chart = draw_accuracy_parameters(points, what, width, notes)
         yield f"{table.name}_parameters{suffix}", chart
     yield f"{table.name}_ranks", _draw_ranks(table)
     yield f"{table.name}_groups", _draw_groups(table, selection)
@@ -123,7 +123,7 @@ def _draw_groups(table: Table, selection: Selection) -> Drawing | None:
     rows = []
     for row in selection.ours:
         if all(row.values[column].exists for column in groups):
-            rows.append(BarRow(row.label, [_bar(row, column) for column in groups]))
+            rows.append(BarRow(row.name, [_bar(row, column) for column in groups]))
     notes = _cut_note(rows)
     if any(bar is not None and bar.interval is not None for row in rows for bar in row.bars):
         notes.append(ERROR_BARS)
@@ -147,7 +147,7 @@ def _runs_of(table: Table, row: Row, records: Sequence[Record]) -> list[Record]:
     by_task: dict[str, list[Record]] = {task: [] for task in table.suite.tasks}
     for r in records:
         is_of_table = (r.suite, r.backbone) == (table.suite.name, table.backbone)
-        is_of_row = RowKey(r.method, r.variant, r.protocol) == row.key
+        is_of_row = RowKey.of(r) == row.key
         if is_of_table and is_of_row and r.evaluated_on == table.split and r.task in by_task:
             by_task[r.task].append(r)
     found: list[Record] = []

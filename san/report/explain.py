@@ -265,10 +265,7 @@ def _words_of_seeds(other: Record, task: str, seeds: Sequence[int]) -> list[str]
         task=task,
         data=DataSource(),
     )
-    words = compose.rerun_words(run)
-    position = words.index(f"seed={other.seed}")
-    listed = ",".join(map(str, seeds))
-    words[position] = f"seed={listed}"
+    words = compose.rerun_words(run, seeds)
     program = ["python", "train.py"]
     if len(seeds) > 1:
         program.append("-m")

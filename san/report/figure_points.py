@@ -28,6 +28,7 @@ def points_of(table: Table) -> Iterator[MethodPoint]:
             kind=Kind.OURS if row.key is not None else Kind.PUBLISHED,
             accuracy=value.mean,
             parameters=None if math.isnan(count) else count,
+            is_estimated=row.trainable.is_estimated,
             interval=over_seeds(value),
             reservations=tuple(_reservations(row.flags | value.flags)),
             ranked=is_compared,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from san.errors import InvalidValueError
 from san.report.aggregate import MEAN_OF_GROUPS, MEAN_OF_TASKS, Column, table_means
 from san.report.published import PublishedRow
 from san.report.published_index import (
@@ -16,6 +17,8 @@ from san.report.rows import Row, by_column
 from san.report.value import Flag, NumberFormat, TrainableCounts, Value
 from san.report.within_task import CellRuns, wilson_interval
 from san.tasks import Suite
+
+_HALF_UNIT = 5e3  # of what papers print
 
 
 def make_published_row(suite: Suite, published: PublishedRow, backbone: str) -> Row:
@@ -83,9 +86,23 @@ def _printed_trainable(published: PublishedRow, head: float) -> TrainableCounts:
     count = 1e6 * published.params_m
     if not published.counts_head:
         return replace(unknown, without_head=count)
-    # A printed number is rounded: of linear probing nothing is left.
-    without_head = max(0.0, count - head) if not math.isnan(head) else math.nan
-    return replace(unknown, with_head=count, without_head=without_head, is_estimated=True)
+    rest = _take_off_head(count, head, published.method)
+    return replace(unknown, with_head=count, without_head=rest, is_estimated=True)
+
+
+def _take_off_head(count: float, head: float, name: str) -> float:
+    """Return what is left of a printed count without the head; NaN where the head is not known.
+
+    Papers print 0.01 M: a rest within half of it is nothing, as of linear probing. Raises
+    InvalidValueError where the head alone is larger.
+    """
+    rest = count - head
+    if rest < -_HALF_UNIT:
+        raise InvalidValueError(
+            f"The parameters of {name} came as {count:,.0f} with the head; at least the mean head "
+            f"of its tasks, {head:,.0f}, is allowed. Mend `head` in rows.yaml, or the number."
+        )
+    return 0.0 if abs(rest) <= _HALF_UNIT else rest
 
 
 def _published_flags(published: PublishedRow, backbone: str) -> frozenset[Flag]:

@@ -100,7 +100,7 @@ def _done(records: Sequence[Record]) -> list[Record]:
 
 
 def _cell_of(r: Record) -> tuple[str, str, RowKey, str, int]:
-    return (r.suite, r.backbone, RowKey(r.method, r.variant, r.protocol), r.task, r.seed)
+    return (r.suite, r.backbone, RowKey.of(r), r.task, r.seed)
 
 
 def _equality_sentence(pairs: Sequence[RunPair], unequal: Sequence[RunPair]) -> str:

@@ -108,7 +108,7 @@ def group_runs(
     """
     by_key: dict[RowKey, dict[str, list[Record]]] = {}
     for r in records:
-        key = RowKey(r.method, r.variant, r.protocol)
+        key = RowKey.of(r)
         by_key.setdefault(key, {}).setdefault(r.task, []).append(r)
     keys = sorted(by_key, key=lambda key: _position(key, suite.methods))
     facts = {key: _facts_by_task(by_key[key]) for key in keys}

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from san.report.compare import RankComparison, RowDifference, smallest_wilcoxon_p
+from san.report.compare import PRACTICALLY_EQUAL, RankComparison, RowDifference, smallest_wilcoxon_p
 from san.report.rows import Row
 from san.report.standings import (
     LEVEL,
@@ -28,7 +28,6 @@ from san.tasks import Suite
 
 _LEVEL_POINTS = 0.005  # what rounds to less than a hundredth
 _FEW_TASKS = 10  # with 6 a 95 % interval of the bootstrap holds 85 %, with 19 it holds 93 %
-_REGION = 0.5  # points within which `compare_rows` takes two rows for practically equal
 
 
 @dataclass(frozen=True)
@@ -159,11 +158,12 @@ def _practical_sentence(reference: Row, second: Standing) -> str:
     """Say how probable it is that the next row is better, equal or worse."""
     assert second.comparison is not None
     posterior = second.comparison.posterior
+    points = f"{PRACTICALLY_EQUAL:g} points"
     return (
-        f"Probability that {reference.name} is better than {second.row.name} by more than "
-        f"{_REGION:g} points on a further task like these: {posterior.better:.0%}; worse by more: "
-        f"{posterior.worse:.0%}; within {_REGION:g} points: {posterior.practically_equal:.0%} "
-        "(Bayesian signed-rank test)."
+        f"Probability that {reference.name} is better than {second.row.name} by more than {points} "
+        f"on a further task like these: {posterior.better:.0%}; worse by more: "
+        f"{posterior.worse:.0%}; within {points}: {posterior.practically_equal:.0%} (Bayesian "
+        "signed-rank test)."
     )
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import scipy  # imports its parts when they are first used: scipy.stats takes half a second
 from numpy.typing import NDArray
 
+from san.answers import Answers
 from san.report.compare import Interval
 
 Floats = NDArray[np.float64]
-Answers = NDArray[np.bool_]
 
 _Z = NormalDist().inv_cdf(0.975)  # two-sided, 95 %
 # Images that are added to those of a test split, half of which say one thing and half the other, so

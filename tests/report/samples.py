@@ -11,6 +11,7 @@ from san.record import DataSource, Record, Status
 from san.report.aggregate import Column, task_column
 from san.report.table import Table
 from san.report.value import to_text
+from san.runtime.environment import CodeState
 from san.score import Score
 from san.tasks import load_suite
 
@@ -52,6 +53,7 @@ def demo_records() -> list[Record]:
         *_copies_of_one_identity(),
         *[done(700, method="lora", task=task, weights=task) for task in DEMO.tasks],
         _unverified(),
+        done(680, method="norm", task="digits", code=CodeState("0123456789ab", dirty=True)),
     ]
 
 

@@ -4,6 +4,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from san.report.published import (
     published_rows,
 )
 from san.report.published_index import counts_head, method_label, method_paper
+from san.report.published_rows import make_published_row
 from san.report.table import make_table
 from san.report.value import to_text
 from san.tasks import load_suite
@@ -480,3 +482,38 @@ def test_a_source_that_is_not_listed_is_refused(source: str, quoted: str, own_fg
     message = "Unknown source in fgvc.csv 'jia2022vp'. Did you mean jia2022vpt"
     with pytest.raises(UnknownNameError, match=re.escape(message)):
         published_numbers("fgvc", VIT)
+
+
+@pytest.mark.parametrize(
+    ("suite", "params_m", "classes", "left"),
+    [
+        ("vtab", 0.24, None, 203_951),  # SSF: its code trains 205,824 without the head
+        ("fgvc", 0.18, None, 0),  # linear probing, rounded
+        ("gic", 0.28, "cifar100", 203_100),  # of the task alone that prints it
+    ],
+)
+def test_the_head_is_taken_off_a_printed_count(
+    suite: str, params_m: float, classes: str | None, left: float
+) -> None:
+    facts = load_suite(suite)
+    tasks = tuple(facts.tasks) if classes is None else (classes,)
+    row = PublishedRow(
+        method="made up",
+        our_method="",
+        accuracies=dict.fromkeys(facts.tasks, 70.0),
+        reported_means={},
+        params_m=params_m,
+        params_tasks=tasks,
+        counts_head=True,
+    )
+    trainable = make_published_row(facts, row, VIT).trainable
+    assert trainable.without_head == pytest.approx(left, abs=3000)
+    assert trainable.is_estimated
+
+
+def test_a_head_that_is_larger_than_the_printed_count_is_a_mistake() -> None:
+    facts = load_suite("fgvc")
+    row = PublishedRow("made up", "", dict.fromkeys(facts.tasks, 70.0), {}, params_m=0.02)
+    row = replace(row, params_tasks=tuple(facts.tasks), counts_head=True)
+    with pytest.raises(InvalidValueError, match="20,000 with the head; at least the mean head"):
+        make_published_row(facts, row, VIT)

@@ -16,6 +16,7 @@ from san.report.markdown import markdown
 from san.report.render import write_table
 from san.report.selection import Wanted, select
 from san.report.table import make_table
+from san.report.value import Flag
 from san.tasks import Suite
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -55,6 +56,17 @@ def test_golden_files(
     else:
         assert made == (GOLDEN / name).read_text()
     assert [path for path in tmp_path.iterdir() if path not in paths] == []
+
+
+def test_every_flag_is_in_the_golden_files() -> None:
+    shown = [flag for suite in ("demo", "vtab") for flag in flags_in(GOLDEN / f"{suite}.md")]
+    assert set(shown) == set(Flag)
+
+
+def flags_in(path: Path) -> list[Flag]:
+    """The flags that the legend of a Markdown file explains."""
+    text = " ".join(path.read_text().split())
+    return [flag for flag in Flag if f"{flag.mark} {flag.legend}." in text]
 
 
 def without_published(text: str) -> str:

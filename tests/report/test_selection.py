@@ -79,7 +79,7 @@ def test_unknown_names_are_answered_with_the_nearest(
 
 
 def test_variants_sort_by_the_value_of_their_numbers() -> None:
-    """0, 1, 2, 10, 11: not as text (tables.md, C10)."""
+    """0, 1, 2, 10, 11: not as text."""
     ranks = (10, 2, 0, 11, 1)
     runs = [done(700, method="lora", variant=f"method.rank={rank}") for rank in ranks]
     table = make_table(DEMO, runs)

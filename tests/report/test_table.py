@@ -180,7 +180,6 @@ def test_the_file_of_cells_has_numbers_under_stable_keys() -> None:
 
 
 def test_a_stray_cell_renames_no_row() -> None:
-    """As does a marked name: tables.md, B1."""
     runs = [
         done(700, method=m, task=t, seed=s)
         for m in ("ssf", "san")

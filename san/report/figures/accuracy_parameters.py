@@ -24,7 +24,6 @@ from san.report.figures.points import (
     Kind,
     MethodPoint,
     check_points,
-    count_without_head,
     pareto_front,
 )
 from san.report.figures.text import FONT_SIZE, drawable, shorten, text_width
@@ -88,25 +87,23 @@ class _Chart:
 @paper_style()
 def draw_accuracy_parameters(
     points: Sequence[MethodPoint],
-    mean_head: float,
     accuracy_label: str = "mean accuracy, percent",
     width: Width = Width.ONE_COLUMN,
     notes: Sequence[str] = (),
 ) -> Drawing | None:
     """Draw the rows; None where there are none.
 
-    mean_head: of the suite, taken off counts that include the head (see `without_head`). notes:
-    sentences below the axes, beside those of the marks. All rows are named if there is room, else
-    ours, those of the front and important ones; a name for which there is no clear place becomes a
-    number that is explained below. The caption says what is not named. Raises InvalidValueError on
-    a number that is not finite or not allowed.
+    notes: sentences below the axes, beside those of the marks. All rows are named if there is room,
+    else ours, those of the front and important ones; a name for which there is no clear place
+    becomes a number that is explained below. The caption says what is not named. Raises
+    InvalidValueError on a number that is not finite or not allowed.
     """
     check_points(points)
     if not points:
         return None
-    scale = make_count_axis([count_without_head(point, mean_head) for point in points])
+    scale = make_count_axis([point.parameters for point in points])
     layout = _Layout(scale, accuracy_label, width, [_explain_marks(points), *notes])
-    rows = _arrange(points, mean_head, scale)
+    rows = _arrange(points, scale)
     chart = None
     if _may_fit(rows, width):
         chart = _draw_named(layout, rows, most_numbers=max(_FEWEST, round(_FEW * len(rows))))
@@ -116,7 +113,7 @@ def draw_accuracy_parameters(
         assert chart is not None  # any number of numbers is allowed
     unnamed = sum(not row.named for row in chart.rows)
     nameless = [row.name for row in chart.nameless]
-    caption = captions.of_accuracy_parameters(points, mean_head, accuracy_label, unnamed, nameless)
+    caption = captions.of_accuracy_parameters(points, accuracy_label, unnamed, nameless)
     return Drawing(chart.figure, caption)
 
 
@@ -137,12 +134,12 @@ def _draw_named(layout: _Layout, rows: Sequence[_Row], most_numbers: int) -> _Ch
     return _Chart(figure, rows, numbered, nameless)
 
 
-def _arrange(points: Sequence[MethodPoint], mean_head: float, scale: CountAxis) -> list[_Row]:
+def _arrange(points: Sequence[MethodPoint], scale: CountAxis) -> list[_Row]:
     """Return the rows, ours first, then those that have to be named."""
-    front = {id(point) for point in pareto_front(points, mean_head)}
+    front = {id(point) for point in pareto_front(points)}
     rows = []
     for point in points:
-        x = scale.x(count_without_head(point, mean_head))
+        x = scale.x(point.parameters)
         rows.append(_Row(point, x, in_front=id(point) in front))
     return sorted(rows, key=lambda row: (row.point.kind is not Kind.OURS, not row.needs_name))
 
@@ -202,8 +199,6 @@ def _draw_markers(axes: "Axes", rows: Sequence[_Row]) -> dict[str, Any]:
     groups: dict[str, list[_Row]] = {}
     for row in sorted(rows, key=lambda row: (row.point.kind is Kind.OURS, row.named)):
         what = str(row.point.kind)
-        if row.point.may_count_head:
-            what += ", head perhaps counted"
         if not row.named:
             what += ", not named"
         groups.setdefault(what, []).append(row)
@@ -216,9 +211,9 @@ def _draw_markers(axes: "Axes", rows: Sequence[_Row]) -> dict[str, Any]:
             [row.point.accuracy for row in group],
             s=_AREA,
             marker=_MARKERS[point.kind],
-            facecolors="white" if point.may_count_head else color,
-            edgecolors=color if point.may_count_head else "white",
-            linewidths=0.7 if point.may_count_head else 0.4,
+            facecolors=color,
+            edgecolors="white",
+            linewidths=0.4,
             zorder=2.0 + len(drawn) / 10,
         )
     return dict(reversed(drawn.items()))

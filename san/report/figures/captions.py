@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 from san.report.figures.count_axis import UNKNOWN, ZERO
-from san.report.figures.points import Kind, MethodPoint, count_without_head
+from san.report.figures.points import Kind, MethodPoint
 
 
 def of_accuracy_parameters(
     points: Sequence[MethodPoint],
-    mean_head: float,
     accuracy_label: str,
     unnamed: int,
     nameless: Sequence[str],
@@ -22,8 +21,8 @@ def of_accuracy_parameters(
         _what_is_drawn(points, accuracy_label),
         _front(points),
         *_names(unnamed, nameless),
-        *_heads(points, mean_head),
-        *_strip(points, mean_head),
+        *_heads(points),
+        *_strip(points),
     ]
     return " ".join(sentences)
 
@@ -67,21 +66,15 @@ def _names(unnamed: int, nameless: Sequence[str]) -> list[str]:
     return sentences
 
 
-def _heads(points: Sequence[MethodPoint], mean_head: float) -> list[str]:
-    sentences = []
-    counted = [p.label for p in points if p.counts_head and p.parameters is not None]
-    if counted:
-        sentences.append(
-            f"Of {', '.join(counted)} the count with the head alone is stated; "
-            f"the suite's mean head, {mean_head:,.0f}, is taken off."
-        )
-    if any(point.may_count_head for point in points):
-        sentences.append("Hollow: whether the count includes the head is not known.")
-    return sentences
+def _heads(points: Sequence[MethodPoint]) -> list[str]:
+    estimated = [point.label for point in points if point.is_estimated]
+    if not estimated:
+        return []
+    return [f"Of {', '.join(estimated)} the printed count, less the mean head of the tasks."]
 
 
-def _strip(points: Sequence[MethodPoint], mean_head: float) -> list[str]:
-    counts = {count_without_head(point, mean_head) for point in points}
+def _strip(points: Sequence[MethodPoint]) -> list[str]:
+    counts = {point.parameters for point in points}
     kinds = []
     if 0 in counts:
         kinds.append(f"{ZERO}, nothing but the head trains")

@@ -32,12 +32,16 @@ def vtab_points() -> list[MethodPoint]:
 def read_point(row: dict[str, str]) -> MethodPoint:
     accuracy = float(row["accuracy"])
     ours = row["kind"] == Kind.OURS
+    counts_head = row["counts_head"] == "yes"
+    parameters = float(row["parameters"]) if row["parameters"] else None
+    if parameters is not None and counts_head:
+        parameters -= MEAN_HEAD
     return MethodPoint(
         label=row["label"],
         kind=Kind(row["kind"]),
         accuracy=accuracy,
-        parameters=float(row["parameters"]) if row["parameters"] else None,
-        counts_head=row["counts_head"] == "yes",
+        parameters=parameters,
+        is_estimated=counts_head,
         interval=Interval(accuracy - 0.8, accuracy + 0.7) if ours else None,
         reservations=tuple(Reservation(mark, SENTENCES[mark]) for mark in row["marks"]),
         ranked="†" not in row["marks"],

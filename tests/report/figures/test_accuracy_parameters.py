@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from san.errors import InvalidValueError
 from san.report.figures.accuracy_parameters import draw_accuracy_parameters
 from san.report.figures.page import POINTS_PER_INCH, Width
-from san.report.figures.points import Interval, Kind, MethodPoint, pareto_front, without_head
+from san.report.figures.points import Interval, Kind, MethodPoint, pareto_front
 
 HARD = ["x" * 200, "日本語の長い名前", "✓", "a_b", "$x$ and $", "100 % \\alpha {}", "\x07\n\t🎉"]
 
@@ -41,11 +41,11 @@ def demo() -> list[MethodPoint]:
 def test_of_63_rows_no_name_is_on_a_point_a_name_or_out_of_the_frame(width: Width) -> None:
     points = vtab_points()
     assert len(points) == 63
-    drawing = draw_accuracy_parameters(points, MEAN_HEAD, width=width)
+    drawing = draw_accuracy_parameters(points, width=width)
     assert drawing.figure.get_figwidth() == width.value
     check_layout(drawing.figure)
     (axes,) = drawing.figure.axes
-    must = [p for p in points if p.kind is Kind.OURS or p in pareto_front(points, MEAN_HEAD)]
+    must = [p for p in points if p.kind is Kind.OURS or p in pareto_front(points)]
     assert len(names(axes)) == len(must) == 15
     assert len(centers(axes)) == 63
     check_names(axes)
@@ -79,7 +79,7 @@ def test_of_any_rows_no_name_is_on_a_point_a_name_or_out_of_the_frame(seed: int)
         )
         for i in range(15 * (seed + 1))
     ]
-    drawing = draw_accuracy_parameters(points, 0)
+    drawing = draw_accuracy_parameters(points)
     check_layout(drawing.figure)
     (axes,) = drawing.figure.axes
     assert len(names(axes)) >= 5
@@ -88,7 +88,7 @@ def test_of_any_rows_no_name_is_on_a_point_a_name_or_out_of_the_frame(seed: int)
 
 def test_numbers_in_place_of_names_are_explained() -> None:
     points = vtab_points()
-    drawing = draw_accuracy_parameters(points, MEAN_HEAD)
+    drawing = draw_accuracy_parameters(points)
     (axes,) = drawing.figure.axes
     written = [text.get_text() for text in names(axes)]
     numbers = sorted(int(name) for name in written if name.isdigit())
@@ -103,14 +103,14 @@ def test_numbers_in_place_of_names_are_explained() -> None:
 def test_important_rows_are_named_and_all_if_there_is_room() -> None:
     points = vtab_points()
     index = next(i for i, point in enumerate(points) if point.label == "Sidetune")
-    (axes,) = draw_accuracy_parameters(points, MEAN_HEAD).figure.axes
+    (axes,) = draw_accuracy_parameters(points).figure.axes
     assert "Sidetune◦*" not in [text.get_text() for text in names(axes)]
     asked = MethodPoint(**{**vars(points[index]), "important": True})
     points[index] = asked
-    (axes,) = draw_accuracy_parameters(points, MEAN_HEAD).figure.axes
+    (axes,) = draw_accuracy_parameters(points).figure.axes
     assert "Sidetune◦*" in [text.get_text() for text in names(axes)]
     few = [*demo(), MethodPoint("NOAH", Kind.PUBLISHED, 80.0, 4e5)]
-    drawing = draw_accuracy_parameters(few, 215)
+    drawing = draw_accuracy_parameters(few)
     (axes,) = drawing.figure.axes
     assert {text.get_text() for text in names(axes)} == {point.label for point in few}
     assert "grey" not in drawing.caption
@@ -118,28 +118,19 @@ def test_important_rows_are_named_and_all_if_there_is_room() -> None:
 
 def test_a_count_with_the_head_is_drawn_without_it_and_the_caption_says_so() -> None:
     points = vtab_points()
-    drawing = draw_accuracy_parameters(points, MEAN_HEAD)
+    drawing = draw_accuracy_parameters(points)
     (axes,) = drawing.figure.axes
     drawn = axes.transData.inverted().transform(centers(axes))
     ssf = next(point for point in points if point.label == "SSF")
-    assert ssf.counts_head
+    assert ssf.is_estimated
     (x,) = [x for x, y in drawn if math.isclose(y, ssf.accuracy)]
     assert x == pytest.approx(240_000 - MEAN_HEAD)
-    assert f"Of SSF the count with the head alone is stated; {''}" in drawing.caption
-    assert "36,049, is taken off" in drawing.caption
-
-
-def test_taking_off_the_head() -> None:
-    assert without_head(240_000, 36_049) == 203_951
-    assert without_head(180_000, 180_407) == 0  # linear probing on FGVC, rounded
-    assert without_head(183_000, 180_407) == 0
-    with pytest.raises(InvalidValueError, match=r"came as 20,000; at least .* 180,407, is allowed"):
-        without_head(20_000, 180_407)
+    assert "Of SSF the printed count, less the mean head of the tasks." in drawing.caption
 
 
 def test_rows_without_a_number_stand_left_of_the_break() -> None:
     points = [*demo(), ours("secret", 80.0, None)]
-    drawing = draw_accuracy_parameters(points, 215)
+    drawing = draw_accuracy_parameters(points)
     (axes,) = drawing.figure.axes
     ticks = dict(
         zip(axes.get_xticks(), (t.get_text() for t in axes.get_xticklabels()), strict=True)
@@ -151,16 +142,8 @@ def test_rows_without_a_number_stand_left_of_the_break() -> None:
     assert place[76.1] == pytest.approx(left["0"], abs=1e-3)
     assert left["n/a"] < left["0"] < min(p.parameters for p in points if p.parameters)
     assert "0, nothing but the head trains; n/a, the count is not stated" in drawing.caption
-    whole = draw_accuracy_parameters([ours("full", 86.1, 1e6)], 215)
+    whole = draw_accuracy_parameters([ours("full", 86.1, 1e6)])
     assert "broken axis" not in whole.caption
-
-
-def test_a_row_that_may_count_the_head_is_hollow() -> None:
-    points = [*demo(), MethodPoint("GPS", Kind.PUBLISHED, 80.0, 6e5, counts_head=None)]
-    drawing = draw_accuracy_parameters(points, 215)
-    assert "Hollow: whether the count includes the head is not known." in drawing.caption
-    legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
-    assert "published, head perhaps counted" in legend
 
 
 def test_the_front_is_what_no_other_row_beats() -> None:
@@ -170,7 +153,7 @@ def test_the_front_is_what_no_other_row_beats() -> None:
             ours(str(i), float(rng.integers(50, 60)), float(rng.integers(0, 8)))
             for i in range(rng.integers(1, 20))
         ]
-        front = pareto_front(points, 0)
+        front = pareto_front(points)
         beaten = {
             one.label
             for one in points
@@ -186,17 +169,17 @@ def test_the_front_is_what_no_other_row_beats() -> None:
 
 def test_rows_that_are_not_ranked_are_not_of_the_front() -> None:
     high = ours("marked", 99.0, 10.0, ranked=False)
-    assert pareto_front([high, *demo()], 0) == pareto_front(demo(), 0)
-    drawing = draw_accuracy_parameters([high, *demo()], 0)
+    assert pareto_front([high, *demo()]) == pareto_front(demo())
+    drawing = draw_accuracy_parameters([high, *demo()])
     assert "of the 3 rows that are compared with each other; 1 take no part" in drawing.caption
-    alone = draw_accuracy_parameters([high], 0)
+    alone = draw_accuracy_parameters([high])
     assert "There is no Pareto front" in alone.caption
     legend = [text.get_text() for text in alone.figure.legends[0].get_texts()]
     assert legend == ["run here"]
 
 
 def test_every_mark_is_explained_below_the_axes() -> None:
-    figure = draw_accuracy_parameters(vtab_points(), MEAN_HEAD).figure
+    figure = draw_accuracy_parameters(vtab_points()).figure
     (axes,) = figure.axes
     below = [text for text in texts(figure) if text.get_window_extent().y1 < axes.bbox.y0]
     said = " ".join(text.get_text() for text in reversed(below))
@@ -207,7 +190,7 @@ def test_every_mark_is_explained_below_the_axes() -> None:
 @pytest.mark.parametrize("width", Width)
 def test_hard_names_are_drawn_within_the_frame_without_a_warning(width: Width) -> None:
     points = [ours(name, 50.0 + i, 10.0 ** (3 + i)) for i, name in enumerate(HARD)]
-    drawing = draw_accuracy_parameters(points, 0, "日本語 $%_ " * 3, width, notes=HARD)
+    drawing = draw_accuracy_parameters(points, "日本語 $%_ " * 3, width, notes=HARD)
     check_layout(drawing.figure)
     written = {text.get_text() for text in boxes(drawing.figure)}
     assert {"✓", "a_b", "$x$ and $", "100 % \\alpha {}"} <= written
@@ -215,13 +198,13 @@ def test_hard_names_are_drawn_within_the_frame_without_a_warning(width: Width) -
 
 @pytest.mark.parametrize("point", [ours("one", 50.0, 10.0), ours("0", 50.0, 0), ours("?", 5, None)])
 def test_one_row_is_enough(point: MethodPoint) -> None:
-    drawing = draw_accuracy_parameters([point], 0)
+    drawing = draw_accuracy_parameters([point])
     check_layout(drawing.figure)
     assert [text.get_text() for text in names(drawing.figure.axes[0])] == [point.label]
 
 
 def test_without_rows_nothing_is_drawn() -> None:
-    assert draw_accuracy_parameters([], 0) is None
+    assert draw_accuracy_parameters([]) is None
 
 
 @pytest.mark.parametrize(
@@ -235,4 +218,4 @@ def test_without_rows_nothing_is_drawn() -> None:
 )
 def test_a_number_that_cannot_be_drawn_is_refused(point: MethodPoint, message: str) -> None:
     with pytest.raises(InvalidValueError, match=message):
-        draw_accuracy_parameters([point], 0)
+        draw_accuracy_parameters([point])

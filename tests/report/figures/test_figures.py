@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
-from figure_cases import MEAN_HEAD, check_layout, texts, vtab_points
+from figure_cases import check_layout, texts, vtab_points
 from matplotlib.figure import Figure
 
 from san.errors import FileAccessError, InvalidValueError, MissingPackageError, UnknownNameError
@@ -63,7 +63,7 @@ def scales(width: Width) -> Drawing:
 
 
 def accuracy_parameters(width: Width) -> Drawing:
-    return draw_accuracy_parameters(vtab_points(), MEAN_HEAD, width=width)
+    return draw_accuracy_parameters(vtab_points(), width=width)
 
 
 KINDS = [accuracy_parameters, critical_difference, group_bars, learning_curves, scales]
