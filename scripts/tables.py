@@ -32,7 +32,7 @@ from san.report.render import cells_frame, runs_frame, write_table
 from san.report.reproduction import REFERENCE, describe_reproduction
 from san.report.selection import Selection, Sort, Wanted, select
 from san.report.table import Table, make_table
-from san.runtime.formatting import printable
+from san.runtime.formatting import count_of, printable
 from san.runtime.wandb_logger import open_logger
 from san.tasks import load_suite, suite_names
 
@@ -246,7 +246,7 @@ def _make(key: _TableKey, records: Sequence[Record], unreadable: int, args: Argu
     )
     if unreadable:
         note = (
-            f"{unreadable} files are not records of this version and are left out; "
+            f"Left out: {count_of(unreadable, 'file')} that no record of this version is in; "
             "python scripts/tables.py names them."
         )
         table = replace(table, notes=(*table.notes, note))

@@ -1,73 +1,25 @@
-"""From the runs of a cell to its value, and from the cells of a row to its means."""
+"""From the runs of a cell to its value, and from the cells of a row to the values of its means."""
 
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from san.answers import Answers
 from san.record import Record, Status
+from san.report.means import Column, interval_of_mean, mean, table_means, tasks_of_mean
 from san.report.value import CellStatus, Flag, TrainableCounts, Value
 from san.report.within_task import CellRuns, wilson_interval
-from san.tasks import Suite, Task
+from san.tasks import Suite
 
 AnswersOf = Callable[[Record], Answers | None]
-
-
-class Column(NamedTuple):
-    """A column of a table: a task below its group, or a mean."""
-
-    group: str
-    label: str
-
-
-MEAN_OF_GROUP = "mean of"
-MEAN_OF_TASKS = Column("mean", "all")
-MEAN_OF_GROUPS = Column("mean", "groups")
-MEAN_CORRUPTION_ERROR = Column("mean", "mCE")
-LOWER_IS_BETTER = frozenset({MEAN_CORRUPTION_ERROR})
-# What suites call their means.
-_MEANS = {
-    "mean of all tasks": MEAN_OF_TASKS,
-    "mean of groups": MEAN_OF_GROUPS,
-    "mean corruption error": MEAN_CORRUPTION_ERROR,
-}
 _NEVER_COMPARED = frozenset({Flag.UNVERIFIED_DATA, Flag.CONFLICT})
 _FAILURES = {
     frozenset({Status.FAILED}): CellStatus.FAILED,
     frozenset({Status.OOM}): CellStatus.OOM,
     frozenset({Status.OOM, Status.FAILED}): CellStatus.OOM_AND_FAILED,
 }
-
-
-def goodness(column: Column, mean: float) -> float:
-    """Return a mean so that more is better: of the corruption error, the negative."""
-    return -mean if column in LOWER_IS_BETTER else mean
-
-
-def task_column(task: Task) -> Column:
-    """Return the column of a task."""
-    return Column(task.group, task.label)
-
-
-def mean_columns(suite: Suite) -> dict[Column, str]:
-    """Return the columns of means, and what each is: of each group, if several, and of all."""
-    columns = {}
-    if len(suite.groups) > 1:
-        columns = {Column(MEAN_OF_GROUP, group): "mean of group" for group in suite.groups}
-    for name in suite.means:
-        columns[_MEANS[name]] = name
-    return columns
-
-
-def accuracy_columns(suite: Suite) -> list[Column]:
-    """Return the columns of accuracies: tasks below their groups, then means."""
-    columns = [task_column(task) for task in suite.tasks.values()]
-    # A stable sort: within a group tasks keep the order of the suite.
-    columns.sort(key=lambda column: suite.groups.index(column.group))
-    return [*columns, *mean_columns(suite)]
 
 
 def no_answers(_: Record) -> None:
@@ -112,10 +64,13 @@ def aggregate_means(
         tasks = tasks_of_mean(suite, column)
         part = [cells[task] for task in tasks]
         spread, count = spreads.get(column, (math.nan, 0))
+        low, high = interval_of_mean(suite, column, cells)
         means[column] = Value(
             mean=average,
             std=spread,
             n=count,
+            low=low,
+            high=high,
             flags=_flags_of_mean(part),
             is_compared=all(cell.is_compared for cell in part),
         )
@@ -131,44 +86,6 @@ def aggregate_trainable(runs: Sequence[Record]) -> TrainableCounts:
         without_head.append(r.params.trainable - r.params.head)
         with_head.append(r.params.trainable)
     return TrainableCounts(mean(without_head), mean(with_head))
-
-
-def mean(values: Sequence[float]) -> float:
-    """Return the plain mean; NaN if one of the values is missing or there are none."""
-    if not values:
-        return math.nan
-    return sum(values) / len(values)
-
-
-def table_means(
-    suite: Suite,
-    accuracies: Mapping[str, float],
-    reported_means: Mapping[str, float],
-) -> dict[Column, float]:
-    """Return the means of a row by column.
-
-    accuracies: of every task, NaN where missing. reported_means: of groups, used for those whose
-    own mean is NaN. A mean is NaN where a value is missing that nothing replaces.
-    """
-    by_group = _group_means(suite, accuracies, reported_means)
-    # A suite of one group may have its mean from a source that does not print all tasks.
-    everything = accuracies if len(suite.groups) > 1 else by_group
-    means = {Column(MEAN_OF_GROUP, group): value for group, value in by_group.items()}
-    means[MEAN_OF_TASKS] = mean(list(everything.values()))
-    means[MEAN_OF_GROUPS] = mean(list(by_group.values()))
-    means[MEAN_CORRUPTION_ERROR] = _mean_corruption_error(suite, accuracies)
-    return {column: means[column] for column in mean_columns(suite)}
-
-
-def tasks_of_mean(suite: Suite, column: Column) -> list[str]:
-    """Return the tasks whose values make up a mean."""
-    names = []
-    for task in suite.tasks.values():
-        in_group = column.group != MEAN_OF_GROUP or task.group == column.label
-        has_error = column != MEAN_CORRUPTION_ERROR or task.alexnet_error is not None
-        if in_group and has_error:
-            names.append(task.name)
-    return names
 
 
 def newest_done(runs: Sequence[Record]) -> list[Record]:
@@ -279,29 +196,3 @@ def _flags_of_mean(cells: Sequence[Value]) -> frozenset[Flag]:
         if cell.status not in (CellStatus.DONE, CellStatus.MISSING):
             flags.add(Flag.OTHER_SEEDS)
     return frozenset(flags)
-
-
-def _group_means(
-    suite: Suite,
-    accuracies: Mapping[str, float],
-    reported_means: Mapping[str, float],
-) -> dict[str, float]:
-    """Return the mean of each group: computed, else as reported, else NaN."""
-    by_group: dict[str, list[float]] = {group: [] for group in suite.groups}
-    for name, accuracy in accuracies.items():
-        by_group[suite.tasks[name].group].append(accuracy)
-    means = {group: mean(values) for group, values in by_group.items()}
-    for group, reported in reported_means.items():
-        if math.isnan(means[group]):
-            means[group] = reported
-    return means
-
-
-def _mean_corruption_error(suite: Suite, accuracies: Mapping[str, float]) -> float:
-    """Return the mean error relative to AlexNet's, in percent (Hendrycks and Dietterich 2019)."""
-    relative_errors = []
-    for name, accuracy in accuracies.items():
-        alexnet_error = suite.tasks[name].alexnet_error
-        if alexnet_error is not None:
-            relative_errors.append((100 - accuracy) / alexnet_error)
-    return mean(relative_errors)

@@ -6,6 +6,7 @@ from san.record import Record, Status
 from san.report.compare import Optimism, optimism
 from san.report.published import PublishedRow
 from san.report.published_index import published_index, without_remark
+from san.runtime.formatting import count_of
 
 _Gain = tuple[float, float]  # the best epoch on the test split, and the last one, in percent
 
@@ -57,8 +58,9 @@ def _family_of_last_epoch(family: str) -> str:
 
 def _sentence(where: str, gains: Sequence[_Gain]) -> str:
     found: Optimism = optimism(*zip(*gains, strict=True))
+    results = count_of(len(gains), "result")
     return (
         f"Choosing the epoch on the test split added {found.mean:.2f} points on average to "
-        f"{len(gains)} results of {where} (median {found.median:.2f}, a tenth by more than "
+        f"{results} of {where} (median {found.median:.2f}, a tenth by more than "
         f"{found.percentile_90:.2f}, at most {found.maximum:.2f})."
     )

@@ -18,9 +18,9 @@ from san.errors import SanError
 from san.record import Record
 from san.record_file import record_path
 from san.report.adapter_scales import read_scales
-from san.report.aggregate import MEAN_OF_GROUP, Column, newest_done
+from san.report.aggregate import newest_done
 from san.report.comparability import RowKey
-from san.report.figure_points import ERROR_BARS, notes_on, over_seeds, points_of
+from san.report.figure_points import ERROR_BARS, interval_of, notes_on, points_of
 from san.report.figures.accuracy_parameters import draw_accuracy_parameters
 from san.report.figures.critical_difference import MethodRank, draw_critical_difference
 from san.report.figures.group_bars import Bar, BarRow, draw_group_bars
@@ -29,6 +29,7 @@ from san.report.figures.page import Drawing, Width
 from san.report.figures.save import save_drawing
 from san.report.figures.scales import draw_scales
 from san.report.mean_curve import mean_curve
+from san.report.means import MEAN_OF_GROUP, Column
 from san.report.rows import Row
 from san.report.selection import Selection
 from san.report.table import Table
@@ -137,9 +138,9 @@ def _cut_note(rows: Sequence[object]) -> list[str]:
 
 
 def _bar(row: Row, column: Column) -> Bar:
-    """Return the bar of a mean, with its spread over seeds."""
+    """Return the bar of a mean, with its interval."""
     value = row.values[column]
-    return Bar(value.mean, over_seeds(value))
+    return Bar(value.mean, interval_of(value))
 
 
 def _runs_of(table: Table, row: Row, records: Sequence[Record]) -> list[Record]:

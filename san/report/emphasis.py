@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from san.report.aggregate import (
+from san.report.compare import holm, smallest_wilcoxon_p, wilcoxon_p
+from san.report.means import (
     Column,
     accuracy_columns,
     goodness,
@@ -12,7 +13,6 @@ from san.report.aggregate import (
     task_column,
     tasks_of_mean,
 )
-from san.report.compare import holm, smallest_wilcoxon_p, wilcoxon_p
 from san.report.rows import Row
 from san.report.standings import LEVEL
 from san.report.value import Value

@@ -14,7 +14,7 @@ from msgspec import structs
 from san import compose
 from san.record import DataSource, Record
 from san.record_file import record_path
-from san.report.aggregate import newest_done, task_column, tasks_of_mean
+from san.report.aggregate import newest_done
 from san.report.explain_names import Place, find_place, find_row, find_suite
 from san.report.explain_record import describe_record, labelled_command
 from san.report.explain_value import (
@@ -25,12 +25,14 @@ from san.report.explain_value import (
     differences,
     flagged_value,
 )
+from san.report.means import task_column, tasks_of_mean
 from san.report.published import all_published_rows
 from san.report.published_index import method_label, published_index, without_remark
 from san.report.published_rows import make_published_row
 from san.report.rows import Row, RunGroup, group_runs, in_table, make_our_row
 from san.report.table import deduplicate
 from san.report.value import MISSING, to_text
+from san.runtime.formatting import count_of
 from san.tasks import Suite
 
 _TEST = "test"
@@ -216,7 +218,7 @@ def _count_parts(our_row: _OurRow, place: Place) -> str:
         tasks = tasks_of_mean(place.suite, place.column)
         return f"{len(tasks)} tasks"
     count = len(our_row.runs(place.task.name))
-    return "1 record" if count == 1 else f"{count} records"
+    return count_of(count, "record")
 
 
 def _describe_tasks(our_row: _OurRow, place: Place) -> Iterator[str]:

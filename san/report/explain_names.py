@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from san.errors import choose
-from san.report.aggregate import (
+from san.report.means import (
     MEAN_OF_GROUP,
     MEAN_OF_GROUPS,
     MEAN_OF_TASKS,

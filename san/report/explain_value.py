@@ -5,10 +5,10 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from san.report.aggregate import tasks_of_mean
 from san.report.comparability import Difference, describe_difference
 from san.report.explain_names import Place
 from san.report.explain_record import WIDTH, labelled
+from san.report.means import tasks_of_mean
 from san.report.published import PublishedNumber, PublishedRow, published_numbers
 from san.report.published_index import published_index
 from san.report.published_sources import find_source

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 
-from san.report.aggregate import LOWER_IS_BETTER
 from san.report.figures.points import Interval, Kind, MethodPoint, Reservation
+from san.report.means import LOWER_IS_BETTER
 from san.report.rows import Row
 from san.report.standings import main_column
 from san.report.table import Table
 from san.report.value import Flag, Value
 
-ERROR_BARS = "Error bars: one standard deviation over seeds."
+ERROR_BARS = "Error bars: 95 % intervals for the test images."
 
 
 def points_of(table: Table) -> Iterator[MethodPoint]:
@@ -29,7 +29,7 @@ def points_of(table: Table) -> Iterator[MethodPoint]:
             accuracy=value.mean,
             parameters=None if math.isnan(count) else count,
             is_estimated=row.trainable.is_estimated,
-            interval=over_seeds(value),
+            interval=interval_of(value) if row.key is not None else None,
             reservations=tuple(_reservations(row.flags | value.flags)),
             ranked=is_compared,
             important=row.published is not None and bool(row.published.our_method),
@@ -67,8 +67,6 @@ def _reservations(flags: Collection[Flag]) -> Iterator[Reservation]:
             yield Reservation(flag.mark, flag.legend)
 
 
-def over_seeds(value: Value) -> Interval | None:
-    """Return one standard deviation over seeds to both sides, where it is known."""
-    if math.isnan(value.std):
-        return None
-    return Interval(value.mean - value.std, value.mean + value.std)
+def interval_of(value: Value) -> Interval | None:
+    """Return the interval of a value for its test images, where it is known."""
+    return None if math.isnan(value.low) else Interval(value.low, value.high)

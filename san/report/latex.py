@@ -5,7 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 
-from san.report.aggregate import (
+from san.report.emphasis import Emphasis
+from san.report.latex_grid import Cell, Grid, Head, Line, Part, Span, choose_layout
+from san.report.latex_tabular import tabular
+from san.report.latex_text import command, escape_comment
+from san.report.means import (
     LOWER_IS_BETTER,
     MEAN_CORRUPTION_ERROR,
     MEAN_OF_GROUP,
@@ -13,10 +17,6 @@ from san.report.aggregate import (
     MEAN_OF_TASKS,
     Column,
 )
-from san.report.emphasis import Emphasis
-from san.report.latex_grid import Cell, Grid, Head, Line, Part, Span, choose_layout
-from san.report.latex_tabular import tabular
-from san.report.latex_text import command, escape_comment
 from san.report.rows import Row
 from san.report.value import CellStatus, Flag, Value, format_absent, marks
 

@@ -11,9 +11,9 @@ the legend: marks, what differs between rows, what was left out
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from san.report.aggregate import MEAN_OF_GROUP, Column, mean_columns
 from san.report.emphasis import Emphasis, emphasize
 from san.report.markdown_grid import to_markdown
+from san.report.means import MEAN_OF_GROUP, Column, mean_columns
 from san.report.rows import Row
 from san.report.selection import Selection
 from san.report.standings import Standing, Standings
@@ -63,7 +63,7 @@ def _list(sentences: Sequence[str]) -> str:
     """Return sentences as a list, in lines that fit a terminal."""
     items = []
     for text in sentences:
-        item = textwrap.fill(f"- {text}", _LINE, subsequent_indent="  ")
+        item = textwrap.fill(f"- {text}", _LINE, subsequent_indent="  ", break_on_hyphens=False)
         items.append(item)
     return "\n".join(items) + "\n"
 
@@ -73,7 +73,7 @@ def _notes(table: Table, selection: Selection) -> list[str]:
     notes = list(table.notes)
     if len(selection.ours) > 1:
         notes.insert(0, _LEGEND)
-    return [textwrap.fill(note, _LINE) for note in notes]
+    return [textwrap.fill(note, _LINE, break_on_hyphens=False) for note in notes]
 
 
 def _our_means(table: Table, selection: Selection) -> str:

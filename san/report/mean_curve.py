@@ -12,7 +12,7 @@ def mean_curve(label: str, runs: Sequence[Record]) -> Curve | None:
     """Return the mean loss of the runs by epoch; None where losses were not kept by all.
 
     runs: of all tasks and seeds of a row. Accuracies are on it where all runs were scored after the
-    same epochs, as they are under one protocol.
+    same epochs, and more than once.
     """
     losses = [_losses(r) for r in runs]
     lengths = {len(of_run) for of_run in losses}
@@ -22,7 +22,8 @@ def mean_curve(label: str, runs: Sequence[Record]) -> Curve | None:
     means = np.mean(losses, axis=0).tolist()
     epochs = range(1, len(means) + 1)
     evaluated = {tuple(_evaluated_epochs(r)) for r in runs}
-    if len(evaluated) != 1:
+    # One point at the end is in the table already.
+    if len(evaluated) != 1 or len(next(iter(evaluated))) < 2:
         return Curve(label, epochs, means)
     accuracies = np.mean([_accuracies(r) for r in runs], axis=0)
     return Curve(

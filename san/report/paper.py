@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from san.report.aggregate import LOWER_IS_BETTER
 from san.report.emphasis import emphasize
 from san.report.latex import Block, PaperStyle, PaperTexts, cell_flags, latex
 from san.report.latex_grid import Head
 from san.report.latex_text import command, escape_latex
+from san.report.means import LOWER_IS_BETTER
 from san.report.published_index import method_label, method_paper, published_index
 from san.report.published_sources import bibtex, find_source
 from san.report.rows import Row

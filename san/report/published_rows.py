@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from san.errors import InvalidValueError
-from san.report.aggregate import MEAN_OF_GROUPS, MEAN_OF_TASKS, Column, table_means
+from san.report.means import MEAN_OF_GROUPS, MEAN_OF_TASKS, Column, interval_of_mean, table_means
 from san.report.published import PublishedRow
 from san.report.published_index import (
     is_vit_b16,
@@ -32,8 +32,11 @@ def make_published_row(suite: Suite, published: PublishedRow, backbone: str) -> 
     computed = table_means(suite, accuracies, {})
     means = {}
     for column, average in table_means(suite, accuracies, published.reported_means).items():
-        is_computed = not math.isnan(computed[column])
-        means[column] = Value(average) if is_computed else _stated(published, column, average)
+        if math.isnan(computed[column]):
+            means[column] = _stated(published, column, average)
+        else:
+            low, high = interval_of_mean(suite, column, cells)
+            means[column] = Value(average, low=low, high=high)
     return Row(
         name=published.method,
         values=by_column(suite, cells, means),

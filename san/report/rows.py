@@ -9,15 +9,11 @@ from san import settings
 from san.record import Record
 from san.report.aggregate import (
     AnswersOf,
-    Column,
-    accuracy_columns,
     aggregate_means,
     aggregate_runs,
     aggregate_trainable,
-    mean,
     newest_done,
     no_answers,
-    task_column,
 )
 from san.report.comparability import (
     ComparedCell,
@@ -30,6 +26,7 @@ from san.report.comparability import (
     mixed_between_tasks,
     with_seeds,
 )
+from san.report.means import Column, accuracy_columns, mean, task_column
 from san.report.published import PublishedRow
 from san.report.value import (
     MISSING,

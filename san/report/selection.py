@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from san.errors import InvalidValueError, choose
-from san.report.aggregate import MEAN_OF_GROUP, Column, goodness, mean_columns, task_column
+from san.report.means import MEAN_OF_GROUP, Column, goodness, mean_columns, task_column
 from san.report.published_index import method_label
 from san.report.rows import Row
 from san.report.standings import main_column

@@ -5,13 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from san.errors import choose
-from san.report.aggregate import (
-    Column,
-    goodness,
-    mean_columns,
-    task_column,
-    tasks_of_mean,
-)
 from san.report.compare import (
     RankComparison,
     RowDifference,
@@ -19,6 +12,7 @@ from san.report.compare import (
     compare_rows,
     holm,
 )
+from san.report.means import Column, goodness, mean_columns, task_column, tasks_of_mean
 from san.report.rows import Row
 from san.tasks import Suite
 

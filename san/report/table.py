@@ -9,15 +9,10 @@ from dataclasses import dataclass
 
 from san.record import Record
 from san.report import published, tidy
-from san.report.aggregate import (
-    AnswersOf,
-    Column,
-    accuracy_columns,
-    newest_done,
-    no_answers,
-)
+from san.report.aggregate import AnswersOf, newest_done, no_answers
 from san.report.best_on_test import optimism_notes
 from san.report.comparability import Difference, notes_on_differences
+from san.report.means import Column, accuracy_columns
 from san.report.published import ComparisonClass, PublishedRow
 from san.report.published_rows import make_published_row
 from san.report.rows import (
@@ -30,6 +25,7 @@ from san.report.rows import (
 )
 from san.report.value import Flag
 from san.report.verdict import Verdict, make_verdict
+from san.runtime.formatting import count_of
 from san.tasks import Suite
 
 _LEAST_ROWS_OF_A_CLASS = 3  # of published rows, for a verdict of their own
@@ -163,8 +159,8 @@ def _answers_note(groups: Sequence[RunGroup], answers_of: AnswersOf) -> list[str
     if not lost:
         return []
     return [
-        f"Of {lost} runs the file of answers is missing or damaged: their tasks are compared by "
-        "counts alone, which tells less apart."
+        f"Of {count_of(lost, 'run')} the file of answers is missing or damaged: their tasks are "
+        "compared by counts alone, which tells less apart."
     ]
 
 
@@ -272,7 +268,7 @@ def _excluded_note(count: int, split: str) -> list[str]:
     """Say how many records are not in the table."""
     if count == 0:
         return []
-    return [f"{count} records evaluated on another split or task are not in the {split} table."]
+    return [f"Not in the {split} table: {count_of(count, 'record')} of another split or task."]
 
 
 def _make_legend(rows: Sequence[Row]) -> list[str]:

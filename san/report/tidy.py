@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from san.record import Record
-from san.report.aggregate import MEAN_OF_GROUP, Column, mean_columns, task_column
+from san.report.means import MEAN_OF_GROUP, Column, mean_columns, task_column
 from san.report.published import PublishedNumber
 from san.report.rows import Row
 from san.report.value import Flag, Value

@@ -18,7 +18,7 @@ from san.report.compare import Interval
 
 Floats = NDArray[np.float64]
 
-_Z = NormalDist().inv_cdf(0.975)  # two-sided, 95 %
+Z = NormalDist().inv_cdf(0.975)  # two-sided, 95 %
 # Images that are added to those of a test split, half of which say one thing and half the other, so
 # that no variance is 0 (Agresti and Caffo 2000; for pairs Agresti and Min 2005).
 _ADDED_IMAGES = 2
@@ -80,10 +80,10 @@ def wilson_interval(correct: float, total: int) -> Interval:
     """
     assert 0 <= correct <= total
     share = correct / total
-    shrinkage = 1 + _Z**2 / total
-    center = (share + _Z**2 / (2 * total)) / shrinkage
-    variance = share * (1 - share) / total + (_Z / (2 * total)) ** 2
-    half_width = _Z * math.sqrt(variance) / shrinkage
+    shrinkage = 1 + Z**2 / total
+    center = (share + Z**2 / (2 * total)) / shrinkage
+    variance = share * (1 - share) / total + (Z / (2 * total)) ** 2
+    half_width = Z * math.sqrt(variance) / shrinkage
     low = max(0.0, center - half_width)
     high = min(1.0, center + half_width)
     return Interval(100 * low, 100 * high)

@@ -26,6 +26,14 @@ def first_line_of_error(trace: str) -> str:
     return said[0] if said else "no reason recorded"
 
 
+def count_of(number: int, noun: str) -> str:
+    """Return how many there are: `1 run`, `2 runs`.
+
+    noun: one that takes an s.
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def format_bytes(count: float) -> str:
     """Return a number of bytes in decimal units: `3 kB`, `12 MB`, `1.5 GB`."""
     if count < 1e6:

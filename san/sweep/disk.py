@@ -7,7 +7,7 @@ import torch
 
 from san.adapter import attach
 from san.backbones import build_backbone
-from san.runtime.formatting import format_bytes
+from san.runtime.formatting import count_of, format_bytes
 from san.sweep.plan import PlannedRun, RunStatus
 
 RECORD_BYTES = 130_000  # of a record, its answers and wandb's files: 5 to 81 kB and 50 kB
@@ -35,7 +35,7 @@ def disk_estimate(statuses: Sequence[RunStatus], jobs: int) -> str:
         checkpoint_bytes = OPTIMIZER_COPIES[run.optimizer] * trainable_bytes
         largest_checkpoint = max(largest_checkpoint, checkpoint_bytes)
     image_bytes = {run.task_name: run.bytes_needed for run in runs if run.bytes_needed}
-    concurrent_runs = "1 concurrent run" if jobs == 1 else f"{jobs} concurrent runs"
+    concurrent_runs = count_of(jobs, "concurrent run")
     parts = {
         "records": RECORD_BYTES * len(runs),
         "adapters": adapter_bytes,

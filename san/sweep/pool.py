@@ -12,6 +12,7 @@ from multiprocessing import connection
 from pathlib import Path
 
 from san.record_file import mtime_ns
+from san.runtime.formatting import count_of
 from san.runtime.lease_holder import STALE_AFTER_S, Holder, Liveness, Sighting
 from san.runtime.signals import stop_on_signal
 from san.sweep.plan import PlannedRun, RunState, RunStatus, run_status, should_run
@@ -150,7 +151,7 @@ class Pool:
         """Say for whom we wait, once for each, and what a person can do."""
         paths = {holder.path for holder in holders}
         if holders and paths != self._announced:
-            runs = "1 run" if len(holders) == 1 else f"{len(holders)} runs"
+            runs = count_of(len(holders), "run")
             self.log(f"Waiting for {runs} held by other processes (Ctrl-C to stop waiting).")
         for holder in holders:
             if holder.path not in self._announced:

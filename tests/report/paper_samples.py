@@ -8,7 +8,7 @@ from samples import VTAB, done, run
 
 from san.counts import ParameterCounts
 from san.record import Record
-from san.report.aggregate import Column
+from san.report.means import Column
 from san.report.rows import Row
 from san.report.table import Section, Table, make_table
 from san.report.value import CellStatus, Flag, Value

@@ -8,7 +8,7 @@ from conftest import a_record
 
 from san import record
 from san.record import DataSource, Record, Status
-from san.report.aggregate import Column, task_column
+from san.report.means import Column, task_column
 from san.report.table import Table
 from san.report.value import to_text
 from san.runtime.environment import CodeState

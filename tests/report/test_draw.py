@@ -51,12 +51,13 @@ def test_every_row_with_a_mean_is_a_point_also_those_that_print_the_head() -> No
 def test_a_curve_is_the_mean_of_the_runs_behind_the_row() -> None:
     runs = []
     for seed, losses in enumerate(([1.0, 0.5], [3.0, 1.5])):
+        first = Score(1, 700 + seed, 1000)
         score = Score(2, 800 + seed, 1000)
-        history = [EpochEntry(1, losses[0], 0.1), EpochEntry(2, losses[1], 0.1, score)]
+        history = [EpochEntry(1, losses[0], 0.1, first), EpochEntry(2, losses[1], 0.1, score)]
         runs.append(samples_run(seed=seed, last=score, best=score, history=history))
     curve = mean_curve("san", runs)
     assert curve is not None
     assert (list(curve.epochs), list(curve.losses)) == ([1, 2], [2.0, 1.0])
-    assert list(curve.evaluated_epochs) == [2]
-    assert list(curve.accuracies) == [80.05]
+    assert list(curve.evaluated_epochs) == [1, 2]
+    assert list(curve.accuracies) == [70.05, 80.05]
     assert mean_curve("san", [done(800)]) is None  # a record that kept no losses

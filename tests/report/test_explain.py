@@ -18,10 +18,10 @@ from san.errors import UnknownNameError
 from san.experiment import from_config
 from san.record import DataSource, Record
 from san.record_file import read_records, record_path, write_record
-from san.report.aggregate import accuracy_columns, mean_columns
 from san.report.explain import explain_cell
 from san.report.explain_names import find_place
 from san.report.explain_record import labelled_command, rerun_words
+from san.report.means import accuracy_columns, mean_columns
 from san.report.published import published_numbers
 from san.report.table import make_table
 from san.report.value import to_text

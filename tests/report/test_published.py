@@ -14,7 +14,7 @@ from samples import done
 from san.data.resize import RESIZE
 from san.errors import InvalidValueError, UnknownNameError
 from san.report import published, published_index
-from san.report.aggregate import Column
+from san.report.means import Column
 from san.report.published import (
     PublishedNumber,
     PublishedRow,

@@ -4,7 +4,7 @@ import pytest
 from samples import DEMO, VTAB, demo_records, done, vtab_records
 
 from san.errors import UnknownNameError
-from san.report.aggregate import Column
+from san.report.means import Column
 from san.report.selection import Selection, Sort, Wanted, select
 from san.report.table import make_table
 

@@ -1,5 +1,6 @@
 """The rules behind a table: which rows, cells, means and flags there are."""
 
+import math
 from dataclasses import replace
 
 import msgspec
@@ -21,7 +22,7 @@ from samples import (
 )
 
 from san.record import DataSource, Status
-from san.report.aggregate import Column
+from san.report.means import Column, table_means
 from san.report.published import published_numbers
 from san.report.table import make_table
 from san.report.value import MISSING, Flag, SeedCounts, to_text
@@ -112,7 +113,7 @@ def test_trouble_is_shown() -> None:
     assert text(table, "san [epochs=3, last_epoch]", DIGITS) == "63.00"
     assert any("chosen on the test split" in note for note in table.notes)
     assert any("different settings" in note for note in table.notes)
-    assert any("1 records" in note for note in table.notes)
+    assert any("1 record of another split" in note for note in table.notes)
 
 
 def test_seeds_that_failed_in_two_ways_are_both_named() -> None:
@@ -275,3 +276,31 @@ def test_gaps_carry_the_marks_of_both_sides() -> None:
         assert Flag.CHOSEN_ON_TEST in gap.flags
         ours = [cell for cell in table.cells if cell["kind"] == "ours"]
         assert {cell["flags"] for cell in ours} == {"chosen_on_test"}
+
+
+@pytest.mark.parametrize("name", ["demo", "vtab", "fgvc", "robustness"])
+def test_the_interval_of_a_mean_adds_up_the_test_images_of_its_tasks(name: str) -> None:
+    """Its weights are the changes of the mean where one accuracy changes by a point."""
+    suite = load_suite(name)
+    facts = {"suite": name, "backbone": suite.backbone}
+    accuracies = dict.fromkeys(suite.tasks, 60.0)
+    runs = [done(600, task=task, id=task, **facts) for task in suite.tasks]
+    row = make_table(suite, runs).ours.row("san")
+    before = table_means(suite, accuracies, {})
+    changes = [table_means(suite, {**accuracies, task: 61.0}, {}) for task in suite.tasks]
+    checked = 0
+    for column, mean_before in before.items():
+        weights = [after[column] - mean_before for after in changes]
+        variance = sum(weight**2 for weight in weights) * 100**2 * 0.6 * 0.4 / 1000
+        value = row.values[column]
+        assert value.high - value.mean == pytest.approx(1.96 * variance**0.5, rel=1e-4)
+        assert value.mean - value.low == pytest.approx(value.high - value.mean)
+        checked += 1
+    assert checked >= 1
+
+
+def test_a_mean_over_an_incomplete_row_has_no_interval() -> None:
+    row = make_table(DEMO, [done(700, task="digits")]).ours.row("san")
+    value = row.values[Column("mean", "all")]
+    assert math.isnan(value.low)
+    assert math.isnan(value.high)

@@ -7,9 +7,9 @@ import pytest
 from samples import DEMO, DIGITS, VTAB, done
 
 from san.record import Record
-from san.report.aggregate import MEAN_OF_TASKS, Column, task_column
 from san.report.emphasis import Emphasis, emphasize
 from san.report.markdown import markdown
+from san.report.means import MEAN_OF_TASKS, Column, task_column
 from san.report.selection import Wanted, select
 from san.report.table import Table, make_table
 from san.score import Score
