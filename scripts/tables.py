@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from san import cli, compose
-from san.errors import FileAccessError, MissingFileError, RecordError, choose
+from san.errors import FileAccessError, InvalidValueError, MissingFileError, RecordError, choose
 from san.record import Record, Status
 from san.record_file import answers_path, read_answers, read_records, record_path
 from san.report.draw import can_draw, draw_table
@@ -96,6 +96,7 @@ def main() -> None:
         known = {*compose.config_choices("backbone"), *(r.backbone for r in records)}
         choose(args.backbone, sorted(known), "backbone")
     if args.cell:
+        _refuse_beside_cell(args)
         _print_cell(args, records)
         return
     # All files are written before anything is printed: the reader may go, as `head` does.
@@ -172,6 +173,25 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decimals", type=int, choices=(1, 2), default=1, help="in LaTeX")
     parser.add_argument("--spread", action="store_true", help="± over seeds in LaTeX, too")
     parser.add_argument("--transpose", action="store_true", help="methods across in LaTeX")
+
+
+def _refuse_beside_cell(args: Arguments) -> None:
+    """Raise InvalidValueError on an option that has nothing to say of one cell."""
+    given = {
+        "a suite": args.suite,
+        "--rows": args.rows,
+        "--published": args.published,
+        "--columns": args.columns,
+        "--reference": args.reference,
+        "--style paper": args.style == "paper",
+        "--wandb": args.wandb,
+    }
+    ignored = [name for name, value in given.items() if value]
+    if ignored:
+        raise InvalidValueError(
+            f"{', '.join(ignored)} came beside --cell; --backbone and --results are allowed. Leave "
+            "it out: SUITE, ROW and TASK of --cell say all."
+        )
 
 
 def _print_cell(args: Arguments, records: Sequence[Record]) -> None:

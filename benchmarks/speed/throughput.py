@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +81,7 @@ def pack_images(paths: list[Path], folder: Path, storage: str) -> Split:
             return path.read_bytes()
         image = np.array(Image.open(path, formats=("JPEG",)).convert("RGB"))
         if storage == "resized":
-            return resize([image], PREPROCESS.resize, IMAGE_SIZE)[0]
+            image = resize([image], PREPROCESS.resize, IMAGE_SIZE)[0]
         return image
 
     pack.write_split(folder / storage, examples(), {"made_by": "throughput.py"})
@@ -92,7 +93,7 @@ def packed_batches(
 ) -> dict[str, Batches]:
     """Return our batches by title; `encoded` has the same images as `split`, as files."""
     generator = torch.Generator().manual_seed(0)
-    shared = {
+    shared: dict[str, Any] = {
         "batch_size": batch_size,
         "preprocess": PREPROCESS,
         "image_size": IMAGE_SIZE,

@@ -36,8 +36,8 @@ def aggregate_runs(runs: Sequence[Record], answers_of: AnswersOf = no_answers) -
     accuracies = [r.accuracy for r in done]
     flags = _cell_flags(runs, newest)
     status = _cell_status(newest)
-    answers = _answers(done, answers_of)
-    low, high = _interval(answers)
+    cell_runs = _cell_runs(done, answers_of)
+    low, high = _interval(cell_runs)
     return Value(
         mean=mean(accuracies),
         std=_standard_deviation(accuracies),
@@ -47,7 +47,7 @@ def aggregate_runs(runs: Sequence[Record], answers_of: AnswersOf = no_answers) -
         low=low,
         high=high,
         is_compared=status is CellStatus.DONE and not flags & _NEVER_COMPARED,
-        answers=answers,
+        runs=cell_runs,
     )
 
 
@@ -139,7 +139,7 @@ def _cell_flags(runs: Sequence[Record], newest: Sequence[Record]) -> frozenset[F
     return frozenset(flags)
 
 
-def _answers(done: Sequence[Record], answers_of: AnswersOf) -> CellRuns | None:
+def _cell_runs(done: Sequence[Record], answers_of: AnswersOf) -> CellRuns | None:
     """Return right answers by seed, and by image where all runs kept them.
 
     None where there are no runs, or they were tested on different numbers of images.
@@ -157,11 +157,11 @@ def _answers(done: Sequence[Record], answers_of: AnswersOf) -> CellRuns | None:
     )
 
 
-def _interval(answers: CellRuns | None) -> tuple[float, float]:
+def _interval(runs: CellRuns | None) -> tuple[float, float]:
     """Return the 95 % interval of a cell for its test images; NaN where it has none."""
-    if answers is None:
+    if runs is None:
         return math.nan, math.nan
-    interval = wilson_interval(float(np.mean(answers.correct)), answers.total)
+    interval = wilson_interval(float(np.mean(runs.correct)), runs.total)
     return interval.low, interval.high
 
 

@@ -33,10 +33,13 @@ def _own_gains(runs: Sequence[Record]) -> list[_Gain]:
 
 def _published_gains(rows: Sequence[PublishedRow]) -> list[_Gain]:
     """Return the accuracies of rows of one method at the best and at the last epoch, by task."""
-    by_family = {(row.family, without_remark(row.method)): row for row in rows}
+    by_name = {}
+    for row in rows:
+        by_name[_family_and_method(row)] = row
     gains = []
-    for (family, method), best in by_family.items():
-        last = by_family.get((_family_of_last_epoch(family), method))
+    for best in rows:
+        family, method = _family_and_method(best)
+        last = by_name.get((_family_of_last_epoch(family), method))
         if last is None:
             continue
         for task, accuracy in best.accuracies.items():
@@ -45,15 +48,18 @@ def _published_gains(rows: Sequence[PublishedRow]) -> list[_Gain]:
     return gains
 
 
-def _family_of_last_epoch(family: str) -> str:
-    """Return the family that has the same runs at their last epoch.
+def _family_and_method(row: PublishedRow) -> tuple[str | None, str]:
+    return row.family, without_remark(row.method)
 
-    A name that no row has where there is none.
-    """
-    families = published_index().families
-    if family not in families:
-        return "none"
-    return families[family].same_runs_as or "none"
+
+def _family_of_last_epoch(family: str | None) -> str | None:
+    """Return the family that has the same runs at their last epoch; None where there is none."""
+    if family is None:
+        return None
+    found = published_index().families.get(family)
+    if found is None or not found.same_runs_as:
+        return None
+    return found.same_runs_as
 
 
 def _sentence(where: str, gains: Sequence[_Gain]) -> str:

@@ -118,6 +118,6 @@ def _p_value(pairs: Sequence[tuple[Value, Value]], is_mean: bool) -> float:
         accuracies = [(best.mean, other.mean) for best, other in pairs]
         return wilcoxon_p(*zip(*accuracies, strict=True))
     ((best, other),) = pairs
-    if best.answers is None or other.answers is None:
+    if best.runs is None or other.runs is None:
         return 1.0
-    return compare_cells(best.answers, other.answers).p
+    return compare_cells(best.runs, other.runs).p

@@ -27,8 +27,8 @@ def flagged_value(row: Row, place: Place) -> Value:
 
 def describe_value(value: Value) -> Iterator[str]:
     """Yield what the uncertainty of a value is, as far as it is known."""
-    if not math.isnan(value.low) and value.answers is not None:
-        images = f"{value.answers.total:,} images"
+    if not math.isnan(value.low) and value.runs is not None:
+        images = f"{value.runs.total:,} images"
         yield labelled(
             "interval",
             f"{value.low:.2f} to {value.high:.2f} at 95 %, from {images}; other seeds aside",

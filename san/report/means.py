@@ -74,11 +74,11 @@ def interval_of_mean(
     average = table_means(suite, accuracies, {})[column]
     variance = 0.0
     for task, weight in _weights_of_mean(suite, column).items():
-        answers = cells[task].answers
-        if answers is None:
+        runs = cells[task].runs
+        if runs is None:
             return math.nan, math.nan
-        share = float(np.mean(answers.shares))
-        variance += (100 * weight) ** 2 * share * (1 - share) / answers.total
+        share = float(np.mean(runs.shares))
+        variance += (100 * weight) ** 2 * share * (1 - share) / runs.total
     half_width = Z * math.sqrt(variance)
     return average - half_width, average + half_width
 

@@ -66,7 +66,7 @@ def _printed_value(accuracy: float, test_images: int) -> Value:
         number_format=decimals,
         low=interval.low,
         high=interval.high,
-        answers=CellRuns([correct], test_images),
+        runs=CellRuns([correct], test_images),
     )
 
 

@@ -47,21 +47,23 @@ CELL_COLUMNS = (
     "quoted_through",
     "note",
 )
-RUN_COLUMNS = (
-    "suite",
-    "backbone",
-    "method",
-    "variant",
-    "protocol",
-    "task",
-    "seed",
-    "id",
-    "status",
-    "selected_on",
-    "evaluated_on",
-    "created",
-    "weights",
-)
+# Of a record's fields, by column, in the words of the file of cells; more columns follow.
+_RUN_FIELDS = {
+    "suite": "suite",
+    "backbone": "backbone",
+    "method": "method",
+    "settings": "variant",
+    "protocol": "protocol",
+    "task": "task",
+    "seed": "seed",
+    "id": "id",
+    "status": "status",
+    "epoch_chosen_on": "selected_on",
+    "evaluated_on": "evaluated_on",
+    "created": "created",
+    "weights": "weights",
+}
+RUN_COLUMNS = tuple(_RUN_FIELDS)
 _SETTINGS = ("lr", "weight_decay", "epochs", "batch_size", "optimizer", "precision")
 _PARTS = ("params", "seconds", "data", "code", "device")
 
@@ -128,7 +130,7 @@ def published_lines(
 
 def run_line(r: Record) -> Line:
     """Return one run: the result, settings, parameters, costs, data and code of its record."""
-    line: Line = {column: getattr(r, column) for column in RUN_COLUMNS}
+    line: Line = {column: getattr(r, field) for column, field in _RUN_FIELDS.items()}
     if r.score is not None:
         line["correct"] = r.score.correct
         line["total"] = r.score.total

@@ -89,7 +89,8 @@ class Value:
     mean: over `n` seeds, NaN where there is none; n is 0 where seeds were not counted. std: the
     sample standard deviation, NaN for fewer than two seeds. low, high: the 95 % interval that
     follows from the number of test images; NaN where that is not known. is_compared: whether it
-    takes part in the comparison of rows. answers: of the test images; None for a mean.
+    takes part in the comparison of rows. runs: right answers of the
+    runs behind it; None for a mean.
     """
 
     mean: float = math.nan
@@ -101,7 +102,7 @@ class Value:
     low: float = math.nan
     high: float = math.nan
     is_compared: bool = True
-    answers: CellRuns | None = field(default=None, compare=False)
+    runs: CellRuns | None = field(default=None, compare=False)
 
     @property
     def exists(self) -> bool:

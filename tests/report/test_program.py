@@ -125,6 +125,8 @@ def test_a_cell_is_explained(results: Path) -> None:
         (["vtub"], "Unknown suite 'vtub'. Did you mean vtab?"),
         (["--backbone", "vit_nono"], "Unknown backbone 'vit_nono'. Did you mean vit_nano"),
         (["--cell", "vtab", "ssf", "cifar", "--backbone", "x"], "Unknown backbone 'x'"),
+        (["demo", "--cell", "demo", "ssf", "count"], "a suite came beside --cell; --backbone and"),
+        (["--cell", "demo", "ssf", "count", "--rows", "san"], "--rows came beside --cell"),
         (["demo", "--rows", "sn"], "Unknown row 'sn'. Did you mean san"),
         (["fgvc", "--published", "SSFF"], "Unknown published row 'SSFF'. Did you mean SSF"),
         (["demo", "--columns", "digit"], "Unknown column 'digit'. Did you mean digits"),

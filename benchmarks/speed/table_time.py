@@ -1,6 +1,6 @@
 """How long ten thousand records take to all tables: reading, making, writing, drawing.
 
-python benchmarks/speed/tables.py
+python benchmarks/speed/table_time.py
 """
 
 import argparse
