@@ -152,7 +152,7 @@ def test_a_recipe_takes_every_value() -> None:
             for key, number in given.items():
                 check_value(number, rules[key], f"{name}: {key}")
             checked += len(given)
-    assert checked > 1061 * 3  # V-PETL Bench has two a line, all others four at least
+    assert checked > 1061 * 3  # most have five; V-PETL Bench two
 
 
 def test_methods_that_we_have_take_every_option() -> None:
