@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from san import cli, compose
 from san.renamed_keys import current_words
 
-compose.register_tasks()
+compose.register()
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")

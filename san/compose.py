@@ -1,43 +1,50 @@
-"""Hydra's side: tasks as choices of `data=`, runs composed, and the defaults they depart from.
-
-Also what a recorded run is called by its values, and the overrides that repeat it.
-"""
+"""Hydra's side: tasks as choices of `data=`, runs composed, and the defaults they depart from."""
 
 import json
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from msgspec.structs import replace
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 
-from san import settings
-from san.errors import InvalidValueError
-from san.record import Record
+from san import recipes, settings
+from san.errors import InvalidValueError, SanError
+from san.recipes import Cell
 from san.renamed_keys import current_config, current_words
 from san.settings import Base, RunConfig
+from san.shipped import (
+    backbone_name,
+    backbone_words,
+    choices_without_rows,
+    compose_file,
+    method_node,
+    protocol_name,
+    protocol_words,
+    shipped,
+)
 from san.tasks import Suite, Task, load_suite, suite_names
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 _CHOSEN_BY_SWEEP = {"data": "--tasks", "method": "--methods", "seed": "--seeds"}
-_ANY_MODEL = "timm"  # the choice of `backbone` that takes a name of timm
+_FOLDER_RECIPE = "vtab"  # of configs/data/folder.yaml
 
 
-def register_tasks() -> None:
-    """Offer every row of benchmarks/*.yaml as `data=<suite>/<task>`.
+def register() -> None:
+    """Tell Hydra what stands in no file of `configs/`: tasks, and what recipes say of a task.
 
-    A task brings the backbone, recipe and augmentation of its suite along.
+    Every row of benchmarks/*.yaml is a choice `data=<suite>/<task>`, which brings the backbone,
+    recipe and augmentation of its suite along. `${recipe:KEY}` is the recipe's value for the task
+    and method of the run, `${recipe:KEY,VALUE}` one that a recipe need not have.
     """
     for name in suite_names():
         suite = load_suite(name)
         for task in suite.tasks.values():
             _register_task(suite, task)
+    OmegaConf.register_new_resolver("recipe", _recipe_value, replace=True)
+    OmegaConf.register_new_resolver("recipe_row", _recipe_row, replace=True)
+    OmegaConf.register_new_resolver("suite_recipe", _suite_recipe, replace=True)
 
 
 def _register_task(suite: Suite, task: Task) -> None:
@@ -59,9 +66,74 @@ def _register_task(suite: Suite, task: Task) -> None:
     store.store(group="data", name=f"{suite.name}/{task.name}", node=node, package="data")
 
 
-def config_choices(group: str) -> list[str]:
-    """Return the choices that a group of `configs/` offers, such as `method`, sorted."""
-    return list(_choices(group))
+def _recipe_value(key: str, *default: Any, _root_: DictConfig) -> Any:
+    """Return what the recipe of a configuration says of a setting.
+
+    That is the value of its row for the cell, else its own, by method where it has several, else
+    that of the recipe it is based on, else the default.
+    """
+    missing = f"recipe.{key}"
+    for place in ("recipe.row", "recipe", "recipe.base"):
+        values = OmegaConf.select(_root_, place)
+        found = None if values is None else values.get(key)
+        if isinstance(found, DictConfig):
+            missing = f"recipe.{key}.default"
+            found = found.get(_root_.method.name, found.get("default"))
+        if found is not None:
+            return found
+    if default:
+        return default[0]
+    raise InvalidValueError(
+        f"The configuration has no `{missing}`, which is the value of `{key}`; it is required. "
+        f"Leave out ~{missing}, or give {key}=VALUE."
+    )
+
+
+def _recipe_row(_root_: DictConfig) -> dict[str, Any] | None:
+    """Return values and evidence of the row that a recipe has for the cell of a configuration."""
+    path = recipes.ROOT / _root_.recipe.rows
+    if _root_.recipe.get("search") is not None and not path.is_file():
+        return None
+    row = recipes.find_row(path, _cell_of(_root_))
+    return None if row is None else {**row.values, **row.evidence}
+
+
+def _cell_of(root: DictConfig) -> Cell:
+    """Return what a configuration is looked up by in the rows of a recipe."""
+    backbone: Any = OmegaConf.to_container(root.backbone)
+    options: Any = OmegaConf.to_container(root.method, resolve=False)
+    method = options["name"]
+    defaults = _method_options(method)
+    departures = {}
+    for name, value in options.items():
+        is_default = name in defaults and value in defaults[name]
+        if name != "name" and not is_default:
+            departures[name] = settings.override_value(value)
+    return Cell(
+        suite=root.data.suite,
+        backbone=backbone_name(backbone),
+        method=method,
+        settings=departures,
+        task=root.data.task,
+    )
+
+
+@cache
+def _method_options(method: str) -> dict[str, tuple[Any, ...]]:
+    """Return the default of each option of a method, as it is written and as it is resolved."""
+    node = method_node(method)
+    written: Any = OmegaConf.to_container(node, resolve=False)
+    resolved = _to_plain(node)
+    return {name: (written[name], resolved[name]) for name in written}
+
+
+def _suite_recipe(_root_: DictConfig) -> dict[str, Any]:
+    """Return the recipe that the suite of a configuration has for its task."""
+    name = _FOLDER_RECIPE
+    if _root_.data.suite in suite_names():
+        suite = load_suite(_root_.data.suite)
+        name = suite.task(_root_.data.task).recipe or suite.recipe
+    return shipped("recipe", name)
 
 
 def compose_grid(
@@ -69,24 +141,22 @@ def compose_grid(
 ) -> list[RunConfig]:
     """Return the runs of tasks (`vtab/cifar`) x methods x seeds.
 
-    Hydra composes each task and each method once; a method's configuration is a node of its own,
+    methods: by name, or with options: `san:propagation=off:train_norms=false`. Hydra composes each
+    task and each method once; a method's configuration is a node of its own,
     so they combine, and thousands of runs take seconds. Raises InvalidValueError on an override
     that chooses one task, method or seed, which would be swallowed.
     """
-    register_tasks()
-    words = current_words(overrides, methods)
+    register()
+    names = [method.partition(":")[0] for method in methods]
+    words = current_words(overrides, names)
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
         if key in _CHOSEN_BY_SWEEP:
             option = _CHOSEN_BY_SWEEP[key]
             raise InvalidValueError(f"{word} is one run's setting; {option} says which runs.")
-    one_method = f"method={methods[0]}"  # words may be options that not every method has
+    one_method = f"method={names[0]}"  # words may be options that not every method has
     by_task = {task: _compose([one_method, f"data={task}", *words]) for task in tasks}
-    by_method = {method: _method_node(method) for method in methods}
-    if any(word.lstrip("+~").startswith("method.") for word in words):
-        for method in methods:
-            chosen = [f"method={method}", f"data={tasks[0]}", *words]
-            by_method[method] = _compose(chosen).method
+    by_method = {method: _grid_method(method, tasks[0], words) for method in methods}
     runs: list[RunConfig] = []
     for task in tasks:
         for method in methods:
@@ -95,6 +165,16 @@ def compose_grid(
             config, base = resolve(node)
             runs += [RunConfig({**config, "seed": seed}, base) for seed in seeds]
     return runs
+
+
+def _grid_method(method: str, task: str, words: Sequence[str]) -> DictConfig:
+    """Return the configuration of a method of a grid, with its options and those of all runs."""
+    name, *options = method.split(":")
+    own = current_words([f"method.{option}" for option in options], [name])
+    if not own and not any(word.lstrip("+~").startswith("method.") for word in words):
+        return method_node(name)
+    node: DictConfig = _compose([f"method={name}", f"data={task}", *words, *own]).method
+    return node
 
 
 def resolve(config: DictConfig) -> RunConfig:
@@ -110,7 +190,7 @@ def resolve(config: DictConfig) -> RunConfig:
     check_required(words)
     plain = _to_plain(current)
     backbone = plain["backbone"]
-    name = _backbone_name(backbone)
+    name = backbone_name(backbone)
     said = backbone.get("name")
     if said is not None and said not in (name, backbone["timm_name"]):
         raise InvalidValueError(
@@ -120,67 +200,13 @@ def resolve(config: DictConfig) -> RunConfig:
             f"In a file of your own write `name: {name}`."
         )
     backbone["name"] = name
-    plain["protocol"]["name"] = _protocol_name(plain["protocol"])
-    return RunConfig(plain, _base_of(plain))
-
-
-def named_by_value(record: Record) -> Record:
-    """Return a record whose backbone, protocol and variant say what its configuration says.
-
-    A record made by hand, or of a suite, task or method that is not known here, stays as it is.
-    """
-    config = _config_of(record)
-    if config is None:
-        return record
-    return replace(
-        record,
-        backbone=config["backbone"]["name"],
-        protocol=config["protocol"]["name"],
-        variant=_variant_of(json.dumps(settings.compared_part(config)), record.weights),
-    )
-
-
-def rerun_words(record: Record, seeds: Sequence[int] = ()) -> list[str]:
-    """Return the overrides with which train.py repeats a run, without the user's own files.
-
-    record: as `named_by_value` returns it. seeds: others than its own, of a sweep.
-    """
-    words = [f"method={record.method}", f"data={record.suite}/{record.task}"]
-    words.append(f"seed={','.join(map(str, seeds or [record.seed]))}")
-    if record.backbone != load_suite(record.suite).backbone:
-        words += backbone_words(record.backbone)
-    words += _protocol_words(record.protocol) or [
-        f"protocol.name={settings.override_value(record.protocol)}"
-    ]
-    words.append(f"precision={record.config.get('precision', 'auto')}")
-    config = _config_of(record)
-    if config is None:
-        typed = settings.split_variant(record.variant)
-        words += current_words(typed, [record.method], warn=False)
-        if settings.RESTORED in words:
-            adapter = settings.override_value(record.config.get("restore"))
-            words[words.index(settings.RESTORED)] = f"adapter_checkpoint={adapter}"
-    else:
-        words += settings.departures(config, _base_of(config)).values()
-    if record.data.forced:
-        words.append("allow_unverified_data=true")
-    return words
+    plain["protocol"]["name"] = protocol_name(plain["protocol"])
+    return RunConfig(plain, base_of(plain))
 
 
 def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     """Compose the configuration of a run without running it; interpolations stay."""
-    return _compose_file("train", current_words(overrides))
-
-
-def _compose_file(name: str, words: Sequence[str] = ()) -> DictConfig:
-    """Compose a file of `configs/` with overrides."""
-    outer = GlobalHydra.instance().hydra  # of train.py, or of a caller of the library
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return compose(name, overrides=list(words))
-    finally:
-        GlobalHydra.instance().hydra = outer
+    return compose_file("train", current_words(overrides))
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
@@ -202,27 +228,46 @@ def _to_plain(config: DictConfig) -> dict[str, Any]:
             f"The configuration has no `{missing}`, which is the value of `{error.full_key}`; it "
             f"is required. Leave out ~{missing}, or give {error.full_key}=VALUE."
         ) from error
+    except InterpolationResolutionError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, SanError):
+            cause = cause.__cause__ or cause.__context__
+        raise cause or error from None  # of `${recipe:...}`
     return dict(plain)
 
 
-def _base_of(config: Mapping[str, Any]) -> Base:
+def base_of(config: Mapping[str, Any]) -> Base:
     """Return the default composition of a run, with the recipe and augmentation nearest to it.
 
     The default is that of its suite, method, backbone and protocol by their names, and of its task
-    where that has a recipe of its own.
+    where that has a recipe of its own. A recipe with rows is never guessed from values, as they
+    differ by task: it is the one that the run was given, with the row that it had then.
+    """
+    recipe = config.get("recipe") or {}
+    if recipe.get("rows") is None:
+        return _nearest_base(config, {}, "", ("augment", "recipe"))
+    return _nearest_base(config, _recipe_words(recipe), json.dumps(recipe), ("augment",))
+
+
+def _nearest_base(
+    config: Mapping[str, Any], chosen: Mapping[str, str], recipe: str, groups: Sequence[str]
+) -> Base:
+    """Return the base with the choices of groups from which a run departs in the fewest settings.
+
+    chosen: words that choose its recipe, and recipe: that recipe as JSON, where it has rows.
     """
     method = config["method"]["name"]
-    words = _cell_words(config)
-    base = Base(_composed(method, words))
+    words = _cell_words(config, of_task=bool(chosen))
+    base = Base(_composed(method, (*words, *chosen.values()), recipe), chosen)
     changed = settings.departures(config, base)
-    for group in ("augment", "recipe"):
+    for group in groups:
         # One departure cannot be said in fewer words.
         if len(settings.of_group(changed, group)) < 2:
             continue
-        chosen = dict(base.overrides)
-        for choice in _choices(group):
-            overrides = {**chosen, group: f"{group}={choice}"}
-            other = Base(_composed(method, (*words, *overrides.values())), overrides)
+        taken = dict(base.overrides)
+        for choice in choices_without_rows(group):
+            overrides = {**taken, group: f"{group}={choice}"}
+            other = Base(_composed(method, (*words, *overrides.values()), recipe), overrides)
             count = len(settings.departures(config, other))
             if count < len(changed):
                 base = other
@@ -230,118 +275,68 @@ def _base_of(config: Mapping[str, Any]) -> Base:
     return base
 
 
-def _cell_words(config: Mapping[str, Any]) -> tuple[str, ...]:
+def with_recipe(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a run's configuration as if it had been given another recipe of the same values.
+
+    recipe: as it was recorded for another cell. Of a recipe with rows it is the row of today; None
+    where that has none for the cell. The values of the run stay as they are.
+    """
+    words = _cell_words(config, of_task=True)
+    if recipe.get("rows") is not None:
+        words = (*words, *_recipe_words(recipe).values())
+    node = _composed_node(words).copy()
+    node.method = config["method"]
+    found: Any = OmegaConf.to_container(node.recipe, resolve=True)
+    if found.get("rows") is not None and found["row"] is None:
+        return None
+    return {**config, "recipe": found}
+
+
+def _recipe_words(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Return the overrides, by key, that choose a recipe with rows."""
+    name = recipe["name"]
+    words = {"recipe": f"recipe={name}"}
+    search = recipe.get("search")
+    if search != shipped("recipe", name).get("search"):
+        words["recipe.search"] = f"recipe.search={search}"
+    return words
+
+
+def _cell_words(config: Mapping[str, Any], of_task: bool) -> tuple[str, ...]:
     """Return the overrides that choose suite, task, backbone and protocol of a run.
 
-    The task is the first of its suite with the same default composition.
+    The task is the first of its suite with the same default composition, unless its own matters.
     """
     data = config["data"]
     words = ["data=folder", "data.root=."]
     if data["suite"] in suite_names():
         suite = load_suite(data["suite"])
-        words = [f"data={suite.name}/{_representative(suite, suite.task(data['task']))}"]
+        task = data["task"] if of_task else _representative(suite, suite.task(data["task"]))
+        words = [f"data={suite.name}/{task}"]
     words += backbone_words(config["backbone"]["name"])
-    words += _protocol_words(config["protocol"]["name"])
+    words += protocol_words(config["protocol"]["name"])
     return tuple(words)
 
 
 @cache
-def _choices(group: str) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
+def _composed(method: str, words: tuple[str, ...], recipe: str = "") -> dict[str, Any]:
+    """Return the resolved composition of a method with overrides of anything else.
 
-
-@cache
-def _composed(method: str, words: tuple[str, ...]) -> dict[str, Any]:
-    """Return the resolved composition of a method with overrides of anything else."""
+    recipe: as JSON, in place of the one that the words choose.
+    """
     config = _composed_node(words).copy()
-    config.method = _method_node(method)
+    config.method = method_node(method)
+    if recipe:
+        config.recipe = json.loads(recipe)
     return _to_plain(config)
 
 
 @cache
 def _composed_node(words: tuple[str, ...]) -> DictConfig:
-    register_tasks()
+    register()
     return compose_config(words)
-
-
-@cache
-def _method_node(method: str) -> DictConfig:
-    """Return the default configuration of a method."""
-    node: DictConfig = _compose_file(f"method/{method}").method
-    return node
 
 
 def _representative(suite: Suite, task: Task) -> str:
     """Return the first task of the suite whose default composition is that of `task`."""
     return next(each.name for each in suite.tasks.values() if each.recipe == task.recipe)
-
-
-@cache
-def _variant_of(config: str, weights: str) -> str:
-    """Return the variant of a configuration (as JSON): many records of a table share it."""
-    plain = json.loads(config)
-    return settings.join_overrides(settings.departures(plain, _base_of(plain)), weights)
-
-
-def _config_of(record: Record) -> dict[str, Any] | None:
-    """Return a recorded configuration in current words and names, None if it is not a whole one."""
-    config = current_config(record.config, warn=False)
-    if not settings.names_a_cell(config) or not _is_known(config["data"], config["method"]["name"]):
-        return None
-    config["backbone"]["name"] = _backbone_name(config["backbone"])
-    config["protocol"]["name"] = _protocol_name(config["protocol"])
-    return config
-
-
-def _is_known(data: Mapping[str, Any], method: str) -> bool:
-    """Return whether suite, task and method of a record are still there."""
-    if method not in _choices("method") or data["suite"] not in suite_names():
-        return False
-    return data["task"] in load_suite(data["suite"]).tasks
-
-
-def backbone_words(name: str) -> list[str]:
-    """Return the overrides that choose a backbone by the name that `_backbone_name` gives it."""
-    if name in _choices("backbone"):
-        return [f"backbone={name}"]
-    return [f"backbone={_ANY_MODEL}", f"backbone.name={settings.override_value(name)}"]
-
-
-def _protocol_words(name: str) -> list[str]:
-    """Return the override that chooses a protocol; none if it is not a shipped one."""
-    return [f"protocol={name}"] if name in _choices("protocol") else []
-
-
-def _backbone_name(backbone: Mapping[str, Any]) -> str:
-    """Return what a backbone is called: a shipped configuration's name, or else timm's.
-
-    It has the shipped name if it is called so and is that architecture, whatever its other settings
-    are; or if it is that configuration, whatever it is called.
-    """
-    timm_name = str(backbone["timm_name"])
-    same_model = []
-    for choice in _choices("backbone"):
-        if choice != _ANY_MODEL and _shipped("backbone", choice)["timm_name"] == timm_name:
-            same_model.append(choice)
-    if backbone.get("name") in same_model:
-        return str(backbone["name"])
-    for choice in same_model:
-        shipped = _shipped("backbone", choice)
-        if all(shipped[key] == backbone[key] for key in ("kwargs", "weights")):
-            return choice
-    return timm_name
-
-
-def _protocol_name(protocol: Mapping[str, Any]) -> str:
-    """Return the shipped protocol with the same values, or else the protocol's own name."""
-    for choice in _choices("protocol"):
-        if _shipped("protocol", choice) == {**protocol, "name": choice}:
-            return choice
-    return str(protocol["name"])
-
-
-@cache
-def _shipped(group: str, choice: str) -> dict[str, Any]:
-    """Return a file of `configs/` as it is, without composing it."""
-    plain: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{choice}.yaml"))
-    return dict(plain)

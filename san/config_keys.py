@@ -9,7 +9,6 @@ from typing import Any
 
 from san.errors import InvalidValueError, choose
 from san.methods import discover_methods
-from san.schema import check_value
 from san.training.recipe import Recipe
 
 RECIPE_KEYS = tuple(field.name for field in fields(Recipe))
@@ -21,13 +20,13 @@ _REQUIRED_OF_GROUP: Mapping[str, Sequence[str]] = {
     "logger": ("name", "log_adapter"),
     "method": ("name",),
     "protocol": ("name",),
-    "recipe": ("lr",),
+    "recipe": ("name",),
 }
 # Keys of the groups that no dataclass checks.
 _KNOWN_OF_GROUP: Mapping[str, Sequence[str]] = {
     "data": ("suite", "task", "root", "resize", "normalize"),
     "logger": ("name", "log_adapter"),
-    "recipe": ("name", "source", *RECIPE_KEYS),
+    "recipe": ("name", "source", "trials", "search", "rows", "row", "base", *RECIPE_KEYS),
 }
 _KNOWN = (
     *RECIPE_KEYS,
@@ -58,10 +57,12 @@ def check_keys(config: Mapping[str, Any]) -> None:
         dotted = [f"{group}.{key}" for key in known]
         for key in config[group]:
             choose(f"{group}.{key}", dotted, "setting")
-    check_value(config["recipe"]["lr"], dict[str, Any], "recipe.lr")
-    rates = [f"recipe.lr.{name}" for name in (*discover_methods(), "default")]
-    for method in config["recipe"]["lr"]:
-        choose(f"recipe.lr.{method}", rates, "setting")
+    for by_method in ("lr", "trials"):
+        values = config["recipe"].get(by_method)
+        if isinstance(values, Mapping):
+            known = [f"recipe.{by_method}.{name}" for name in (*discover_methods(), "default")]
+            for method in values:
+                choose(f"recipe.{by_method}.{method}", known, "setting")
 
 
 def check_required(config: Mapping[str, Any]) -> None:

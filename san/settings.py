@@ -113,6 +113,9 @@ def names_a_cell(config: Mapping[str, Any]) -> bool:
 def compared_part(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a configuration decides on its row, with the names of its groups."""
     groups = {group: config[group] for group in _COMPARED_OF_GROUP if group in config}
+    recipe = config.get("recipe")
+    if isinstance(recipe, Mapping) and recipe.get("rows") is not None:
+        groups["recipe"] = recipe
     return groups | {key: config[key] for key in _COMPARED if key in config}
 
 
@@ -137,9 +140,14 @@ def join_overrides(overrides: Mapping[str, str], weights: str = "") -> str:
 
 
 def shorten_variant(variant: str) -> str:
-    """Return what `join_overrides` returned as a row shows it: `rank=16` for `method.rank=16`."""
-    words = split_variant(variant)
-    return " ".join(word.lstrip("+").removeprefix("method.") for word in words)
+    """Return what `join_overrides` returned as a row shows it: `rank=16` for `method.rank=16`.
+
+    A recipe stands for itself: `tuned` for `recipe=tuned`.
+    """
+    words = []
+    for word in split_variant(variant):
+        words.append(word.lstrip("+").removeprefix("method.").removeprefix("recipe="))
+    return " ".join(words)
 
 
 def split_variant(variant: str) -> list[str]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from san import cli, compose
+from san import cli, recorded, shipped
 from san.errors import FileAccessError, InvalidValueError, MissingFileError, RecordError, choose
 from san.record import Record, Status
 from san.record_file import answers_path, read_answers, read_records, record_path
@@ -28,6 +28,7 @@ from san.report.draw import can_draw, draw_table
 from san.report.explain import explain_cell
 from san.report.markdown import markdown
 from san.report.paper import PaperOptions, paper_latex
+from san.report.recipe_rows import in_every_row
 from san.report.render import cells_frame, runs_frame, write_table
 from san.report.reproduction import REFERENCE, describe_reproduction
 from san.report.selection import Selection, Sort, Wanted, select
@@ -89,11 +90,11 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("san").setLevel(logging.INFO)
     records, problems = read_records(args.records)
-    records = [compose.named_by_value(r) for r in records]
+    records = in_every_row([recorded.named_by_value(r) for r in records])
     for problem in problems:
         print(f"Skipped: {printable(problem)}", file=sys.stderr)
     if args.backbone:
-        known = {*compose.config_choices("backbone"), *(r.backbone for r in records)}
+        known = {*shipped.choices("backbone"), *(r.backbone for r in records)}
         choose(args.backbone, sorted(known), "backbone")
     if args.cell:
         _refuse_beside_cell(args)
@@ -306,7 +307,7 @@ def _reproduction_texts(
     if args.results.resolve() == REFERENCE.resolve():
         return
     reference, _ = read_records(REFERENCE / "records")
-    reference = [compose.named_by_value(r) for r in reference if r.suite in suites]
+    reference = [recorded.named_by_value(r) for r in reference if r.suite in suites]
     lines = list(describe_reproduction(records, reference))
     if lines:
         yield "\n".join(["Does it reproduce here?", *lines])

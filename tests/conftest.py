@@ -22,7 +22,7 @@ from san.runtime.environment import CodeState, DeviceInfo
 from san.score import EpochEntry, Score
 from san.settings import RunConfig
 
-compose.register_tasks()
+compose.register()
 
 
 def tiny_vit(classes: int = 10, **options: Any) -> VisionTransformer:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from san.answers import count_by_class
-from san.compose import compose_grid, config_choices, named_by_value
+from san.compose import compose_grid
 from san.counts import ParameterCounts
 from san.record import DataSource, Record, Seconds, Status, hash_identity
 from san.record_file import read_records, record_path, write_record
+from san.recorded import named_by_value
 from san.renamed_keys import schema_1_config
 from san.report.draw import draw_table
 from san.report.render import write_table
@@ -25,6 +26,7 @@ from san.report.selection import Wanted, select
 from san.report.table import make_table
 from san.runtime.environment import CodeState, DeviceInfo
 from san.score import ClassScore, EpochEntry, Score
+from san.shipped import choices
 from san.tasks import load_suite
 
 SUITES = ("vtab", "fgvc", "gic")
@@ -57,7 +59,7 @@ def write_records(directory: Path, wanted: int) -> int:
     Returns how many.
     """
     suites = [load_suite(name) for name in SUITES]
-    methods = config_choices("method")
+    methods = choices("method")
     cells = sum(len(suite.tasks) for suite in suites) * len(methods)
     seeds = -(-wanted // cells)
     for suite in suites:
@@ -100,7 +102,7 @@ def make_record(config: dict[str, Any]) -> Record:
     data = config["data"]
     method = config["method"]["name"]
     seed = config["seed"]
-    place = config_choices("method").index(method)
+    place = choices("method").index(method)
     score, classes = make_result(data["suite"], data["task"], place, seed)
     own = 1000 * 2**place
     counts = ParameterCounts(

@@ -218,7 +218,7 @@ def deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """
     by_identity: dict[object, dict[object, Record]] = {}
     for r in sorted(records, key=lambda r: r.created):
-        results = by_identity.setdefault((r.id, r.task, r.method, r.seed), {})
+        results = by_identity.setdefault((r.id, r.task, r.method, r.variant, r.seed), {})
         results[r.status, _counts(r), r.params] = r
     kept = []
     notes = []

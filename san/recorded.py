@@ -1,0 +1,98 @@
+"""What a recorded run is called by its values, and the words that repeat it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from msgspec.structs import replace
+
+from san import compose, recipes, settings, shipped
+from san.record import Record
+from san.renamed_keys import current_config, current_words
+from san.tasks import load_suite, suite_names
+
+
+def named_by_value(record: Record) -> Record:
+    """Return a record whose backbone, protocol and variant say what its configuration says.
+
+    A record made by hand, or of a suite, task or method that is not known here, stays as it is.
+    """
+    config = config_of(record)
+    if config is None:
+        return record
+    return replace(
+        record,
+        backbone=config["backbone"]["name"],
+        protocol=config["protocol"]["name"],
+        variant=variant_of(config, record.weights),
+    )
+
+
+def rerun_words(record: Record, seeds: Sequence[int] = ()) -> list[str]:
+    """Return the overrides with which train.py repeats a run, without the user's own files.
+
+    record: as `named_by_value` returns it. seeds: others than its own, of a sweep.
+    """
+    words = [f"method={record.method}", f"data={record.suite}/{record.task}"]
+    words.append(f"seed={','.join(map(str, seeds or [record.seed]))}")
+    if record.backbone != load_suite(record.suite).backbone:
+        words += shipped.backbone_words(record.backbone)
+    words += shipped.protocol_words(record.protocol) or [
+        f"protocol.name={settings.override_value(record.protocol)}"
+    ]
+    words.append(f"precision={record.config.get('precision', 'auto')}")
+    config = config_of(record)
+    if config is None:
+        typed = settings.split_variant(record.variant)
+        words += current_words(typed, [record.method], warn=False)
+        if settings.RESTORED in words:
+            adapter = settings.override_value(record.config.get("restore"))
+            words[words.index(settings.RESTORED)] = f"adapter_checkpoint={adapter}"
+    else:
+        base = compose.base_of(config)
+        words += settings.departures(config, base).values()
+        words += _row_words(config["recipe"])
+    if record.data.forced:
+        words.append("allow_unverified_data=true")
+    return words
+
+
+def _row_words(recipe: Mapping[str, Any]) -> list[str]:
+    """Return overrides with what a recipe had for a cell when it was run: a file may change."""
+    row: Mapping[str, Any] = recipe.get("row") or {}
+    words = []
+    for key, value in row.items():
+        if key not in recipes.EVIDENCE:
+            words.append(f"{key}={settings.override_value(value)}")
+    return words
+
+
+def variant_of(config: Mapping[str, Any], weights: str) -> str:
+    """Return the variant of a run: what sets its row apart from the default one."""
+    return _variant_of(json.dumps(settings.compared_part(config)), weights)
+
+
+@cache
+def _variant_of(config: str, weights: str) -> str:
+    """Return the variant of a configuration (as JSON): many records of a table share it."""
+    plain = json.loads(config)
+    departures = settings.departures(plain, compose.base_of(plain))
+    return settings.join_overrides(departures, weights)
+
+
+def config_of(record: Record) -> dict[str, Any] | None:
+    """Return a recorded configuration in current words and names, None if it is not a whole one."""
+    config = current_config(record.config, warn=False)
+    if not settings.names_a_cell(config) or not _is_known(config["data"], config["method"]["name"]):
+        return None
+    config["backbone"]["name"] = shipped.backbone_name(config["backbone"])
+    config["protocol"]["name"] = shipped.protocol_name(config["protocol"])
+    return config
+
+
+def _is_known(data: Mapping[str, Any], method: str) -> bool:
+    """Return whether suite, task and method of a record are still there."""
+    if method not in shipped.choices("method") or data["suite"] not in suite_names():
+        return False
+    return data["task"] in load_suite(data["suite"]).tasks
