@@ -2,7 +2,7 @@
 
 Command lines, configuration files and saved adapters with the old words still work. Identities and
 records keep the old words (record schema 1), so that every experiment that was ever run is found
-again.
+again. For the same reason identities leave out an option that a method got since, at its default.
 """
 
 import logging
@@ -57,6 +57,13 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
 OPTION_VALUES: Mapping[str, Mapping[str, str]] = {
     "position": {"front": "prepend", "end": "append"},
 }
+# Method: option that record schema 1 lacks, with the value, its default, that runs had before it.
+_SAN_ADDED = {"init_std": 0.0}
+ADDED_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "san": _SAN_ADDED,
+    "san_neurons": _SAN_ADDED,
+    "san_recalibrated": _SAN_ADDED,
+}
 DEFAULT_METHOD = "san"  # of configs/train.yaml
 _warned: set[str] = set()
 
@@ -97,8 +104,13 @@ def schema_1_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, An
 
 
 def schema_1_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a method in the words of record schema 1."""
-    return _Names.schema_1([method]).rename(options, "method.", warn=False)
+    """Return the options of a method in the words of record schema 1.
+
+    An option that was added since is left out where it has its default.
+    """
+    absent = ADDED_OPTIONS.get(method, {}).items()
+    known = {name: value for name, value in options.items() if (name, value) not in absent}
+    return _Names.schema_1([method]).rename(known, "method.", warn=False)
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,20 @@ def test_a_file_with_old_names_of_options_is_restored(
     assert again == written
 
 
+def test_an_added_option_is_written_where_it_is_not_at_its_default(tmp_path: Path) -> None:
+    """At its default, a file is that of the versions without the option."""
+    path = tmp_path / "a.safetensors"
+    for init_std in (0.0, 0.5):
+        adapter = saved(path, "san", noise=0.1, init_std=init_std)
+        written = json.loads(metadata_of(path)["options"])
+        assert written.get("init_std", 0.0) == init_std
+        assert ("init_std" in written) == (init_std > 0)
+        restored = san.restore(tiny_vit(), path)
+        assert restored.options == adapter.options
+        image = torch.ones(1, 3, 16, 16)
+        assert torch.equal(restored.model.eval()(image), adapter.model.eval()(image))
+
+
 def test_restored_into_what_it_was_saved_from_and_merged(tmp_path: Path) -> None:
     adapter = saved(tmp_path / "a.safetensors", "ssf")
     images = torch.randn(2, 3, 16, 16)

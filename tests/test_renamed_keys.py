@@ -2,6 +2,7 @@
 
 from san.methods import default_options
 from san.renamed_keys import (
+    ADDED_OPTIONS,
     KEYS,
     OPTIONS,
     VALUES,
@@ -87,6 +88,20 @@ def test_options_of_a_method() -> None:
         "length": 5,
         "place": "end",
     }
+
+
+def test_an_added_option_is_left_out_at_its_default_alone() -> None:
+    """Its default is what runs did before it: another one would give their names to other runs."""
+    assert ADDED_OPTIONS.keys() == {"san", "san_neurons", "san_recalibrated"}
+    for method, added in ADDED_OPTIONS.items():
+        defaults = default_options(method)
+        assert added.items() <= defaults.items()
+        assert schema_1_options(method, added) == {}
+        assert schema_1_options(method, defaults).keys().isdisjoint(added)
+        changed = {name: [value] for name, value in added.items()}
+        assert schema_1_options(method, changed) == changed
+    assert schema_1_options("san", {"init_std": 0.02}) == {"init_std": 0.02}
+    assert schema_1_options("ssf", {"init_std": 0.0}) == {"std": 0.0}  # which it always had
 
 
 def test_words_keep_their_sign_and_their_sweeps() -> None:

@@ -5,6 +5,7 @@ SAN, Dai et al., ICML 2025:
     p = r * view(s)     s: the anterior site's scale; view: its channels in the order of the
                         posterior's inputs; r: ones at the start, trained where the propagation is
                         recalibrated, else absent
+    p = r               where it is untied, at the same posteriors
 
 Which site is anterior to which (`san.backbones.Site.anterior`, `reads`, `stage_input`):
 
@@ -37,6 +38,7 @@ from torch import Tensor, nn
 
 from san.backbones import Site
 
+Propagation = Literal["off", "tied", "recalibrated", "untied"]
 QkvAnterior = Literal["patch", "preceding"]
 ProjAnterior = Literal["none", "v", "qkv"]
 
@@ -79,21 +81,36 @@ class PropagatedScale(nn.Module):
         return scale if self.repeats == 1 else scale.repeat(self.repeats)
 
 
+class InputScale(nn.Module):
+    """Gives p `(inputs,)`, trained and tied to no other site, ones at the start."""
+
+    def __init__(self, inputs: int, like: Tensor) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(inputs, dtype=like.dtype, device=like.device))
+
+    def forward(self) -> Tensor:
+        """Return p."""
+        return self.scale
+
+
 def propagate(
     site: Site,
     scales: Mapping[str, nn.Parameter],
     qkv_anterior: QkvAnterior,
     proj_anterior: ProjAnterior,
-    recalibrate: bool = False,
-) -> PropagatedScale | None:
-    """Return the module that gives p at a site; None where nothing is propagated to it.
+    propagation: Propagation = "tied",
+) -> nn.Module | None:
+    """Return the module that gives p at a site; None where there is none.
 
     scales: of the sites before it, by name. qkv_anterior: for every site that opens a block.
     """
-    if site.stage_input is not None and qkv_anterior == "patch":
-        return PropagatedScale(scales[site.stage_input], site, recalibrate, interpolate=False)
     is_proj = site.name.endswith("attn.proj")
-    if site.anterior is None or (is_proj and proj_anterior == "none"):
+    anterior = site.anterior
+    if site.stage_input is not None and qkv_anterior == "patch":
+        anterior = site.stage_input
+    if propagation == "off" or anterior is None or (is_proj and proj_anterior == "none"):
         return None
+    if propagation == "untied":
+        return InputScale(site.inputs, like=scales[anterior])
     interpolate = is_proj and proj_anterior == "qkv"
-    return PropagatedScale(scales[site.anterior], site, recalibrate, interpolate)
+    return PropagatedScale(scales[anterior], site, propagation == "recalibrated", interpolate)

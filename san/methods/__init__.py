@@ -24,7 +24,8 @@ A module may also have
     incompatibility(family: str, options) -> str | None     why it makes no sense on a family of
                                                             backbones, or None
 
-A file `san/methods/<name>.py` is all the registration there is.
+A file `san/methods/<name>.py` is all the registration there is. An option that a method gets after
+it has been run is added to `san.renamed_keys.ADDED_OPTIONS`, so that those runs are found again.
 """
 
 import importlib

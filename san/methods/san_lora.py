@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from san.backbones import Site
 from san.layers.low_rank import LowRankConfig, LowRankLinear, find_targets, incompatibility, scaling
-from san.layers.propagation import PropagatedScale, propagate
+from san.layers.propagation import propagate
 from san.layers.scaled import Scaled, scale_layer
 from san.layers.scaled_op import fold_bias, fold_weight
 from san.methods import norm_parameters
@@ -43,7 +43,7 @@ class ScaledLowRankLinear(LowRankLinear):
         size: int,
         update: LowRankConfig,
         directional: bool,
-        pre: PropagatedScale | None,
+        pre: nn.Module | None,
     ) -> None:
         super().__init__(base, starts, size, update)
         self.directional = directional

@@ -12,7 +12,7 @@ from san.report.figures.scales import SiteScales
 from san.runtime.files import read_bytes
 
 _SUFFIX = ".scale"
-# A scale that a site alone reads, where the one before it has none of its own.
+# A scale that a site alone reads: the one before it has none of its own, or they are not tied.
 _INPUT_SUFFIX = ".pre"
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 # Parts of module names of timm in the order of computation, among those that have one parent.

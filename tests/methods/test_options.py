@@ -132,7 +132,7 @@ def test_unknown_names_say_what_is_near(method: Any, options: dict[str, Any], me
 
 
 def test_impossible_calls_say_what_to_do() -> None:
-    with pytest.raises(InvalidValueError, match="train_output_scale=false trains the propagated"):
+    with pytest.raises(InvalidValueError, match="train_output_scale=false trains the scales of"):
         san.attach(tiny_vit(), "san", train_output_scale=False, propagation="off")
     model = tiny_vit()
     san.attach(model, "ssf")

@@ -40,6 +40,14 @@ def test_scales_come_in_the_order_of_computation(
         assert torch.equal(torch.tensor(one.scales), saved)
 
 
+def test_untied_scales_of_inputs_are_named_so(tmp_path: Path) -> None:
+    path = tmp_path / "adapter.safetensors"
+    san.attach(tiny_vit(), "san", propagation="untied").save(path)
+    names = [one.site for one in read_scales(path)]
+    assert len(names) == 9 + 6
+    assert names[:3] == ["patch_embed.proj", "blocks.0.attn.qkv", "blocks.0.attn.qkv (inputs)"]
+
+
 def test_more_than_nine_blocks_are_in_order(tmp_path: Path) -> None:
     adapter = san.attach(tiny_vit(), "san")
     file = tmp_path / "adapter.safetensors"
