@@ -24,6 +24,7 @@ EVIDENCE = (
     "source",
     "search",
     "space",
+    "addition",
     "trials",
     "failed",
     "seeds",

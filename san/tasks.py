@@ -111,6 +111,7 @@ class Task:
 class Suite:
     """A benchmark: its tasks and methods in table order, and its default settings.
 
+    seed: of what is drawn. seeds: of its runs.
     group_labels: how papers write the groups, where they are more than one.
     baselines: methods that are not parameter-efficient: compared with, and not ranked.
     source: `drawn` where the images are made on the spot.
@@ -125,6 +126,7 @@ class Suite:
     seed: int
     methods: tuple[str, ...]
     means: tuple[str, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
     group_labels: Mapping[str, str] = field(default_factory=dict)
     baselines: tuple[str, ...] = ("full", "linear")
     tasks: Mapping[str, Task] = field(default_factory=dict)

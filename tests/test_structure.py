@@ -42,6 +42,7 @@ LAYERS = (
     "run_outputs",
     "run",
     "report",
+    "search",
     "sweep",
     "cli",
 )
@@ -58,7 +59,7 @@ ALONE = {
     "ray": ("san.sweep.ray_pool",),
     "sklearn": ("san.data.prepare.demo",),
     "pandas": ("san.report",),
-    "scipy": ("san.report.compare", "san.report.within_task"),
+    "scipy": ("san.report.compare", "san.report.within_task", "san.search.space"),
     "matplotlib": ("san.report.figures",),
     "textalloc": ("san.report.figures",),
 }

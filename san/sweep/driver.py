@@ -18,9 +18,13 @@ from san.errors import FileAccessError, InvalidValueError, LaunchError, Preempte
 from san.run_options import RunOptions
 from san.runtime.files import read_text
 from san.runtime.formatting import printable
+from san.search.space import Search, load_search
+from san.search.trials import refuse_searched, trial_runs
+from san.search.tuned_file import TUNED, tuned_path, write_tuned
 from san.settings import RunConfig
 from san.sweep import ray_pool, slurm
 from san.sweep.disk import disk_estimate
+from san.sweep.found import collect
 from san.sweep.plan import (
     PlannedRun,
     RunState,
@@ -34,6 +38,22 @@ from san.sweep.pool import Pool
 from san.sweep.request import ROOT, Launcher, SweepRequest
 from san.sweep.status import details, progress_table, summary
 from san.tasks import load_suite
+
+
+def work(request: SweepRequest, *, plan: bool, status: bool, cancel: bool) -> bool:
+    """Do what a program was asked for: cancel, show the plan or the status, or run.
+
+    Return whether all is done that was asked for; errors as of `run`.
+    """
+    if cancel:
+        cancel_jobs(request)
+    elif plan:
+        show_plan(request)
+    elif status:
+        show_status(request)
+    else:
+        return run(request)
+    return True
 
 
 def plan_sweep(request: SweepRequest) -> list[PlannedRun]:
@@ -60,7 +80,7 @@ def show_status(request: SweepRequest) -> None:
     _print_status(plan_sweep(request))
 
 
-def cancel(request: SweepRequest) -> None:
+def cancel_jobs(request: SweepRequest) -> None:
     """Cancel the SLURM jobs that were submitted with the results directory of a request."""
     options = _shared_options(_compose_runs(request))
     cancelled = slurm.cancel_jobs(_job_directory(options))
@@ -88,10 +108,29 @@ def run(request: SweepRequest) -> bool:
         if _execute(request, pending):
             raise Preempted("Stopped by a signal; runs under way have saved checkpoints.")
         is_complete = _is_complete(_print_status(runs))
-    if not request.is_job:
-        has_table = make_tables(runs[0], upload=bool(pending))
-        is_complete = is_complete and has_table
-    return is_complete
+    if request.is_job:
+        return is_complete
+    if request.search is not None:
+        return write_search(request, runs) and is_complete
+    has_table = make_tables(runs[0], upload=bool(pending))
+    return is_complete and has_table
+
+
+def write_search(request: SweepRequest, runs: Sequence[PlannedRun]) -> bool:
+    """Write and print what the trials of a search found; return whether nothing is missing."""
+    search = _search_of(request)
+    found = collect([run_status(run) for run in runs], search)
+    backbone = runs[0].backbone.name
+    path = tuned_path(request.suite, backbone, search.name, request.tuned_dir or TUNED)
+    if found.cells:
+        write_tuned(found.cells, search, path)
+    _print("\n".join(found.describe(search, path)))
+    return not found.incomplete
+
+
+def _search_of(request: SweepRequest) -> Search:
+    assert request.search is not None
+    return load_search(request.search, request.trials)
 
 
 def submit(request: SweepRequest, pending: Sequence[PlannedRun]) -> None:
@@ -145,12 +184,16 @@ def _compose_runs(request: SweepRequest) -> list[RunConfig]:
     overrides = list(request.overrides)
     if request.backbone is not None:
         overrides.append(f"backbone={request.backbone}")
-    return compose.compose_grid(
+    if request.search is not None:
+        refuse_searched(overrides, _search_of(request))
+        overrides.append("protocol=tune")
+    runs = compose.compose_grid(
         [f"{suite.name}/{task}" for task in dict.fromkeys(tasks)],
         list(dict.fromkeys(methods)),
         list(dict.fromkeys(request.seeds)),
         overrides,
     )
+    return runs if request.search is None else trial_runs(runs, _search_of(request))
 
 
 def _shared_options(configs: Sequence[RunConfig]) -> RunOptions:

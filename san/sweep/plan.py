@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from san import record_file
+from san import record_file, settings
 from san.backbones import Backbone
 from san.config_keys import check_keys
 from san.data import task_data
@@ -50,7 +50,8 @@ PENDING = (RunState.MISSING, RunState.INTERRUPTED, RunState.CRASHED)
 class PlannedRun:
     """One run of a sweep, and what estimates of its cost need to know.
 
-    run_config: what the process that does the run is given. path: of the record; None if the run
+    run_config: what the process that does the run is given. variant: what sets it apart from its
+    default, in words. path: of the record; None if the run
     cannot be done, for the reason in `obstacle`. is_prepared: False if that reason is that the
     task's images are not packed yet; they take `bytes_needed` (0 where unknown).
     """
@@ -64,6 +65,7 @@ class PlannedRun:
     optimizer: str
     options: RunOptions
     run_config: RunConfig
+    variant: str = ""
     path: Path | None = None
     obstacle: str = ""
     is_prepared: bool = True
@@ -77,7 +79,8 @@ class PlannedRun:
     @property
     def display_name(self) -> str:
         """The name of the run in messages."""
-        return f"{self.task_name} {self.method} seed {self.seed}"
+        extra = f" [{settings.shorten_variant(self.variant)}]" if self.variant else ""
+        return f"{self.task_name} {self.method}{extra} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def _plan_run(run_config: RunConfig, open_task: OpenTask) -> PlannedRun:
         return replace(run, obstacle=str(error), is_prepared=False, bytes_needed=error.bytes_needed)
     except SanError as error:
         return replace(run, obstacle=str(error))
-    return replace(run, path=path)
+    return replace(run, path=path, variant=experiment.variant)
 
 
 def run_status(run: PlannedRun) -> RunStatus:

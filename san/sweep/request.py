@@ -23,12 +23,15 @@ class Launcher(StrEnum):
 class SweepRequest:
     """The runs of a suite, and how to run them.
 
-    tasks, methods: () means those of the suite. backbone: None means the suite's. jobs: processes,
+    tasks, methods: () means those of the suite; a method may come with options, as
+    `san:propagation=off`. backbone: None means the suite's. jobs: processes,
     SLURM jobs or Ray workers at a time; None means one for each visible GPU (Ray: as many as fit).
     retry: which of `failed` and `oom` run again. cluster: the file with a job's options; None means
     `clusters/<launcher>.yaml`. overrides: settings of all runs, as train.py takes them.
     submitted_ns: set in a job of a launcher: when it was submitted, in nanoseconds. A job retries
     only runs that had failed by then, does not wait for other processes and makes no table.
+    search: a file of `configs/search/`, whose points all runs try under protocol=tune; trials: how
+    many, None means as the file says. tuned_dir: where what is found is written.
     """
 
     suite: str
@@ -43,6 +46,9 @@ class SweepRequest:
     cluster: Path | None = None
     overrides: tuple[str, ...] = ()
     submitted_ns: int | None = None
+    search: str | None = None
+    trials: int | None = None
+    tuned_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if self.cluster is not None and self.launcher == Launcher.LOCAL:
@@ -65,9 +71,11 @@ class SweepRequest:
             "--backbone": self.backbone or "",
             "--retry": ",".join(self.retry),
             "--submitted-ns": str(submitted_ns),
+            "--search": self.search or "",
+            "--trials": "" if self.trials is None else str(self.trials),
         }
         options = [f"{name}={value}" for name, value in values.items() if value]
         if self.fail_fast:
             options.append("--fail-fast")
-        script = str(ROOT / "scripts" / "reproduce.py")
+        script = str(ROOT / "scripts" / ("reproduce.py" if self.search is None else "search.py"))
         return [sys.executable, script, self.suite, *options, *self.overrides]

@@ -1,0 +1,125 @@
+"""The file that a search writes: a line for each method and task, with its evidence.
+
+`benchmarks/tuned/<suite>_<backbone>_<search>.csv`, in the format of `san.recipes`, which
+`recipe=tuned` reads. What was found for other methods and tasks stays in it.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from san import settings
+from san.errors import InvalidValueError
+from san.recipes import EVIDENCE, NAMES, ROOT, read_rows
+from san.runtime.files import read_text, write_text
+from san.search.selection import Choice
+from san.search.space import Search
+
+TUNED = ROOT / "benchmarks" / "tuned"
+_Line = dict[str, str]
+
+
+@dataclass(frozen=True)
+class TunedCell:
+    """What a search chose for a method on a task, and the records that it chose among.
+
+    options: the options of the method for which it was searched, as `propagation=off`.
+    images: of the val split. seeds: of each trial.
+    """
+
+    suite: str
+    backbone: str
+    method: str
+    options: Sequence[str]
+    task: str
+    choice: Choice
+    images: int
+    seeds: Sequence[int]
+    records: Sequence[str]
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        """What a line is found by."""
+        return (self.suite, self.backbone, self.method, " ".join(self.options), self.task)
+
+
+def tuned_path(suite: str, backbone: str, search: str, directory: Path = TUNED) -> Path:
+    """Return where a search writes what it found."""
+    return directory / f"{suite}_{backbone}_{search}.csv"
+
+
+def write_tuned(cells: Sequence[TunedCell], search: Search, path: Path) -> None:
+    """Write lines of a search, in place of those of the same method and task.
+
+    Raises InvalidValueError where the file has lines of another space under the name of the search:
+    its methods would not have had the same budget.
+    """
+    lines = _read_lines(path)
+    for cell in cells:
+        lines[cell.name] = _line_of(cell, search)
+    _check_one_budget(lines.values(), path)
+    keys = {key: None for line in lines.values() for key in line}
+    values = [key for key in keys if key not in (*NAMES, *EVIDENCE)]
+    evidence = [key for key in EVIDENCE if key in keys]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, [*NAMES, *values, *evidence], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines.values())
+    write_text(stream.getvalue(), path)
+
+
+def _read_lines(path: Path) -> dict[tuple[str, ...], _Line]:
+    """Return the lines of the file as they are, by what names them; none where there is no file."""
+    if not path.exists():
+        return {}
+    read_rows(path)  # refuses what is no such file
+    lines = {}
+    for line in csv.DictReader(io.StringIO(read_text(path))):
+        lines[tuple(line[name] for name in NAMES)] = line
+    return lines
+
+
+def _line_of(cell: TunedCell, search: Search) -> _Line:
+    choice = cell.choice
+    line = dict(zip(NAMES, cell.name, strict=True))
+    for key, value in choice.trial.values.items():
+        line[key] = settings.override_value(value)
+    accuracy = choice.trial.accuracy
+    assert accuracy is not None
+    return line | {
+        "source": f"our search {search.name}, {choice.trials} trials",
+        "search": search.name,
+        "space": search.budget,
+        "addition": search.addition(cell.method),
+        "trials": str(choice.trials),
+        "failed": str(choice.failed),
+        "seeds": f"[{', '.join(map(str, cell.seeds))}]",
+        "val_accuracy": _percent(accuracy),
+        "val_images": str(cell.images),
+        "ties": str(choice.ties),
+        "runner_up": "" if choice.runner_up is None else _percent(choice.runner_up),
+        "at_edge": " ".join(choice.at_edge),
+        "records": " ".join(cell.records),
+    }
+
+
+def _percent(share: Fraction) -> str:
+    return f"{float(100 * share):.2f}"
+
+
+def _check_one_budget(lines: Iterable[_Line], path: Path) -> None:
+    """Raise InvalidValueError where the lines of a file had different spaces or trials."""
+    methods: dict[str, list[str]] = {}
+    for line in lines:
+        methods.setdefault(line["space"], []).append(line["method"])
+    if len(methods) > 1:
+        budgets = []
+        for space, found in methods.items():
+            budgets.append(f"{space} ({', '.join(dict.fromkeys(found))})")
+        raise InvalidValueError(
+            f"{path} would have methods of different budgets: {'; '.join(budgets)}. Search all of "
+            "them again alike, give another search a name of its own, or remove the file."
+        )
