@@ -82,20 +82,21 @@ def _recipe_value(key: str, *default: Any, _root_: DictConfig) -> Any:
         if found is not None:
             return found
     if default:
-        return default[0]
+        is_list = isinstance(default[0], list)
+        return OmegaConf.create(default[0]) if is_list else default[0]
     raise InvalidValueError(
         f"The configuration has no `{missing}`, which is the value of `{key}`; it is required. "
         f"Leave out ~{missing}, or give {key}=VALUE."
     )
 
 
-def _recipe_row(_root_: DictConfig) -> dict[str, Any] | None:
+def _recipe_row(_root_: DictConfig) -> DictConfig | None:
     """Return values and evidence of the row that a recipe has for the cell of a configuration."""
     path = recipes.ROOT / _root_.recipe.rows
     if _root_.recipe.get("search") is not None and not path.is_file():
         return None
     row = recipes.find_row(path, _cell_of(_root_))
-    return None if row is None else {**row.values, **row.evidence}
+    return None if row is None else OmegaConf.create({**row.values, **row.evidence})
 
 
 def _cell_of(root: DictConfig) -> Cell:
@@ -127,13 +128,13 @@ def _method_options(method: str) -> dict[str, tuple[Any, ...]]:
     return {name: (written[name], resolved[name]) for name in written}
 
 
-def _suite_recipe(_root_: DictConfig) -> dict[str, Any]:
+def _suite_recipe(_root_: DictConfig) -> DictConfig:
     """Return the recipe that the suite of a configuration has for its task."""
     name = _FOLDER_RECIPE
     if _root_.data.suite in suite_names():
         suite = load_suite(_root_.data.suite)
         name = suite.task(_root_.data.task).recipe or suite.recipe
-    return shipped("recipe", name)
+    return OmegaConf.create(shipped("recipe", name))
 
 
 def compose_grid(
