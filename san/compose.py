@@ -215,7 +215,7 @@ def _base_of(config: Mapping[str, Any]) -> Base:
     words = _cell_words(config)
     base = Base(_composed(method, words))
     changed = settings.departures(config, base)
-    for group in ("augment", "recipe"):
+    for group in ("augment", "recipe", "schedule"):
         # One departure cannot be said in fewer words.
         if len(settings.of_group(changed, group)) < 2:
             continue

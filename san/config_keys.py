@@ -12,7 +12,19 @@ from san.methods import discover_methods
 from san.schema import check_value
 from san.training.recipe import Recipe
 
-RECIPE_KEYS = tuple(field.name for field in fields(Recipe))
+RECIPE_KEYS = tuple(field.name for field in fields(Recipe) if field.name != "schedule")
+# What a file of the group `recipe` may have; the others have no interpolation that reads it.
+_KEYS_OF_RECIPE_FILE = (
+    "epochs",
+    "batch_size",
+    "optimizer",
+    "lr",
+    "weight_decay",
+    "momentum",
+    "warmup_epochs",
+    "label_smoothing",
+    "precision",
+)
 # What the groups cannot be without; the rest has defaults, or is checked where its values are.
 _REQUIRED_OF_GROUP: Mapping[str, Sequence[str]] = {
     "augment": ("name",),
@@ -22,12 +34,13 @@ _REQUIRED_OF_GROUP: Mapping[str, Sequence[str]] = {
     "method": ("name",),
     "protocol": ("name",),
     "recipe": ("lr",),
+    "schedule": (),
 }
 # Keys of the groups that no dataclass checks.
 _KNOWN_OF_GROUP: Mapping[str, Sequence[str]] = {
     "data": ("suite", "task", "root", "resize", "normalize"),
     "logger": ("name", "log_adapter"),
-    "recipe": ("name", "source", *RECIPE_KEYS),
+    "recipe": ("name", "source", *_KEYS_OF_RECIPE_FILE),
 }
 _KNOWN = (
     *RECIPE_KEYS,
@@ -35,6 +48,7 @@ _KNOWN = (
     "adapter_checkpoint",
     "allow_unverified_data",
     "data_root",
+    "deterministic",
     "device",
     "force",
     "max_hours",

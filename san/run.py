@@ -29,6 +29,7 @@ from san.run_outputs import (
 )
 from san.runtime import distributed, lease
 from san.runtime.cost import Meter
+from san.runtime.deterministic import set_deterministic
 from san.runtime.lease import HeldLease
 from san.runtime.lease_holder import Sighting, find_holder
 from san.runtime.signals import stop_on_signal
@@ -37,6 +38,7 @@ from san.score import Score
 from san.settings import Base
 from san.trainer import train_and_evaluate
 from san.training.checkpoint import Checkpoint
+from san.training.head import init_classifier
 from san.training.history import History
 
 T = TypeVar("T")
@@ -88,6 +90,7 @@ def run(
     experiment = from_config(config, base)
     options = RunOptions.from_config(config)
     path = experiment.record_path(options.results_dir)
+    set_deterministic(options.deterministic)
     known_mtime_ns = record_file.mtime_ns(path) if sweep is None else sweep.known_mtime_ns
     distributed.init_distributed(experiment.device)
     if (completed := _find_completed(experiment, options, path)) is not None:
@@ -215,9 +218,12 @@ def _open_logger(experiment: Experiment, options: RunOptions) -> WandbLogger | N
 def _build(experiment: Experiment) -> tuple[Adapter, str]:
     """Return the backbone with the method attached, and the hash of the pre-trained weights."""
     torch.manual_seed(experiment.seed)
-    pretrained = experiment.backbone.build(len(experiment.task.classes))
+    recipe = experiment.recipe
+    backbone = experiment.backbone.with_drop_path(recipe.drop_path)
+    pretrained = backbone.build(len(experiment.task.classes))
     model = pretrained.model
     weights = weights_hash(model)
+    init_classifier(model, recipe.head_init)
     if experiment.adapter_path is None:
         adapter = attach(model, experiment.method, **experiment.options)
     else:

@@ -36,7 +36,7 @@ from san.settings import RunConfig
 from san.tasks import load_suite
 from san.training.history import Evaluation
 from san.training.loop import evaluate
-from san.training.recipe import lr_at
+from san.training.schedule import lr_at
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("epochs=1", "method=linear", "logger=none")

@@ -23,10 +23,11 @@ from san.errors import Preempted
 from san.runtime import cost
 from san.runtime.cost import Meter
 from san.score import Score
-from san.training.checkpoint import Checkpoint, _digest, _Facts
+from san.training.checkpoint import Checkpoint, Trained, _digest, _Facts
 from san.training.history import Evaluation, History
 from san.training.loop import fit
-from san.training.recipe import Recipe, lr_at
+from san.training.recipe import Recipe
+from san.training.schedule import lr_at
 
 RECIPE = Recipe(
     epochs=3,
@@ -223,7 +224,7 @@ def test_what_processes_cost_adds_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
         tmp_path / "b", "san adamw", History(IMAGES), Meter(torch.device("cpu"))
     )
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
-    checkpoint.load(model, optimizer, torch.Generator(), epochs=3, batches=3)
+    checkpoint.load(Trained(model, optimizer), torch.Generator(), epochs=3, batches=3)
     assert checkpoint.meter.read().joules == 7.75
 
 

@@ -14,7 +14,9 @@ from san.data.preprocess import Preprocess
 from san.data.split import Images, Split
 from san.errors import NonFiniteLossError
 from san.training.loop import check_gradients, evaluate, fit
-from san.training.recipe import Recipe, lr_at, make_optimizer
+from san.training.optimizer import make_optimizer
+from san.training.recipe import Recipe
+from san.training.schedule import lr_at
 
 CPU = torch.device("cpu")
 RECIPE = {
