@@ -67,7 +67,7 @@ def fit(
             step = (epoch - 1) * len(batches) + position.batch
             lr = _set_lr(trained.optimizer, timeline, step, recipe.lr)
             weight = batches.weight(position.batch)
-            loss = _compute_gradients(ddp_model, trained.optimizer, images, labels, recipe, weight)
+            loss = _train_step(ddp_model, trained.optimizer, images, labels, recipe, weight)
             if step == 0:
                 check_gradients(model, trainable)
             _check_finite(loss, step, timeline.steps, lr)
@@ -101,7 +101,7 @@ def _set_lr(optimizer: torch.optim.Optimizer, timeline: Timeline, step: int, pea
     return timeline.lr(step, peak)
 
 
-def _compute_gradients(
+def _train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     images: Tensor,
