@@ -246,8 +246,8 @@ def base_of(config: Mapping[str, Any]) -> Base:
     """
     recipe = config.get("recipe") or {}
     if recipe.get("rows") is None:
-        return _nearest_base(config, {}, "", ("augment", "recipe"))
-    return _nearest_base(config, _recipe_words(recipe), json.dumps(recipe), ("augment",))
+        return _nearest_base(config, {}, "", ("augment", "recipe", "schedule"))
+    return _nearest_base(config, _recipe_words(recipe), json.dumps(recipe), ("augment", "schedule"))
 
 
 def _nearest_base(

@@ -11,7 +11,7 @@ from san.errors import InvalidValueError, choose
 from san.methods import discover_methods
 from san.training.recipe import Recipe
 
-RECIPE_KEYS = tuple(field.name for field in fields(Recipe))
+RECIPE_KEYS = tuple(field.name for field in fields(Recipe) if field.name != "schedule")
 # What the groups cannot be without; the rest has defaults, or is checked where its values are.
 _REQUIRED_OF_GROUP: Mapping[str, Sequence[str]] = {
     "augment": ("name",),
@@ -21,6 +21,7 @@ _REQUIRED_OF_GROUP: Mapping[str, Sequence[str]] = {
     "method": ("name",),
     "protocol": ("name",),
     "recipe": ("name",),
+    "schedule": (),
 }
 # Keys of the groups that no dataclass checks.
 _KNOWN_OF_GROUP: Mapping[str, Sequence[str]] = {
@@ -34,6 +35,7 @@ _KNOWN = (
     "adapter_checkpoint",
     "allow_unverified_data",
     "data_root",
+    "deterministic",
     "device",
     "force",
     "max_hours",
@@ -88,4 +90,34 @@ def _missing(where: str, key: str, dotted: str) -> InvalidValueError:
     return InvalidValueError(
         f"{where} has no `{key}`; it is required. Leave out ~{dotted} or {dotted}=null; "
         f"in a file of your own give `{key}` a value."
+    )
+
+
+def check_recipe(config: Mapping[str, Any]) -> None:
+    """Raise InvalidValueError where nothing was tuned for the cell of a run.
+
+    Its values would be the default ones under another name.
+    """
+    recipe = config["recipe"]
+    if recipe.get("search") is None or recipe.get("row") is not None:
+        return
+    data = config["data"]
+    method = config["method"]["name"]
+    raise InvalidValueError(
+        f"{recipe['rows']} has no values of {method}, with its options, for {data['suite']}/"
+        f"{data['task']}. Search them: python scripts/search.py {data['suite']} --methods {method} "
+        f"--tasks {data['task']} --search {recipe['search']}"
+    )
+
+
+def recipe_gap(config: Mapping[str, Any]) -> str | None:
+    """Return, in words, that a paper's recipe has nothing to say of the cell of a run, or None."""
+    recipe = config["recipe"]
+    if recipe.get("rows") is None or recipe.get("row") is not None:
+        return None
+    data = config["data"]
+    base = (recipe.get("base") or {}).get("name", recipe["name"])
+    return (
+        f"{recipe['rows']} has no row of {config['method']['name']} for {data['suite']}/"
+        f"{data['task']} and {config['backbone']['name']}; the values are those of recipe {base}."
     )

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from san import record, record_file, settings
 from san.backbones import Backbone, file_sha256
-from san.config_keys import RECIPE_KEYS, check_keys
+from san.config_keys import RECIPE_KEYS, check_keys, check_recipe
 from san.data import task_data
 from san.data.augment import Augment
 from san.data.packed_task import PackedTask
@@ -31,6 +31,7 @@ from san.settings import Base
 from san.tasks import Suite, Task, load_suite
 from san.training.loop import REVISION
 from san.training.recipe import Recipe
+from san.training.schedule import Schedule
 
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 OpenTask = Callable[[Suite, Task, Path, str, int], PackedTask]
@@ -114,7 +115,7 @@ class Experiment:
             "augment": schema_1_config(augment, "augment."),
             "backbone": [backbone.timm_name, dict(backbone.kwargs), backbone.weights_key],
             "method": [self.method, schema_1_options(self.method, self.options)],
-            "recipe": schema_1_config(asdict(self.recipe)),
+            "recipe": schema_1_config(self.recipe.facts),
             "protocol": protocol,
             "revision": REVISION,
             "seed": self.seed,
@@ -180,11 +181,12 @@ def from_config(
     Raises a SanError that says what came and what is allowed.
     """
     _check_options(config)
+    check_recipe(config)
     backbone = Backbone.from_config(config["backbone"])
-    backbone.check_kwargs()
     method, options = _method_of(config, backbone)
     device = pick_device(config["device"])
     recipe = _recipe_of(config, device)
+    backbone.with_drop_path(recipe.drop_path).check_kwargs()
     protocol = from_mapping(EvalProtocol, config["protocol"], "protocol")
     suite, task = _task_of(config["data"])
     preprocess = _preprocess_of(config["data"], backbone)
@@ -262,7 +264,8 @@ def _recipe_of(config: Mapping[str, Any], device: torch.device) -> Recipe:
     values = {name: config[name] for name in RECIPE_KEYS}
     if values["precision"] == "auto":
         values["precision"] = "bf16" if device.type == "cuda" else "fp32"
-    return Recipe(**values)
+    schedule = from_mapping(Schedule, config["schedule"], "schedule")
+    return Recipe(**values, schedule=schedule)
 
 
 def _task_of(data: Mapping[str, Any]) -> tuple[Suite, Task]:

@@ -20,6 +20,7 @@ from san.runtime.timestamps import check_timestamp
 from san.schema import Line
 from san.score import ClassScore, EpochEntry, Score, check_history, check_scores, scores_of
 from san.tasks import known_split_sizes
+from san.training.schedule import trained_epochs
 
 SCHEMA: Literal[2] = 2
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
@@ -224,7 +225,7 @@ def _check_config(record: Record, last_epoch: int) -> None:
     One that was made by hand may lack keys; what is there must agree.
     """
     config = record.config
-    for group in ("data", "method", "augment", "backbone", "protocol"):
+    for group in ("data", "method", "augment", "backbone", "protocol", "schedule"):
         if not isinstance(config.get(group, {}), dict):
             raise ValueError(f"config.{group} is {config[group]!r}, no group of settings.")
     # A run that tests a saved adapter does not train, and any other does.
@@ -232,7 +233,7 @@ def _check_config(record: Record, last_epoch: int) -> None:
     if trains and last_epoch < 1:
         raise ValueError("it was scored before it was trained, and tests no saved adapter.")
     told = {
-        "epochs": (last_epoch, config.get("epochs") if trains else 0),
+        "epochs": (last_epoch, trained_epochs(config) if trains else 0),
         "seed": (record.seed, config.get("seed")),
         "suite": (record.suite, config.get("data", {}).get("suite")),
         "task": (record.task, config.get("data", {}).get("task")),

@@ -17,6 +17,7 @@ from torch import nn
 from san import record_file
 from san.adapter import Adapter, attach, restore
 from san.backbones import weights_hash
+from san.config_keys import recipe_gap
 from san.errors import InvalidValueError, Preempted
 from san.experiment import Experiment, from_config
 from san.run_options import RunOptions
@@ -29,6 +30,7 @@ from san.run_outputs import (
 )
 from san.runtime import distributed, lease
 from san.runtime.cost import Meter
+from san.runtime.deterministic import set_deterministic
 from san.runtime.lease import HeldLease
 from san.runtime.lease_holder import Sighting, find_holder
 from san.runtime.signals import stop_on_signal
@@ -37,6 +39,7 @@ from san.score import Score
 from san.settings import Base
 from san.trainer import train_and_evaluate
 from san.training.checkpoint import Checkpoint
+from san.training.head import init_classifier
 from san.training.history import History
 
 T = TypeVar("T")
@@ -88,11 +91,14 @@ def run(
     experiment = from_config(config, base)
     options = RunOptions.from_config(config)
     path = experiment.record_path(options.results_dir)
+    set_deterministic(options.deterministic)
     known_mtime_ns = record_file.mtime_ns(path) if sweep is None else sweep.known_mtime_ns
     distributed.init_distributed(experiment.device)
     if (completed := _find_completed(experiment, options, path)) is not None:
         return completed
     check_outputs(experiment, path)
+    if (gap := recipe_gap(config)) is not None:
+        log.warning(gap)
     with stop_on_signal() as stop, _hold_lease(path, stop, sweep) as held:
         if not _from_rank_0(held is not None):
             if _from_rank_0(stop.is_set()):
@@ -215,9 +221,12 @@ def _open_logger(experiment: Experiment, options: RunOptions) -> WandbLogger | N
 def _build(experiment: Experiment) -> tuple[Adapter, str]:
     """Return the backbone with the method attached, and the hash of the pre-trained weights."""
     torch.manual_seed(experiment.seed)
-    pretrained = experiment.backbone.build(len(experiment.task.classes))
+    recipe = experiment.recipe
+    backbone = experiment.backbone.with_drop_path(recipe.drop_path)
+    pretrained = backbone.build(len(experiment.task.classes))
     model = pretrained.model
     weights = weights_hash(model)
+    init_classifier(model, recipe.head_init)
     if experiment.adapter_path is None:
         adapter = attach(model, experiment.method, **experiment.options)
     else:

@@ -15,7 +15,8 @@ class RunOptions:
     """How a run is carried out; nothing here may change its number.
 
     force: run although a record exists. save_adapter: write the adapter beside the record;
-    log_adapter: upload it, too. max_hours: of training, after which the run fails.
+    log_adapter: upload it, too. max_hours: of training, after which the run fails. deterministic:
+    use algorithms that give the same bits each time, or fail where there is none.
     """
 
     results_dir: Path
@@ -24,6 +25,7 @@ class RunOptions:
     logger: Logger
     log_adapter: bool
     max_hours: float | None
+    deterministic: bool
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "RunOptions":
@@ -40,4 +42,5 @@ class RunOptions:
             logger=check_value(logger["name"], Logger, "logger"),
             log_adapter=check_value(logger["log_adapter"], bool, "logger.log_adapter"),
             max_hours=check_value(config["max_hours"], max_hours, "max_hours"),
+            deterministic=check_value(config["deterministic"], bool, "deterministic"),
         )

@@ -47,7 +47,7 @@ def check_outputs(experiment: Experiment, path: Path) -> None:
 
 def _imagined_record(experiment: Experiment) -> Record:
     """Return a record as the run will write it, with a score that is made up."""
-    epochs = 0 if experiment.train is None else experiment.recipe.epochs
+    epochs = 0 if experiment.train is None else experiment.recipe.total_epochs
     total = len(experiment.evaluate)
     score = Score(epochs, 0, total)
     val = experiment.validation

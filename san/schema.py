@@ -7,7 +7,7 @@ nearest known key.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -31,6 +31,8 @@ def check_value(value: Any, annotation: Any, name: str) -> Any:
     name: what the user calls it, for the message. Raises UnknownNameError where the annotation is a
     Literal of texts that does not have it, else InvalidValueError.
     """
+    if dataclasses.is_dataclass(annotation) and isinstance(value, cast(type, annotation)):
+        return value  # it has checked itself
     if get_origin(annotation) is Literal and isinstance(value, str):
         return choose(value, [str(each) for each in get_args(annotation)], name)
     try:

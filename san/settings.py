@@ -14,13 +14,23 @@ from typing import Any, NamedTuple
 _COMPARED = (
     "adapter_checkpoint",
     "batch_size",
+    "betas",
+    "clip_grad",
+    "drop_last",
+    "drop_path",
+    "ema_decay",
     "epochs",
+    "eval_batch_size",
+    "head_init",
+    "head_lr",
     "label_smoothing",
+    "layer_decay",
     "lr",
     "momentum",
     "optimizer",
     "warmup_epochs",
     "weight_decay",
+    "weight_decay_on",
 )
 _COMPARED_OF_GROUP: Mapping[str, Sequence[str] | None] = {  # None: all but the name
     "augment": None,
@@ -28,6 +38,7 @@ _COMPARED_OF_GROUP: Mapping[str, Sequence[str] | None] = {  # None: all but the 
     "data": ("normalize", "resize"),
     "method": None,
     "protocol": None,
+    "schedule": None,
 }
 # What a recorded configuration must have to name its cell of a table.
 _CELL_KEYS: Mapping[str, Mapping[str, type]] = {

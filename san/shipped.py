@@ -29,8 +29,12 @@ def choices_without_rows(group: str) -> tuple[str, ...]:
 
 @cache
 def shipped(group: str, choice: str) -> dict[str, Any]:
-    """Return a file of `configs/` as it is, without composing it."""
-    plain: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{choice}.yaml"))
+    """Return a file of `configs/`, with those of its group that it builds on, without Hydra."""
+    node: Any = OmegaConf.load(CONFIGS / group / f"{choice}.yaml")
+    for name in node.pop("defaults", []):
+        if isinstance(name, str) and name != "_self_":
+            node = OmegaConf.merge(shipped(group, name), node)
+    plain: Any = OmegaConf.to_container(node)
     return dict(plain)
 
 

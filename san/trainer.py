@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from san.adapter import Adapter
-from san.data.batches import EVAL_BATCH_SIZE, Batches, Shard
+from san.data.batches import Batches, Shard
 from san.data.split import Split
 from san.errors import TimeLimitError
 from san.experiment import Experiment
@@ -59,13 +59,13 @@ def train_and_evaluate(
             distributed.seed_rank(experiment.seed)
             recipe = experiment.recipe
             fit_seconds = fit(model, batches, recipe, adapter.trainable, callbacks, checkpoint)
-            step_seconds = fit_seconds / (recipe.epochs * len(batches))
+            step_seconds = fit_seconds / (recipe.total_epochs * len(batches))
     finally:
         callbacks.progress.close()
     validation = None
     if experiment.validation is not None:
         val = _evaluation_batches(experiment, experiment.validation)
-        validation = callbacks.evaluate(experiment.recipe.epochs, val).score
+        validation = callbacks.evaluate(experiment.recipe.total_epochs, val).score
     return FitResult(checkpoint.history, validation, fit_seconds, step_seconds)
 
 
@@ -106,7 +106,7 @@ class _RunCallbacks:
 
     def on_epoch_end(self, epoch: int, mean_loss: float, lr: float) -> None:
         """Report the epoch, and evaluate if that is due."""
-        epochs = self.experiment.recipe.epochs
+        epochs = self.experiment.recipe.total_epochs
         every = self.experiment.protocol.eval_every
         if self.held is not None:
             self.held.report(epoch, epochs)
@@ -153,13 +153,14 @@ def _training_batches(experiment: Experiment, split: Split) -> Batches:
         classes=len(experiment.task.classes),
         num_workers=experiment.num_workers,
         shard=_shard(),
+        drop_last=experiment.recipe.drop_last,
     )
 
 
 def _evaluation_batches(experiment: Experiment, split: Split) -> Batches:
     return Batches.for_evaluation(
         split=split,
-        batch_size=EVAL_BATCH_SIZE,
+        batch_size=experiment.recipe.eval_batch_size,
         preprocess=experiment.preprocess,
         image_size=experiment.image_size,
         device=experiment.device,

@@ -36,7 +36,7 @@ from san.settings import RunConfig
 from san.tasks import load_suite
 from san.training.history import Evaluation
 from san.training.loop import evaluate
-from san.training.recipe import lr_at
+from san.training.schedule import lr_at
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("epochs=1", "method=linear", "logger=none")
@@ -115,6 +115,43 @@ def test_a_run_a_second_call_and_a_forced_one(train: Shell) -> None:
     assert "already complete" not in forced.stderr
     (repeated,) = train.records()
     assert values(repeated)[:7] == values(done)[:7]
+
+
+def test_a_deterministic_run_is_the_same_run_and_gives_the_same_bits(train: Shell) -> None:
+    settings = ("epochs=1", "method=lora", "logger=none", "save_adapter=true")
+    stored = []
+    for words in ((), ("deterministic=true",), ("deterministic=true",)):
+        assert train(*settings, *words, "force=true").returncode == 0
+        (path,) = train.results.rglob("*.safetensors")  # one identity
+        stored.append((train.records()[0], load_file(path)))
+    for done, tensors in stored[1:]:
+        assert values(done)[:7] == values(stored[0][0])[:7]
+        assert done.variant == "epochs=1"
+        assert tensors.keys() == stored[0][1].keys()
+        assert all(torch.equal(tensors[name], stored[0][1][name]) for name in tensors)
+
+
+def test_a_run_with_a_cooldown_and_an_average_says_so_and_saves_the_average(
+    train: Shell,
+) -> None:
+    settings = ("method=ssf", "epochs=1", "warmup_epochs=0", "logger=none")
+    words = ("schedule=timm", "schedule.cooldown_epochs=2", "schedule.min_lr=1e-3")
+    words += ("ema_decay=0.95", "drop_last=true", "head_init=zero", "batch_size=64")
+    done = train(*settings, *words, "save_adapter=true")
+    assert done.returncode == 0, done.stderr
+    (found,) = train.records()
+    assert [entry.epoch for entry in found.history] == [1, 2, 3]
+    assert [entry.lr for entry in found.history] == pytest.approx([1e-2, 1e-3, 1e-3])
+    assert found.last.epoch == 3
+    assert found.config["epochs"] == 1
+    assert "already complete" in train(*settings, *words).stderr
+    # What was evaluated is what was saved.
+    (path,) = train.results.rglob("*.safetensors")
+    tested = train("method=ssf", "logger=none", f"adapter_checkpoint={path}")
+    assert tested.returncode == 0, tested.stderr
+    (again,) = [r for r in train.records() if r.config["restore"]]
+    assert again.last.correct == found.last.correct
+    assert again.last.loss == pytest.approx(found.last.loss, rel=1e-6)
 
 
 def test_an_adapter_is_saved_where_asked(train: Shell) -> None:

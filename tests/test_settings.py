@@ -28,8 +28,22 @@ from san.tasks import suite_names
 CARRIED_OUT = {"precision", "seed"}
 TEXTS = ["", "1e3", "null", "true", "a b,c=[d]", "${x}"]
 VALUES = [3, 2.0, 1e-5, None, True, ["q", 1, None], [{"a": "b c"}]]
-OTHER_TEXT = {
+OTHER_VALUES = {
     "optimizer": "sgd",
+    "betas": [0.8, 0.999],
+    "clip_grad": 1.0,
+    "drop_path": 0.1,
+    "ema_decay": 0.5,
+    "head_init": "zero",
+    "head_lr": 0.5,
+    "layer_decay": 0.5,
+    "weight_decay_on": "all",
+    "schedule.cosine_from": "start",
+    "schedule.min_lr": 1e-6,
+    "schedule.min_lr_ratio": 0.5,
+    "schedule.update": "epoch",
+    "schedule.warmup_start": 1e-6,
+    "schedule.warmup_start_ratio": 0.5,
     "augment.crop": "resized",
     "backbone.weights": "random",
     "data.normalize": "clip",
@@ -119,6 +133,11 @@ def test_a_restated_default_is_no_departure(suite: str, method: str) -> None:
         (["augment=vpt", "augment.mixup=1"], "augment=vpt augment.mixup=1.0"),
         (["augment=ssf"], "augment=ssf"),
         (["recipe=vtab"], "recipe=vtab"),
+        (["schedule=timm"], "schedule=timm"),
+        (["schedule=timm_lagged", "schedule.min_lr=0"], "schedule=timm_lagged schedule.min_lr=0.0"),
+        (["schedule.warmup_start=1e-6"], "schedule.warmup_start=1e-06"),
+        (["betas=[0.9, 0.95]", "drop_path=0.10"], "'betas=[0.9,0.95]' drop_path=0.1"),
+        (["clip_grad=1", "deterministic=true"], "clip_grad=1"),
         (["adapter_checkpoint='a b'"], "restored"),
         (["protocol.name=tune"], ""),
         (["protocol=best_test", "protocol.every=2"], "protocol.eval_every=2"),
@@ -141,14 +160,14 @@ def test_what_changes_the_number_names_the_row_and_nothing_else_does(data_root: 
         node = config
         for name in path:
             node = node[name]
-        if isinstance(value, bool):
+        if key in OTHER_VALUES:
+            node[leaf] = OTHER_VALUES[key]
+        elif isinstance(value, bool):
             node[leaf] = not value
         elif isinstance(value, int):
             node[leaf] = value // 2 if value > 1 else value + 1
         elif isinstance(value, float):
             node[leaf] = value / 2 or 0.25
-        elif key in OTHER_TEXT:
-            node[leaf] = OTHER_TEXT[key]
         else:
             continue
         try:
@@ -159,7 +178,9 @@ def test_what_changes_the_number_names_the_row_and_nothing_else_does(data_root: 
         compared.add(key)
         names_a_row = bool(changed.variant) or key in CARRIED_OUT
         assert (changed.identity != default.identity) == names_a_row, key
-    assert len(compared) > 25, compared
+    assert len(compared) > 45, compared
+    assert {key for key in OTHER_VALUES if "." not in key} <= compared
+    assert {f"schedule.{key}" for key in run.config["schedule"]} <= compared
     assert not refused
 
 

@@ -1,7 +1,8 @@
 """Backbones: stock timm models, their weights, and their named sites.
 
 `families` says which models, `weights` where their files are, `pretrained` how these are loaded,
-`npz` which originals fit, `load` makes one of a configuration.
+`npz` which originals fit, `load` makes one of a configuration, `parameter_groups` has what timm
+says of parameters to an optimizer.
 Besides augmentation only this package knows timm.
 """
 
@@ -14,6 +15,7 @@ from san.backbones.families import (
     input_size,
 )
 from san.backbones.load import Backbone, build_backbone
+from san.backbones.parameter_groups import layer_depths, undecayed_parameters
 from san.backbones.pretrained import Pretrained
 from san.backbones.sites import Branch, Site, branches, sites
 from san.backbones.weights import as_bytes, file_sha256, weights_hash
@@ -33,6 +35,8 @@ __all__ = [
     "file_sha256",
     "head_name",
     "input_size",
+    "layer_depths",
     "sites",
+    "undecayed_parameters",
     "weights_hash",
 ]

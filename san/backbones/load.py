@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -31,6 +31,7 @@ _BUILD_ERRORS = (
     TypeError,
     ValueError,
 )
+_DROP_PATH = "drop_path_rate"
 _DECIDED_ELSEWHERE = {
     "num_classes": "the task says how many classes there are",
     "in_chans": "images have three channels",
@@ -103,6 +104,21 @@ class Backbone:
         """Raise UnknownNameError or InvalidValueError on arguments that no run can be made with."""
         if self.kwargs:
             _try_kwargs(self.timm_name, json.dumps(self.kwargs, sort_keys=True))
+
+    def with_drop_path(self, rate: float | None) -> "Backbone":
+        """Return the backbone with a rate of stochastic depth; None: as timm builds it.
+
+        Raises InvalidValueError where `kwargs` have a rate, too.
+        """
+        if rate is None:
+            return self
+        if _DROP_PATH in self.kwargs:
+            raise InvalidValueError(
+                f"drop_path came as {rate}, and backbone.kwargs.{_DROP_PATH} as "
+                f"{self.kwargs[_DROP_PATH]}; give one of them. ~backbone.kwargs.{_DROP_PATH} "
+                "leaves that of the backbone out."
+            )
+        return replace(self, kwargs={**self.kwargs, _DROP_PATH: rate})
 
     def build(self, classes: int) -> Pretrained:
         """Build the model and load its weights, as `build_backbone` does."""

@@ -17,7 +17,6 @@ from san.data.preprocess import Preprocess
 from san.data.split import Split
 from san.errors import InvalidValueError
 
-EVAL_BATCH_SIZE = 256  # changes no score
 DEVICE_CACHE_BYTES = 2**30  # of uint8 pixels of one split that may stay on the device
 PREFETCH = min(4, os.cpu_count() or 1)  # batches that are made while the device works on one
 
@@ -48,11 +47,12 @@ class Batches:
     """Iterate over a split: `(images, labels)` on `device`, every image once a pass.
 
     images: `(B, 3, image_size, image_size)`; labels: `(B,)`, or soft ones `(B, classes)` where
-    augmentation mixes. The last batch may be smaller.
+    augmentation mixes. The last batch may be smaller, and is left out with `drop_last`.
     generator: draws a new order for every pass; None keeps the stored order.
     augment: how training images are changed, by `num_workers` processes (0: by this one).
     shard: where several processes draw the same order, the images that this one takes. Raises
-    InvalidValueError where some process would get no image of an epoch's last training batch.
+    InvalidValueError where some process would get no image of an epoch's last training batch, or no
+    batch is left.
 
     A shuffled split that fits is copied to the device once, as pixels. Other batches are made
     from the memory-mapped images, some ahead of the device.
@@ -68,9 +68,16 @@ class Batches:
     classes: int = 0
     num_workers: int = 0
     shard: Shard = Shard()
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
-        last = len(self.split) % self.batch_size or self.batch_size
+        if len(self) == 0:
+            raise InvalidValueError(
+                f"batch_size {self.batch_size} with drop_last leaves no batch of "
+                f"{len(self.split)} images. Give a smaller batch_size=, or drop_last=false."
+            )
+        last = 0 if self.drop_last else len(self.split) % self.batch_size
+        last = last or self.batch_size
         if self.generator is not None and last < self.shard.world_size:
             raise InvalidValueError(
                 f"batch_size {self.batch_size} leaves {last} images for the last batch of an "
@@ -92,6 +99,7 @@ class Batches:
         classes: int = 0,
         num_workers: int = 0,
         shard: Shard = Shard(),
+        drop_last: bool = False,
     ) -> "Batches":
         """Return shuffled, augmented batches."""
         return cls(
@@ -105,6 +113,7 @@ class Batches:
             classes=classes,
             num_workers=num_workers,
             shard=shard,
+            drop_last=drop_last,
         )
 
     @classmethod
@@ -129,6 +138,8 @@ class Batches:
         )
 
     def __len__(self) -> int:
+        if self.drop_last:
+            return len(self.split) // self.batch_size
         return math.ceil(len(self.split) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -168,7 +179,7 @@ class Batches:
             order = torch.arange(count)
         else:
             order = torch.randperm(count, generator=self.generator)
-        rows = torch.split(order, self.batch_size)
+        rows = torch.split(order, self.batch_size)[: len(self)]
         if self.augment == NO_AUGMENTATION:
             return _Pass(rows, [0] * len(rows), [])
         assert self.generator is not None, "only training images are augmented"

@@ -3,12 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from san.record import Record
 from san.renamed_keys import current_config
 from san.report.value import Flag
+from san.training.recipe import Recipe
+from san.training.schedule import COSINE
 
 # Settings that all methods of a table share; learning rate, weight decay and a method's own
 # options may differ, as they may be tuned for it.
@@ -25,6 +27,20 @@ _SETTINGS_OF_A_CELL = {
     "lr": "learning rate",
     "weight_decay": "weight decay",
     "momentum": "momentum",
+}
+# As those above, but records that were made before them do not say: they have the defaults.
+_LATER_SHARED_SETTINGS = {
+    "drop_path": "drop path",
+    "clip_grad": "gradient clipping",
+    "ema_decay": "weight average",
+    "drop_last": "last batch dropped",
+    "head_init": "initial head",
+}
+_LATER_SETTINGS_OF_A_CELL = {
+    "betas": "betas",
+    "head_lr": "learning rate of the head",
+    "layer_decay": "layer decay",
+    "weight_decay_on": "weight decay on",
 }
 _PREPROCESSING = {"resize": "resize", "normalize": "normalization"}
 _EPOCH_CHOSEN = "epoch chosen on"
@@ -112,6 +128,9 @@ def facts_of_run(r: Record) -> Facts:
         facts["test images"] = str(r.score.total)
     for key, name in (_SHARED_SETTINGS | _SETTINGS_OF_A_CELL).items():
         facts[name] = _to_text(config.get(key))
+    for key, name in (_LATER_SHARED_SETTINGS | _LATER_SETTINGS_OF_A_CELL).items():
+        facts[name] = _to_text(config.get(key, getattr(Recipe, key)))
+    facts["schedule"] = _describe_schedule(_group(config, "schedule"))
     for key, name in _PREPROCESSING.items():
         facts[name] = _to_text(_group(config, "data").get(key))
     facts["augmentation"] = _describe_augmentation(_group(config, "augment"))
@@ -189,7 +208,8 @@ def _usual_facts(cells: Sequence[ComparedCell]) -> Facts:
 
 
 def _is_of_a_cell(fact: str) -> bool:
-    return fact == "method's options" or fact in _SETTINGS_OF_A_CELL.values()
+    of_a_cell = _SETTINGS_OF_A_CELL | _LATER_SETTINGS_OF_A_CELL
+    return fact == "method's options" or fact in of_a_cell.values()
 
 
 def _values_by_fact(runs: Sequence[Facts]) -> dict[str, tuple[str, ...]]:
@@ -211,6 +231,13 @@ def _describe_augmentation(augment: Mapping[str, Any]) -> str:
     """Return the settings of the augmentation that are on."""
     active = {key: value for key, value in augment.items() if _is_on(key, value)}
     return ", ".join(f"{key} {_to_text(value)}" for key, value in active.items()) or "none"
+
+
+def _describe_schedule(schedule: Mapping[str, Any]) -> str:
+    """Return in what the schedule of the learning rate departs from the default one."""
+    usual = asdict(COSINE)
+    changed = {key: value for key, value in schedule.items() if value != usual.get(key)}
+    return ", ".join(f"{key} {_to_text(value)}" for key, value in changed.items()) or "default"
 
 
 def _is_on(key: str, value: object) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from san.record import Record, Status
 from san.sweep.plan import PlannedRun, RunState, RunStatus
+from san.training.schedule import trained_epochs
 
 # What similar runs have in common: suite, task, backbone and method, or fewer of these.
 Key = tuple[str, ...]
@@ -67,7 +68,7 @@ def _costs_by_key(records: Sequence[Record]) -> dict[Key, list[RunCost]]:
 def _cost(record: Record) -> RunCost | None:
     """Return what a finished run took, or None where that is not known."""
     seconds = record.seconds
-    epochs = record.config.get("epochs")
+    epochs = trained_epochs(record.config)
     if record.status != Status.DONE or seconds is None or seconds.fit is None:
         return None
     if not isinstance(epochs, int) or epochs < 1:  # a record that was made by hand

@@ -23,6 +23,7 @@ from san.runtime import lease
 from san.runtime.lease_holder import Holder, Liveness, find_holder
 from san.settings import RunConfig
 from san.tasks import Suite, Task, load_suite
+from san.training.schedule import trained_epochs
 
 
 class RunState(StrEnum):
@@ -227,7 +228,7 @@ def _describe_run(run_config: RunConfig) -> PlannedRun:
         method=method,
         method_options=method_options,
         seed=config["seed"],
-        epochs=config["epochs"],
+        epochs=trained_epochs(config),
         optimizer=config["optimizer"],
         options=RunOptions.from_config(config),
         run_config=run_config,

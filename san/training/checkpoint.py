@@ -1,9 +1,9 @@
 """Checkpoint and resume: what training needs, in one safetensors file beside the record.
 
-Saved: trainable parameters, optimizer, position in the epoch, random states of torch and of the
-shuffling, history and answers so far, and what they cost; with the run's identity and a checksum,
-so that nothing else is taken for it. On a CPU an interrupted and resumed run ends with the same
-bits as an uninterrupted one.
+Saved: trainable parameters and their average, optimizer, position in the epoch, random states of
+torch and of the shuffling, history and answers so far, and what they cost; with the run's identity
+and a checksum, so that nothing else is taken for it. On a CPU an interrupted and resumed run ends
+with the same bits as an uninterrupted one.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from san.runtime import distributed
 from san.runtime.cost import Cost, Meter
 from san.runtime.files import atomic_write, check_regular, parse_json
 from san.score import EpochEntry
+from san.training.ema import WeightAverage
 from san.training.history import History
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,28 @@ class Position:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What training changes. average: of the weights, None where none is kept."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None = None
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that train, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def as_evaluated(self) -> AbstractContextManager[None]:
+        """Give the model the weights that are evaluated, for a while."""
+        return nullcontext() if self.average is None else self.average.applied()
+
+    def finish(self) -> None:
+        """Give the model the weights that are evaluated, for good."""
+        if self.average is not None:
+            self.average.apply()
+
+
 @dataclass
 class Checkpoint:
     """Where a run is saved.
@@ -70,13 +94,12 @@ class Checkpoint:
 
     def load(
         self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        trained: Trained,
         generator: torch.Generator,
         epochs: int,
         batches: int,
     ) -> Position:
-        """Restore model, optimizer and random states; return the position, or the beginning.
+        """Restore what trains and the random states; return the position, or the beginning.
 
         epochs, batches: of the run, and of each epoch. A file that cannot be read, is damaged, or
         says what cannot be of this run, is ignored with a warning, and training restarts from
@@ -84,7 +107,7 @@ class Checkpoint:
         """
         position = Position()
         if self.path.exists():
-            position = self._read(model, optimizer, generator, epochs, batches)
+            position = self._read(trained, generator, epochs, batches)
         if any(other != position for other in distributed.all_gather_object(position)):
             raise FileAccessError(
                 f"{self.path} is not the same for all ranks. "
@@ -94,33 +117,30 @@ class Checkpoint:
 
     def on_step_end(
         self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        trained: Trained,
         shuffle_state: Tensor,
         position: Position,
     ) -> None:
         """Save and raise Preempted if this run, or another rank of it, was asked to stop."""
         if distributed.any_rank(self.stop.is_set()):
-            is_saved = self.save(model, optimizer, shuffle_state, position)
+            is_saved = self.save(trained, shuffle_state, position)
             where = f"checkpoint saved to {self.path}" if is_saved else "no checkpoint was saved"
             raise Preempted(f"Stopped in epoch {position.epoch}; {where}.")
 
     def on_epoch_end(
         self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        trained: Trained,
         shuffle_state: Tensor,
         position: Position,
     ) -> None:
         """Save if the last time is a while ago; several ranks, whose clocks differ, always do."""
         is_due = time.monotonic() - self.saved_at > SAVE_EVERY_S
         if is_due or distributed.world_size() > 1:
-            self.save(model, optimizer, shuffle_state, position)
+            self.save(trained, shuffle_state, position)
 
     def save(
         self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        trained: Trained,
         shuffle_state: Tensor,
         position: Position,
     ) -> bool:
@@ -136,7 +156,7 @@ class Checkpoint:
         states_by_rank = distributed.all_gather_object(tuple(rng_states))
         cost = self.meter.read()
         if distributed.rank() == 0:
-            tensors = _named_tensors(model, optimizer, shuffle_state, states_by_rank)
+            tensors = _named_tensors(trained, shuffle_state, states_by_rank)
             facts = _Facts(self.identity, position, self.history.entries, cost)
             try:
                 self._write(tensors, facts)
@@ -158,8 +178,7 @@ class Checkpoint:
 
     def _read(
         self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        trained: Trained,
         generator: torch.Generator,
         epochs: int,
         batches: int,
@@ -171,12 +190,12 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 facts: _Facts = parse_json(metadata.get("facts", ""), _Facts)
                 self._check_facts(facts, epochs, batches)
-                _check_sizes(file, model)
+                _check_sizes(file, trained)
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             if _digest(facts, tensors) != metadata.get("digest"):
                 raise ValueError("its content is not what was saved")
             answers = self.history.unpack_saved(facts.history, _saved_answers(tensors))
-            _load_state(model, optimizer, generator, tensors)
+            _load_state(trained, generator, tensors)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             log.warning(
                 "%s is an unreadable checkpoint (%s); training restarts from scratch.",
@@ -234,21 +253,19 @@ def _digest(facts: _Facts, tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def _trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
 def _named_tensors(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    trained: Trained,
     shuffle_state: Tensor,
     states_by_rank: Sequence[tuple[Tensor, ...]],
 ) -> dict[str, Tensor]:
     """Name everything that is saved. states_by_rank: random states of each rank's devices."""
     named = {"order": shuffle_state}
-    for name, parameter in _trainable_parameters(model).items():
+    for name, parameter in trained.parameters().items():
         named[f"model/{name}"] = parameter.detach()
-    for index, values in optimizer.state_dict()["state"].items():
+    if trained.average is not None:
+        for name, tensor in trained.average.tensors.items():
+            named[f"average/{name}"] = tensor
+    for index, values in trained.optimizer.state_dict()["state"].items():
         for key, value in values.items():
             if value is not None:
                 named[f"optimizer/{index}/{key}"] = value
@@ -259,28 +276,36 @@ def _named_tensors(
 
 
 def _load_state(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    trained: Trained,
     generator: torch.Generator,
     tensors: Mapping[str, Tensor],
 ) -> None:
     """Put saved tensors in their places; the model last, when nothing can fail any more."""
-    trainable = _trainable_parameters(model)
+    trainable = trained.parameters()
     saved = _below("model", tensors)
-    shapes = {name: parameter.shape for name, parameter in trainable.items()}
-    if shapes != {name: value.shape for name, value in saved.items()}:
+    if _shapes(trainable) != _shapes(saved):
         raise ValueError("it is of another model")
+    average = {} if trained.average is None else trained.average.tensors
+    saved_average = _below("average", tensors)
+    if _shapes(average) != _shapes(saved_average):
+        raise ValueError("it has the average of another model")
     rank = distributed.rank()
     if f"cpu/{rank}" in tensors:  # ranks that a resumed run has in addition keep their own state
         torch.set_rng_state(tensors[f"cpu/{rank}"])
     if f"cuda/{rank}" in tensors:
         torch.cuda.set_rng_state(tensors[f"cuda/{rank}"])
     generator.set_state(tensors["order"])
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": _optimizer_state(tensors), "param_groups": groups})
+    groups = trained.optimizer.state_dict()["param_groups"]
+    trained.optimizer.load_state_dict({"state": _optimizer_state(tensors), "param_groups": groups})
     with torch.no_grad():
         for name, parameter in trainable.items():
             parameter.copy_(saved[name])
+        for name, tensor in average.items():
+            tensor.copy_(saved_average[name])
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _optimizer_state(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
@@ -292,15 +317,15 @@ def _optimizer_state(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tenso
     return state
 
 
-def _check_sizes(file: Any, model: nn.Module) -> None:
+def _check_sizes(file: Any, trained: Trained) -> None:
     """Raise ValueError where a file has more numbers than a run saves, before they are read.
 
-    AdamW keeps two for each parameter that trains; the random states are small.
+    AdamW keeps two for each parameter that trains, an average one; the random states are small.
     """
     numbers = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-    trained = sum(parameter.numel() for parameter in _trainable_parameters(model).values())
-    if numbers > 4 * trained + _RANDOM_STATES:
-        raise ValueError(f"it has {numbers:,} numbers; the run trains {trained:,}")
+    trains = sum(parameter.numel() for parameter in trained.parameters().values())
+    if numbers > 5 * trains + _RANDOM_STATES:
+        raise ValueError(f"it has {numbers:,} numbers; the run trains {trains:,}")
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,9 +16,12 @@ from san.data.batches import Batches
 from san.errors import NonFiniteLossError
 from san.runtime import distributed
 from san.score import Score
-from san.training.checkpoint import Checkpoint, Position
+from san.training.checkpoint import Checkpoint, Position, Trained
+from san.training.ema import WeightAverage
 from san.training.history import Evaluation
-from san.training.recipe import Recipe, lr_at, make_optimizer
+from san.training.optimizer import make_optimizer
+from san.training.recipe import Recipe
+from san.training.schedule import Timeline
 
 REVISION = 2  # raise it when a change of the loop, a method or the preprocessing changes numbers
 
@@ -41,46 +44,61 @@ def fit(
     callbacks: Callbacks,
     checkpoint: Checkpoint | None = None,
 ) -> float:
-    """Train for `recipe.epochs` epochs; return the seconds spent in training steps.
+    """Train for `recipe.total_epochs` epochs; return the seconds spent in training steps.
 
     checkpoint: where training resumes from, if it was interrupted, and is saved.
+    Where the weights are averaged, the callbacks of an epoch, and who comes after, see the average.
     Raises NonFiniteLossError with step and learning rate, RuntimeError where the parameters that
     receive gradients are not exactly `trainable`, Preempted where the checkpoint says to stop.
     """
-    optimizer = make_optimizer(model, recipe)
+    trained = _begin(model, recipe)
     generator = batches.generator
     assert generator is not None, "training batches are shuffled"
-    steps = recipe.epochs * len(batches)
-    warmup = recipe.warmup_epochs * len(batches)
+    timeline = Timeline(recipe.schedule, recipe.epochs, recipe.warmup_epochs, len(batches))
     position = Position()
     if checkpoint is not None:
-        position = checkpoint.load(model, optimizer, generator, recipe.epochs, len(batches))
+        position = checkpoint.load(trained, generator, recipe.total_epochs, len(batches))
     ddp_model = distributed.wrap_ddp(model)
-    for epoch in range(position.epoch, recipe.epochs + 1):
+    for epoch in range(position.epoch, recipe.total_epochs + 1):
         model.train()
         shuffle_state = generator.get_state()  # a resumed epoch draws the same order again
         start = time.perf_counter() - position.seconds
         for images, labels in batches.iter_from(position.batch):
             step = (epoch - 1) * len(batches) + position.batch
-            lr = lr_at(step, steps, warmup, recipe.lr)
+            lr = _set_lr(trained.optimizer, timeline, step, recipe.lr)
             weight = batches.weight(position.batch)
-            loss = _train_step(ddp_model, optimizer, images, labels, lr, recipe, weight)
+            loss = _train_step(ddp_model, trained.optimizer, images, labels, recipe, weight)
             if step == 0:
                 check_gradients(model, trainable)
-            _check_finite(loss, step, steps, lr)
-            optimizer.step()
+            _check_finite(loss, step, timeline.steps, lr)
+            _take_step(trained, recipe.clip_grad)
             seconds = time.perf_counter() - start
             position = Position(epoch, position.batch + 1, position.losses + loss, seconds)
-            callbacks.on_step_end(step + 1, steps, loss, lr)
+            callbacks.on_step_end(step + 1, timeline.steps, loss, lr)
             if checkpoint is not None:
-                checkpoint.on_step_end(model, optimizer, shuffle_state, position)
+                checkpoint.on_step_end(trained, shuffle_state, position)
         # A run that was interrupted here has no step of this epoch left.
-        last_lr = lr_at(epoch * len(batches) - 1, steps, warmup, recipe.lr)
-        callbacks.on_epoch_end(epoch, position.losses / len(batches), last_lr)
+        last_lr = timeline.lr(epoch * len(batches) - 1, recipe.lr)
+        with trained.as_evaluated():
+            callbacks.on_epoch_end(epoch, position.losses / len(batches), last_lr)
         position = Position(epoch + 1, seconds=position.seconds)
         if checkpoint is not None:
-            checkpoint.on_epoch_end(model, optimizer, generator.get_state(), position)
+            checkpoint.on_epoch_end(trained, generator.get_state(), position)
+    trained.finish()
     return position.seconds
+
+
+def _begin(model: nn.Module, recipe: Recipe) -> Trained:
+    """Return what trains, before the first step."""
+    average = None if recipe.ema_decay is None else WeightAverage(model, recipe.ema_decay)
+    return Trained(model, make_optimizer(model, recipe), average)
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, timeline: Timeline, step: int, peak: float) -> float:
+    """Set the learning rate of each group for a step; return that of a group with this peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr_scale"] * timeline.lr(step, group["peak"])
+    return timeline.lr(step, peak)
 
 
 def _train_step(
@@ -88,16 +106,13 @@ def _train_step(
     optimizer: torch.optim.Optimizer,
     images: Tensor,
     labels: Tensor,
-    lr: float,
     recipe: Recipe,
     weight: float = 1.0,
 ) -> float:
-    """Compute the gradients of a batch and set the learning rate; return the loss.
+    """Compute the gradients of a batch; return the loss.
 
     weight: of these images in the mean over all ranks, which the returned loss is, too.
     """
-    for group in optimizer.param_groups:
-        group["lr"] = lr
     with autocast(images.device, recipe.precision):
         logits = model(images).float()
         mean_loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
@@ -105,6 +120,15 @@ def _train_step(
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     return distributed.all_reduce_sum(loss.detach()).item() / distributed.world_size()
+
+
+def _take_step(trained: Trained, clip_grad: float | None) -> None:
+    """Clip the gradients by their global norm, where that is wanted, and take the step."""
+    if clip_grad is not None:
+        torch.nn.utils.clip_grad_norm_(trained.parameters().values(), clip_grad)
+    trained.optimizer.step()
+    if trained.average is not None:
+        trained.average.update()
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

@@ -7,6 +7,7 @@ import timm
 import torch
 from conftest import composed, tiny_convnext, tiny_dino, tiny_eva, tiny_swin, tiny_vit
 from safetensors.torch import save_file
+from timm.layers import DropPath
 from torch import nn
 
 import san
@@ -18,6 +19,7 @@ from san.errors import (
     UnsupportedModelError,
     WeightsError,
 )
+from san.experiment import from_config
 from san.layers.scaled import fold_into_last_stage
 
 NAME = "vit_tiny_patch16_224"
@@ -48,6 +50,45 @@ def test_the_shipped_weights_are_the_ones_the_configuration_names() -> None:
     parameters = sum(p.numel() for p in model.parameters())
     assert 0.5e6 < parameters < 1.5e6
     assert backbones.input_size(model) == backbone.image_size == 32
+
+
+def drop_rates(model: nn.Module) -> list[float]:
+    """The rates of stochastic depth on the branches, from the stem to the head."""
+    return [round(m.drop_prob, 4) for m in model.modules() if isinstance(m, DropPath)]
+
+
+def test_stochastic_depth_is_built_as_told_and_off_in_evaluation() -> None:
+    shipped = configured()
+    assert shipped.with_drop_path(None) is shipped
+    assert drop_rates(shipped.build(3).model) == []
+    torch.manual_seed(0)
+    stock = shipped.build(3).model
+    torch.manual_seed(0)
+    model = shipped.with_drop_path(0.5).build(3).model
+    wanted = [round(0.5 * block / 5, 4) for block in range(1, 6) for _ in range(2)]
+    assert drop_rates(model) == wanted
+    images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), stock.eval()(images))
+        once = model.train()(images)
+        assert not torch.allclose(once, model(images))
+
+
+def test_swin_has_timms_rate_unless_told() -> None:
+    words = ["backbone=swin_b_in22k", "backbone.weights=random"]
+    with torch.device("meta"):
+        assert drop_rates(configured(*words).build(3).model) == []
+        timms = configured(*words, "~backbone.kwargs.drop_path_rate")
+        assert max(drop_rates(timms.with_drop_path(None).build(3).model)) == 0.1
+        assert max(drop_rates(timms.with_drop_path(0.3).build(3).model)) == 0.3
+
+
+def test_two_rates_of_stochastic_depth_are_refused() -> None:
+    message = r"drop_path came as 0\.2, and backbone\.kwargs\.drop_path_rate as 0\.0; give one"
+    words = ["backbone=swin_b_in22k", "drop_path=0.2", "device=cpu"]
+    with pytest.raises(InvalidValueError, match=message):
+        from_config(composed(*words))
 
 
 def test_local_weights_fill_all_but_the_head(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Preprocessing and batches: every image once a pass, the same pixels wherever they are kept."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,31 @@ def row_of(image: Tensor) -> int:
     rows = [i for i in range(5) if np.allclose(pixels, SMALL[i], atol=1e-3)]
     assert len(rows) == 1
     return rows[0]
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "dropped", "sizes"),
+    [(5, 2, False, [2, 2, 1]), (5, 2, True, [2, 2]), (5, 5, True, [5]), (4, 2, True, [2, 2])],
+)
+def test_the_last_batch_may_be_dropped(
+    images: int, size: int, dropped: bool, sizes: list[int]
+) -> None:
+    split = split_of(SMALL.reshape(5, 4, 4, 3)[:images], list(range(images)))
+    batches = replace(shuffled(split, size, 4), drop_last=dropped)
+    assert len(batches) == len(sizes)
+    passes = [[labels.tolist() for _, labels in batches] for _ in range(20)]
+    for each in passes:
+        assert [len(labels) for labels in each] == sizes
+    seen = {label for each in passes for labels in each for label in labels}
+    assert seen == set(range(images))  # another image is left out each time
+    whole = shuffled(split, size, 4)
+    assert passes[0] == [labels.tolist() for _, labels in whole][: len(sizes)]
+
+
+def test_a_split_smaller_than_a_batch_is_not_dropped_silently() -> None:
+    split = split_of(SMALL, list(range(5)))
+    with pytest.raises(InvalidValueError, match="batch_size 6 with drop_last leaves no batch of 5"):
+        replace(shuffled(split, 6, 4), drop_last=True)
 
 
 @pytest.mark.parametrize("limit", [2**30, 0])

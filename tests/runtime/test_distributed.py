@@ -115,7 +115,9 @@ def test_stopped_or_after_the_death_of_a_rank_they_resume_to_the_same_bits(
     words = [
         "method=san",
         "epochs=8",
-        "+backbone.kwargs.drop_path_rate=0.3",  # draws different numbers on each rank
+        "drop_path=0.3",  # draws different numbers on each rank
+        "ema_decay=0.9",
+        "clip_grad=0.5",
     ]
     uninterrupted = train_command(tmp_path / "a", data_root, *words)
     interrupted = train_command(tmp_path / "b", data_root, *words)

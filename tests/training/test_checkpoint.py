@@ -23,10 +23,11 @@ from san.errors import Preempted
 from san.runtime import cost
 from san.runtime.cost import Meter
 from san.score import Score
-from san.training.checkpoint import Checkpoint, _digest, _Facts
+from san.training.checkpoint import Checkpoint, Trained, _digest, _Facts
 from san.training.history import Evaluation, History
 from san.training.loop import fit
-from san.training.recipe import Recipe, lr_at
+from san.training.recipe import Recipe
+from san.training.schedule import Schedule, lr_at
 
 RECIPE = Recipe(
     epochs=3,
@@ -97,6 +98,7 @@ def trained(
     augment: Augment,
     stop_after: int | None,
     counts_best: bool = False,
+    **changes: object,
 ) -> tuple[torch.Tensor, list[float], History]:
     """Train a model with drop path, to the end or until it is asked to stop."""
     model = tiny_vit(3, drop_path_rate=0.3)
@@ -105,7 +107,7 @@ def trained(
     history = History(IMAGES, counts_best)
     checkpoint = Checkpoint(path, f"{method} {optimizer}", history, Meter(torch.device("cpu")))
     callbacks = StopAfter(checkpoint, stop_after)
-    recipe = replace(RECIPE, optimizer=optimizer)
+    recipe = replace(RECIPE, optimizer=optimizer, **changes)
     fit(model, batches(augment), recipe, adapter.trainable, callbacks, checkpoint)
     weights = torch.cat([p.flatten() for p in model.parameters()])
     return weights, callbacks.losses, history
@@ -144,6 +146,63 @@ def test_resumed_equals_uninterrupted(
     assert rest == losses[stop_after:]
     assert torch.equal(resumed, whole)
     assert same(history_again, history)
+
+
+AVERAGED = {
+    "ema_decay": 0.7,
+    "clip_grad": 0.1,
+    "head_lr": 5e-2,
+    "layer_decay": 0.8,
+    "schedule": Schedule(update="epoch", cooldown_epochs=1, lag_epochs=1),
+}
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 8, 11])
+@pytest.mark.parametrize(("method", "optimizer"), [("san", "adamw"), ("full", "sgd")])
+def test_an_average_survives_an_interruption(
+    method: str, optimizer: str, stop_after: int, tmp_path: Path
+) -> None:
+    case = (method, optimizer, AUGMENT)
+    whole, losses, history = trained(tmp_path / "a", *case, None, **AVERAGED)
+    assert len(losses) == 12
+    assert [entry.epoch for entry in history.entries] == [1, 2, 3, 4]
+    with pytest.raises(Preempted):
+        trained(tmp_path / "b", *case, stop_after, **AVERAGED)
+    torch.manual_seed(99)
+    resumed, rest, history_again = trained(tmp_path / "b", *case, None, **AVERAGED)
+    assert rest == losses[stop_after:]
+    assert torch.equal(resumed, whole)
+    assert same(history_again, history)
+    without, _, _ = trained(tmp_path / "c", *case, None, **AVERAGED | {"ema_decay": None})
+    assert not torch.equal(without, whole)
+
+
+def test_a_run_that_was_saved_at_its_end_has_the_average(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("san.training.checkpoint.SAVE_EVERY_S", 0.0)
+    case = ("san", "adamw", NO_AUGMENTATION, None)
+    whole, _, _ = trained(tmp_path / "a", *case, **AVERAGED)
+    again, losses, _ = trained(tmp_path / "a", *case, **AVERAGED)
+    assert losses == []
+    assert torch.equal(again, whole)
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_a_checkpoint_with_an_average_too_many_or_too_few_begins_anew(
+    averaged: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = ("san", "adamw", NO_AUGMENTATION)
+    decays = [{"ema_decay": 0.7}, {}]
+    saved, wanted = decays if averaged else decays[::-1]
+    whole, _, _ = trained(tmp_path / "a", *case, None, **wanted)
+    with pytest.raises(Preempted):
+        trained(tmp_path / "b", *case, 5, **saved)
+    with caplog.at_level(logging.WARNING):
+        again, losses, _ = trained(tmp_path / "b", *case, None, **wanted)
+    assert "it has the average of another model" in caplog.text
+    assert len(losses) == 9
+    assert torch.equal(again, whole)
 
 
 def test_two_interruptions(tmp_path: Path) -> None:
@@ -223,7 +282,7 @@ def test_what_processes_cost_adds_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
         tmp_path / "b", "san adamw", History(IMAGES), Meter(torch.device("cpu"))
     )
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
-    checkpoint.load(model, optimizer, torch.Generator(), epochs=3, batches=3)
+    checkpoint.load(Trained(model, optimizer), torch.Generator(), epochs=3, batches=3)
     assert checkpoint.meter.read().joules == 7.75
 
 
