@@ -1,0 +1,86 @@
+"""An ablation: arms that differ in one thing, searched alike, then run with what was found.
+
+The arms are a row each of `benchmarks/ablations/<name>.yaml`; the first is what the others are
+compared with.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import yaml
+
+from san import settings
+from san.errors import choose
+from san.recipes import ROOT
+from san.runtime.files import read_text
+from san.schema import from_mapping
+from san.sweep import driver
+from san.sweep.plan import PlannedRun
+from san.sweep.request import SweepRequest
+from san.tasks import load_suite
+
+ABLATIONS = ROOT / "benchmarks" / "ablations"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The arms of an ablation: methods with options, as `san:propagation=off`."""
+
+    name: str
+    arms: tuple[str, ...]
+
+
+def ablation_names() -> list[str]:
+    """Return the names of all ablations, sorted."""
+    return sorted(path.stem for path in ABLATIONS.glob("*.yaml"))
+
+
+def load_ablation(name: str) -> Ablation:
+    """Read an ablation; raise UnknownNameError with the nearest names if there is none."""
+    path = ABLATIONS / f"{choose(name, ablation_names(), 'ablation')}.yaml"
+    facts = yaml.safe_load(read_text(path))
+    return from_mapping(Ablation, {**facts, "name": name}, f"ablation {name}")
+
+
+def parts_of(ablation: Ablation, request: SweepRequest) -> list[SweepRequest]:
+    """Return the two sweeps of an ablation: the search, and the runs with what it found.
+
+    request: with the search; its seeds are those of the runs, and its methods a part of the arms.
+    """
+    arms = request.methods or ablation.arms
+    for arm in arms:
+        choose(arm, ablation.arms, f"arm of ablation {ablation.name}")
+    found = (f"recipe=tuned", f"recipe.search={request.search}", "save_adapter=true")
+    search = replace(request, methods=arms, seeds=(0,))
+    runs = replace(
+        request,
+        methods=arms,
+        seeds=request.seeds or load_suite(request.suite).seeds,
+        search=None,
+        trials=None,
+        overrides=(*request.overrides, *found),
+    )
+    return [search, runs]
+
+
+def run(ablation: Ablation, request: SweepRequest) -> bool:
+    """Search, run and compare the arms; return whether all is done. Errors as of `driver.run`."""
+    search, runs = parts_of(ablation, request)
+    if not driver.run(search):
+        return False
+    return driver.run(replace(runs, table_options=_table_options(ablation, runs)))
+
+
+def _table_options(ablation: Ablation, request: SweepRequest) -> tuple[str, ...]:
+    """Return the options of scripts/tables.py for a table of the arms alone."""
+    rows = _row_names(driver.plan_sweep(request))
+    return ("--name", f"ablate_{ablation.name}", "--reference", rows[0], "--rows", *rows)
+
+
+def _row_names(runs: Sequence[PlannedRun]) -> list[str]:
+    """Return what tables call the rows of runs, in their order."""
+    names = []
+    for run in runs:
+        variant = settings.shorten_variant(run.variant)
+        names.append(f"{run.method} [{variant}]" if variant else run.method)
+    return list(dict.fromkeys(names))
