@@ -20,6 +20,7 @@ LAYERS = (
     "run_options",
     "tasks",
     "score",
+    "chance",
     "answers",
     "counts",
     "runtime",
@@ -55,7 +56,7 @@ ALONE = {
     "ray": ("san.sweep.ray_pool",),
     "sklearn": ("san.data.prepare.demo",),
     "pandas": ("san.report",),
-    "scipy": ("san.report.compare", "san.report.within_task"),
+    "scipy": ("san.chance", "san.report.compare", "san.report.within_task"),
     "matplotlib": ("san.report.figures",),
     "textalloc": ("san.report.figures",),
 }

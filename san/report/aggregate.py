@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from san.answers import Answers
+from san.chance import near_chance
 from san.record import Record, Status
 from san.report.means import Column, interval_of_mean, mean, table_means, tasks_of_mean
 from san.report.value import CellStatus, Flag, TrainableCounts, Value
@@ -134,6 +135,8 @@ def _cell_flags(runs: Sequence[Record], newest: Sequence[Record]) -> frozenset[F
             flags.add(Flag.UNVERIFIED_DATA)
         if r.code.dirty:
             flags.add(Flag.UNCOMMITTED_CODE)
+        if near_chance(r.classes) is not None:
+            flags.add(Flag.NEAR_CHANCE)
     if len(runs) > len(newest):
         flags.add(Flag.CONFLICT)
     return frozenset(flags)

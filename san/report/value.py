@@ -51,6 +51,11 @@ class Flag(StrEnum):
         "‖",
         "other seeds than the compared rows have, or seeds that failed",
     )
+    NEAR_CHANCE = (
+        "near_chance",
+        "∅",
+        "a run cannot be told from always answering the most frequent class",
+    )
     OTHER_WEIGHTS = "other_weights", "◦", "from other pre-trained weights than this table's"
     REPORTED_MEAN = (
         "reported_mean",

@@ -12,7 +12,7 @@ from san.report.means import Column, task_column
 from san.report.table import Table
 from san.report.value import to_text
 from san.runtime.environment import CodeState
-from san.score import Score
+from san.score import ClassScore, Score
 from san.tasks import load_suite
 
 DEMO = load_suite("demo")
@@ -40,6 +40,12 @@ def failed(status: Status = Status.FAILED, **changes: Any) -> Record:
     return run(status=status, **changes)
 
 
+def ten_classes(correct: int) -> list[ClassScore]:
+    """So many right answers to 1000 images, of which a tenth is of each class; at most 1000."""
+    rights = [min(100, max(0, correct - 100 * i)) for i in range(10)]
+    return [ClassScore(str(i), right, 100) for i, right in enumerate(rights)]
+
+
 def demo_records() -> list[Record]:
     """Every kind of row and cell there is."""
     return [
@@ -54,6 +60,7 @@ def demo_records() -> list[Record]:
         *[done(700, method="lora", task=task, weights=task) for task in DEMO.tasks],
         _unverified(),
         done(680, method="norm", task="digits", code=CodeState("0123456789ab", dirty=True)),
+        done(116, method="dora", task="texture", classes=ten_classes(116)),
     ]
 
 

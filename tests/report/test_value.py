@@ -45,8 +45,8 @@ def test_a_value_is_written(value: Value, text: str) -> None:
 
 def test_marks_have_the_order_of_the_legend_and_each_flag_has_one_of_its_own() -> None:
     assert marks({Flag.OTHER_SEEDS, Flag.CHOSEN_ON_TEST, Flag.CONFLICT}) == "†‡‖"
-    assert sorted(marks(list(Flag))) == sorted("†§≠◇¶‡‖◦*?")
-    assert len({flag.legend for flag in Flag}) == len(Flag) == 10
+    assert sorted(marks(list(Flag))) == sorted("†§≠◇¶‡‖∅◦*?")
+    assert len({flag.legend for flag in Flag}) == len(Flag) == 11
 
 
 def test_counts_are_written_as_they_are_known() -> None:
