@@ -26,7 +26,7 @@ from san.record import DataSource, Status
 from san.report.means import Column, table_means
 from san.report.published import published_numbers
 from san.report.table import make_table
-from san.report.value import MISSING, Flag, SeedCounts, to_text
+from san.report.value import MISSING, CountRange, Flag, to_text
 from san.score import Score
 from san.tasks import load_suite
 
@@ -40,7 +40,7 @@ def test_numbers_by_hand() -> None:
     assert mean(table, label, ("mean", "all")) == pytest.approx(82.6)
     assert mean(table, label, ("mean", "groups")) == pytest.approx(82.6)
     assert table.ours.row(label).trainable.without_head == 100
-    assert table.ours.row(label).seeds == SeedCounts(3, 3)
+    assert table.ours.row(label).seeds == CountRange(3, 3)
 
 
 def test_the_two_means_differ_where_groups_do() -> None:
