@@ -17,9 +17,11 @@ from torch import nn
 from san import record_file
 from san.adapter import Adapter, attach, restore
 from san.backbones import weights_hash
+from san.chance import near_chance
 from san.config_keys import recipe_gap
 from san.errors import InvalidValueError, Preempted
 from san.experiment import Experiment, from_config
+from san.record import Record
 from san.run_options import RunOptions
 from san.run_outputs import (
     check_outputs,
@@ -194,7 +196,15 @@ def _execute(
     logger.finish({"accuracy": result.accuracy, **counts, **seconds})
     message = "%s: %.2f %% in %.0f s: %s"
     log.info(message, experiment.display_name, result.accuracy, fitted.fit_seconds, path)
+    _warn_near_chance(experiment, result)
     return RunResult(RunOutcome.COMPLETED, result.score)
+
+
+def _warn_near_chance(experiment: Experiment, result: Record) -> None:
+    """Say once where a model has learned nothing that shows in its result."""
+    alarm = near_chance(result.classes)
+    if alarm is not None and distributed.rank() == 0:
+        log.warning("%s: %s", experiment.display_name, alarm)
 
 
 def _new_checkpoint(experiment: Experiment, path: Path, stop: threading.Event) -> Checkpoint:

@@ -52,6 +52,7 @@ class Arguments(argparse.Namespace):
     reference: str | None
     decimals: int
     spread: bool
+    cost: bool
     transpose: bool
     wandb: bool
     results: Path
@@ -72,6 +73,7 @@ class Arguments(argparse.Namespace):
         return PaperOptions(
             decimals=self.decimals,
             with_spread=self.spread,
+            with_cost=self.cost,
             is_transposed=self.transpose,
         )
 
@@ -173,6 +175,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", help="the row that all are compared with, not the leader")
     parser.add_argument("--decimals", type=int, choices=(1, 2), default=1, help="in LaTeX")
     parser.add_argument("--spread", action="store_true", help="± over seeds in LaTeX, too")
+    parser.add_argument("--cost", action="store_true", help="device-hours, energy in LaTeX, too")
     parser.add_argument("--transpose", action="store_true", help="methods across in LaTeX")
 
 

@@ -154,6 +154,21 @@ def test_a_run_with_a_cooldown_and_an_average_says_so_and_saves_the_average(
     assert again.last.loss == pytest.approx(found.last.loss, rel=1e-6)
 
 
+def test_a_result_near_chance_is_a_warning(train: Shell, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        untrained = run(*resolved(*QUICK, "lr=1e-12", *train.places))
+        trained = run(*resolved(*QUICK, *train.places))
+    assert untrained.score.accuracy < 100 * 92 / 797  # of the digits, 92 are the most frequent one
+    assert trained.score.accuracy > 50
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+        (
+            "WARNING",
+            f"demo/digits linear [epochs=1 lr=1e-12] seed 0: {untrained.score.accuracy:.2f} % "
+            "cannot be told from always answering the most frequent class (11.54 %)",
+        )
+    ]
+
+
 def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
     settings = ("epochs=1", "method=ssf", "logger=none")
     assert train(*settings).returncode == 0

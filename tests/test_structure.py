@@ -20,6 +20,7 @@ LAYERS = (
     "run_options",
     "tasks",
     "score",
+    "chance",
     "answers",
     "counts",
     "runtime",
@@ -59,7 +60,12 @@ ALONE = {
     "ray": ("san.sweep.ray_pool",),
     "sklearn": ("san.data.prepare.demo",),
     "pandas": ("san.report",),
-    "scipy": ("san.report.compare", "san.report.within_task", "san.search.space"),
+    "scipy": (
+        "san.chance",
+        "san.report.compare",
+        "san.report.within_task",
+        "san.search.space",
+    ),
     "matplotlib": ("san.report.figures",),
     "textalloc": ("san.report.figures",),
 }

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from san.answers import Answers
+from san.chance import near_chance
 from san.record import Record, Status
 from san.report.means import Column, interval_of_mean, mean, table_means, tasks_of_mean
-from san.report.value import CellStatus, Flag, TrainableCounts, Value
+from san.report.value import CellStatus, CountRange, Flag, RowCost, TrainableCounts, Value
 from san.report.within_task import CellRuns, wilson_interval
 from san.tasks import Suite
 
@@ -88,6 +89,48 @@ def aggregate_trainable(runs: Sequence[Record]) -> TrainableCounts:
     return TrainableCounts(mean(without_head), mean(with_head))
 
 
+def aggregate_cost(suite: Suite, runs: Mapping[str, Sequence[Record]]) -> RowCost:
+    """Return what the runs of a row took together, those that failed too: one for each seed.
+
+    NaN where a task has no run or a run does not say: a part of the sum could pass for the whole.
+    """
+    newest = []
+    for task in suite.tasks:
+        of_task = _newest_of_each_seed(runs.get(task, []))
+        if not of_task:
+            return RowCost()
+        newest += of_task
+    hours = [r.device_hours for r in newest]
+    joules = [r.joules for r in newest]
+    return RowCost(_sum_of_known(hours), _sum_of_known(joules))
+
+
+def aggregate_trials(runs: Mapping[str, Sequence[Record]]) -> CountRange | None:
+    """Return how many settings were tried for the runs of a row; None where one does not say."""
+    found = []
+    for of_task in runs.values():
+        for r in _newest_of_each_seed(of_task):
+            trials = trials_of(r)
+            if trials is None:
+                return None
+            found.append(trials)
+    return CountRange.of(found) if found else None
+
+
+def trials_of(r: Record) -> int | None:
+    """Return how many settings were tried to choose the hyper-parameters of a run.
+
+    Its recipe says one number, or one for each method and `default` for the others; None where it
+    does not, as in records that are older or were made by hand.
+    """
+    recipe = r.config.get("recipe")
+    trials = recipe.get("trials") if isinstance(recipe, Mapping) else None
+    if isinstance(trials, Mapping):
+        trials = trials.get(r.method, trials.get("default"))
+    is_count = isinstance(trials, int) and not isinstance(trials, bool) and trials >= 0
+    return trials if is_count else None
+
+
 def newest_done(runs: Sequence[Record]) -> list[Record]:
     """Return the runs of a cell that are done, one for each seed."""
     return _done(_newest_of_each_seed(runs))
@@ -108,6 +151,11 @@ def _precedence(r: Record) -> tuple[bool, str]:
 
 def _done(runs: Sequence[Record]) -> list[Record]:
     return [r for r in runs if r.status == Status.DONE]
+
+
+def _sum_of_known(amounts: Sequence[float | None]) -> float:
+    """Return the sum, whatever the order; NaN where an amount is not known."""
+    return math.fsum(math.nan if amount is None else amount for amount in amounts)
 
 
 def _standard_deviation(accuracies: Sequence[float]) -> float:
@@ -134,6 +182,8 @@ def _cell_flags(runs: Sequence[Record], newest: Sequence[Record]) -> frozenset[F
             flags.add(Flag.UNVERIFIED_DATA)
         if r.code.dirty:
             flags.add(Flag.UNCOMMITTED_CODE)
+        if near_chance(r.classes) is not None:
+            flags.add(Flag.NEAR_CHANCE)
     if len(runs) > len(newest):
         flags.add(Flag.CONFLICT)
     return frozenset(flags)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from san import recorded, settings
+from san.chance import near_chance
 from san.record import Record
 from san.record_file import find_completed
 from san.runtime.formatting import first_line_of_error, format_bytes, format_duration
@@ -178,7 +179,10 @@ def _epochs(epochs: Sequence[int]) -> str:
 
 
 def _classes(r: Record) -> Iterator[str]:
-    """Yield the classes that were answered worst and best; all, where they are few."""
+    """Yield the classes that were answered worst and best, or all; and if none was learned."""
+    alarm = near_chance(r.classes)
+    if alarm is not None:
+        yield labelled("chance", alarm)
     scored = [each for each in r.classes or [] if each.total]
     scored.sort(key=_share)
     if len(scored) > 2 * _CLASSES_LISTED:

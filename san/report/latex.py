@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 
+from san.report.effort import effort_columns
 from san.report.emphasis import Emphasis
 from san.report.latex_grid import Cell, Grid, Head, Line, Part, Span, choose_layout
 from san.report.latex_tabular import tabular
@@ -37,14 +38,15 @@ class PaperStyle:
     """How a table for a paper looks.
 
     columns: of accuracies, in order. group_labels: how papers write groups, where not as we do.
-    decimals: of accuracies. with_spread: print the standard deviation over seeds. is_transposed:
-    methods across.
+    decimals: of accuracies. with_spread: print the standard deviation over seeds. with_cost: print
+    device-hours and energy, where known. is_transposed: methods across.
     """
 
     columns: Sequence[Column]
     group_labels: Mapping[str, str]
     decimals: int = 1
     with_spread: bool = False
+    with_cost: bool = False
     is_transposed: bool = False
 
     def group_label(self, group: str) -> str:
@@ -120,17 +122,20 @@ def cell_flags(row: Row, column: Column) -> frozenset[Flag]:
 def _grid(blocks: Sequence[Block], style: PaperStyle) -> Grid:
     """Return a table with methods down."""
     groups = list(_groups(style))
+    summaries = _summaries(blocks, style)
+    heads = [line.head for line in summaries]
+    summaries_by_row = zip(*[line.cells for line in summaries], strict=True)
     parts = []
     for block in blocks:
         lines = []
-        for index, (row, name) in enumerate(zip(block.rows, block.names, strict=True)):
+        for index, name in enumerate(block.names):
             cells = [_cell(block, index, column, style) for column in style.columns]
-            lines.append(Line(name, [_parameters(row), *cells]))
+            lines.append(Line(name, [*next(summaries_by_row), *cells]))
         parts.append(Part(block.title, lines))
-    spans = [Span("", 1), *[Span(group.title, len(group.columns)) for group in groups]]
+    spans = [Span("", len(heads)), *[Span(group.title, len(group.columns)) for group in groups]]
     return Grid(
         spans=spans,
-        heads=[_PARAMETERS, *[Head(head) for group in groups for head in group.heads]],
+        heads=[*heads, *[Head(head) for group in groups for head in group.heads]],
         breaks=_breaks(spans),
         parts=parts,
     )
@@ -139,8 +144,11 @@ def _grid(blocks: Sequence[Block], style: PaperStyle) -> Grid:
 def _transposed_grid(blocks: Sequence[Block], style: PaperStyle) -> Grid:
     """Return a table with methods across and a line for each task."""
     spans = [Span(block.title, len(block.rows)) for block in blocks]
-    counts = [_parameters(row) for block in blocks for row in block.rows]
-    parts = [Part("", [Line(_PARAMETERS, [replace(cell, is_apart=True) for cell in counts])])]
+    above = []
+    for line in _summaries(blocks, style):
+        apart = [replace(cell, is_apart=True) for cell in line.cells]
+        above.append(replace(line, cells=apart))
+    parts = [Part("", above)]
     for group in _groups(style):
         lines = []
         for column, head in zip(group.columns, group.heads, strict=True):
@@ -205,6 +213,16 @@ def _head(column: Column) -> str:
     if column.group == MEAN_OF_GROUP:
         return "Mean"
     return _OVERALL_MEANS.get(column, column.label)
+
+
+def _summaries(blocks: Sequence[Block], style: PaperStyle) -> list[Line]:
+    """Return what stands before the accuracies, with a cell for each row of all blocks."""
+    rows = [row for block in blocks for row in block.rows]
+    lines = [Line(_PARAMETERS, [_parameters(row) for row in rows])]
+    for effort in effort_columns(rows, with_cost=style.with_cost):
+        cells = [Cell(words=text) for text in effort.texts]
+        lines.append(Line(Head(effort.head), cells))
+    return lines
 
 
 def _parameters(row: Row) -> Cell:

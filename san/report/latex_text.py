@@ -48,6 +48,7 @@ _SYMBOLS = {
     "‖": r"$\|$",
     "◦": r"$\circ$",
     "◇": r"$\diamond$",
+    "∅": r"$\emptyset$",
     "≠": r"$\neq$",
     "≤": r"$\leq$",
     "≥": r"$\geq$",

@@ -1,7 +1,8 @@
 """Tables for people: the verdict first, then the rows, the best one first.
 
 what the table says, in sentences
-our rows     means, trained parameters, seeds, the difference from the reference and its p
+our rows     means, trained parameters, seeds, trials and costs where known, the difference from the
+             reference and its p
 their tasks  six rows across
 published    means, and ours minus them
 what published rows say, for each class of those that can be compared
@@ -11,6 +12,7 @@ the legend: marks, what differs between rows, what was left out
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
+from san.report.effort import effort_columns
 from san.report.emphasis import Emphasis, emphasize
 from san.report.markdown_grid import to_markdown
 from san.report.means import MEAN_OF_GROUP, Column, mean_columns
@@ -70,7 +72,8 @@ def _list(sentences: Sequence[str]) -> str:
 
 def _notes(table: Table, selection: Selection) -> list[str]:
     """Return what explains the table."""
-    notes = list(table.notes)
+    notes = [effort.note for effort in effort_columns(selection.ours)]
+    notes += table.notes
     if len(selection.ours) > 1:
         notes.insert(0, _LEGEND)
     return [textwrap.fill(note, _LINE, break_on_hyphens=False) for note in notes]
@@ -81,18 +84,21 @@ def _our_means(table: Table, selection: Selection) -> str:
     means = _shown_means(table, selection)
     emphasis = _emphasis(table)
     standings = _standings_by_row(table.verdict.standings)
+    efforts = effort_columns(selection.ours)
     lines = []
-    for row in selection.ours:
+    for index, row in enumerate(selection.ours):
         line = [row.label]
         for column in means:
             line.append(_text(row, column, emphasis.get((id(row), column))))
         parameters, _, seeds = row.summary_texts()
         line += [parameters, seeds]
+        line += [effort.texts[index] for effort in efforts]
         line += _against_reference(standings.get(id(row)))
         lines.append(line)
     reference = table.verdict.standings.reference
     less = "difference" if reference is None else f"{reference.name} minus it"
-    header = _header("", means, "trained", "seeds", f"{less} [95 %]", "p")
+    titles = [effort.title for effort in efforts]
+    header = _header("", means, "trained", "seeds", *titles, f"{less} [95 %]", "p")
     return to_markdown(lines, header, left=1)
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from san.report.effort import effort_columns
 from san.report.emphasis import emphasize
 from san.report.latex import Block, PaperStyle, PaperTexts, cell_flags, latex
 from san.report.latex_grid import Head
@@ -34,6 +35,7 @@ class PaperOptions:
 
     decimals: int = 1
     with_spread: bool = False
+    with_cost: bool = False
     is_transposed: bool = False
 
 
@@ -44,6 +46,7 @@ def paper_latex(table: Table, selection: Selection, options: PaperOptions) -> st
         group_labels=table.suite.group_labels,
         decimals=options.decimals,
         with_spread=options.with_spread,
+        with_cost=options.with_cost,
         is_transposed=options.is_transposed,
     )
     blocks = list(_blocks(table, selection))
@@ -150,6 +153,9 @@ def _caption(
     """Yield the sentences of the caption as LaTeX."""
     yield f"{escape_latex(_what(table, selection))}."
     yield _parameters_sentence(selection)
+    rows = (*selection.ours, *selection.published)
+    for effort in effort_columns(rows, with_cost=options.with_cost):
+        yield effort.note
     yield from _seeds_sentences(selection.ours, options)
     if selection.published:
         yield _sources_sentence(selection.published)

@@ -9,9 +9,11 @@ from san import settings
 from san.record import Record
 from san.report.aggregate import (
     AnswersOf,
+    aggregate_cost,
     aggregate_means,
     aggregate_runs,
     aggregate_trainable,
+    aggregate_trials,
     newest_done,
     no_answers,
 )
@@ -30,9 +32,10 @@ from san.report.means import Column, accuracy_columns, mean, task_column
 from san.report.published import PublishedRow
 from san.report.value import (
     MISSING,
+    CountRange,
     Flag,
     NumberFormat,
-    SeedCounts,
+    RowCost,
     TrainableCounts,
     Value,
     marks,
@@ -40,6 +43,7 @@ from san.report.value import (
 from san.tasks import Suite
 
 _UNKNOWN_COUNTS = TrainableCounts()
+_UNKNOWN_COST = RowCost()
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 
 
@@ -48,16 +52,19 @@ class Row:
     """A row of a table: a value for each column of accuracies, and what stands behind them.
 
     key: of our rows. published: what is printed, of published rows. flags: of the row as a whole;
-    they are not repeated at its values. seeds: None where they are not known. is_baseline: full
-    fine-tuning and linear probing are compared with, but not ranked. comparison_class: only rows of
-    one class are compared with each other; None: with no other row.
+    they are not repeated at its values. seeds: None where they are not known. trials: how many
+    settings were tried to choose the hyper-parameters of a task; None where one of its runs does
+    not say. is_baseline: full fine-tuning and linear probing are compared with, but not ranked.
+    comparison_class: only rows of one class are compared with each other; None: with no other row.
     """
 
     name: str
     values: Mapping[Column, Value]
     flags: frozenset[Flag] = frozenset()
     trainable: TrainableCounts = _UNKNOWN_COUNTS
-    seeds: SeedCounts | None = None
+    seeds: CountRange | None = None
+    trials: CountRange | None = None
+    cost: RowCost = _UNKNOWN_COST
     key: RowKey | None = None
     published: PublishedRow | None = None
     is_baseline: bool = False
@@ -131,7 +138,9 @@ def make_our_row(suite: Suite, group: RunGroup, groups: Sequence[RunGroup]) -> R
         values={column: _without_flags(value, shared) for column, value in values.items()},
         flags=shared,
         trainable=_mean_trainable(suite, group),
-        seeds=SeedCounts(min(seeds), max(seeds)),
+        seeds=CountRange.of(seeds),
+        trials=aggregate_trials(group.runs),
+        cost=aggregate_cost(suite, group.runs),
         key=group.key,
         is_baseline=group.key.method in suite.baselines,
     )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from san.record import Record
+from san.report.aggregate import trials_of
 from san.report.means import MEAN_OF_GROUP, Column, mean_columns, task_column
 from san.report.published import PublishedNumber
 from san.report.rows import Row
@@ -42,6 +43,8 @@ CELL_COLUMNS = (
     "is_compared",
     "trainable_without_head",
     "trainable_with_head",
+    "trials_fewest",  # settings tried for the hyper-parameters of a task, over runs of the row
+    "trials_most",
     "source",
     "source_table",
     "quoted_through",
@@ -141,6 +144,7 @@ def run_line(r: Record) -> Line:
             line[f"{name}_accuracy"] = score.accuracy
     for key in _SETTINGS:
         line[key] = _scalar(r.config.get(key))
+    line["trials"] = trials_of(r)
     for name in _PARTS:
         known = msgspec.to_builtins(getattr(r, name)) or {}
         for key, value in known.items():
@@ -178,6 +182,8 @@ def _facts(row: Row, place: _Place) -> Line:
         "is_compared": value.is_compared and row.comparison_class is not None,
         "trainable_without_head": _known(row.trainable.without_head),
         "trainable_with_head": _known(row.trainable.with_head),
+        "trials_fewest": None if row.trials is None else row.trials.fewest,
+        "trials_most": None if row.trials is None else row.trials.most,
     }
 
 

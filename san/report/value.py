@@ -51,6 +51,11 @@ class Flag(StrEnum):
         "‖",
         "other seeds than the compared rows have, or seeds that failed",
     )
+    NEAR_CHANCE = (
+        "near_chance",
+        "∅",
+        "a run cannot be told from always answering the most frequent class",
+    )
     OTHER_WEIGHTS = "other_weights", "◦", "from other pre-trained weights than this table's"
     REPORTED_MEAN = (
         "reported_mean",
@@ -143,11 +148,27 @@ class TrainableCounts:
 
 
 @dataclass(frozen=True)
-class SeedCounts:
-    """The fewest and the most seeds among the cells of a row."""
+class RowCost:
+    """What the runs of a row took together; NaN where one of them does not say.
+
+    device_hours: wall time times devices. joules: of all devices.
+    """
+
+    device_hours: float = math.nan
+    joules: float = math.nan
+
+
+@dataclass(frozen=True)
+class CountRange:
+    """The fewest and the most of what the cells or runs of a row have: seeds, trials."""
 
     fewest: int
     most: int
+
+    @classmethod
+    def of(cls, counts: Collection[int]) -> Self:
+        """Return the range of counts, of which there is one at least."""
+        return cls(min(counts), max(counts))
 
     def text(self) -> str:
         """Return the number, or the range."""

@@ -245,6 +245,7 @@ def _why_excluded(suite: Suite, row: Row) -> str:
     for value in values:
         if value.exists and not value.is_compared:
             flags |= value.flags | row.flags
+    flags.discard(Flag.NEAR_CHANCE)  # a low number is compared like any other
     reasons += [f"{flag.mark} {flag.legend}" for flag in Flag if flag in flags]
     return "; ".join(reasons)
 

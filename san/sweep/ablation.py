@@ -50,7 +50,7 @@ def parts_of(ablation: Ablation, request: SweepRequest) -> list[SweepRequest]:
     arms = request.methods or ablation.arms
     for arm in arms:
         choose(arm, ablation.arms, f"arm of ablation {ablation.name}")
-    found = (f"recipe=tuned", f"recipe.search={request.search}", "save_adapter=true")
+    found = ("recipe=tuned", f"recipe.search={request.search}", "save_adapter=true")
     search = replace(request, methods=arms, seeds=(0,))
     runs = replace(
         request,

@@ -12,7 +12,7 @@ from san.report.means import Column, task_column
 from san.report.table import Table
 from san.report.value import to_text
 from san.runtime.environment import CodeState
-from san.score import Score
+from san.score import ClassScore, Score
 from san.tasks import load_suite
 
 DEMO = load_suite("demo")
@@ -40,6 +40,17 @@ def failed(status: Status = Status.FAILED, **changes: Any) -> Record:
     return run(status=status, **changes)
 
 
+def ten_classes(correct: int) -> list[ClassScore]:
+    """So many right answers to 1000 images, of which a tenth is of each class; at most 1000."""
+    rights = [min(100, max(0, correct - 100 * i)) for i in range(10)]
+    return [ClassScore(str(i), right, 100) for i, right in enumerate(rights)]
+
+
+def tried(trials: object) -> dict[str, Any]:
+    """A recorded configuration that says how many settings were tried."""
+    return {"precision": "fp32", "recipe": {"trials": trials}}
+
+
 def demo_records() -> list[Record]:
     """Every kind of row and cell there is."""
     return [
@@ -54,6 +65,7 @@ def demo_records() -> list[Record]:
         *[done(700, method="lora", task=task, weights=task) for task in DEMO.tasks],
         _unverified(),
         done(680, method="norm", task="digits", code=CodeState("0123456789ab", dirty=True)),
+        done(116, method="adapter", task="texture", classes=ten_classes(116)),
     ]
 
 
@@ -63,11 +75,14 @@ def vtab_records() -> list[Record]:
     made = []
     for i, task in enumerate(VTAB.tasks):
         for seed in (0, 1, 2):
-            key = f"ssf{i:02}{seed}"
-            correct = 700 + 5 * i + seed
-            made.append(done(correct, method="ssf", task=task, seed=seed, id=key, **suite))
+            facts = {"method": "ssf", "task": task, "seed": seed, "id": f"ssf{i:02}{seed}"}
+            cost = {"device_hours": 0.125, "joules": 1.5e5}
+            config = tried({"ssf": 5, "default": 3})
+            made.append(done(700 + 5 * i + seed, config=config, **facts, **suite, **cost))
     for i, task in enumerate(VTAB.tasks):
-        made.append(done(690 + 5 * i, method="lora", task=task, id=f"lora{i:02}", **suite))
+        correct = 690 + 5 * i
+        cost = {"device_hours": 0.125, "config": tried(i)}
+        made.append(done(correct, method="lora", task=task, id=f"lora{i:02}", **suite, **cost))
     made.append(done(999, task="cifar", id="san", **suite))
     made.append(done(999, task="cifar", id="swin", suite="vtab", backbone="swin_b_in22k"))
     return made

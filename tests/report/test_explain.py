@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from conftest import a_record, composed, resolved, scores_alone
-from samples import DEMO, VTAB, demo_records, done, failed, vtab_records
+from samples import DEMO, VTAB, demo_records, done, failed, ten_classes, vtab_records
 
 from san.compose import named_by_value
 from san.errors import UnknownNameError
@@ -189,6 +189,18 @@ def test_a_record_says_all_that_schema_2_has() -> None:
     made_by = "commit 0123456789ab with changes, python 3.11, on 4 x A GPU, host a-host"
     assert said(lines, "made by") == [made_by]
     assert said(lines, "warning") == ["The adapter was not saved: the disk is full"]
+
+
+def test_of_a_run_near_chance_it_is_said() -> None:
+    chance = [done(116, task="tissue", classes=ten_classes(116))]
+    lines = explain("demo", "san", "tissue", chance)
+    (flag,) = said(lines, "flag ∅")
+    assert flag == "a run cannot be told from always answering the most frequent class"
+    expected = "11.60 % cannot be told from always answering the most frequent class (10.00 %)"
+    assert said(lines, "chance") == [expected]
+    assert said(lines, "compared") == []
+    above = [done(117, task="tissue", classes=ten_classes(117))]
+    assert said(explain("demo", "san", "tissue", above), "chance") == []
 
 
 def test_of_few_classes_all_are_listed() -> None:

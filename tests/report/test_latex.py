@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from paper_samples import PUBLISHED, flagged_table, odd_rows, robustness_table, six_rows
-from samples import DEMO, VTAB, demo_records, done
+from samples import DEMO, VTAB, demo_records, done, vtab_records
 
 from san.report.latex_text import escape_comment, escape_latex
 from san.report.paper import PaperOptions, paper_bibtex, paper_latex
@@ -354,6 +354,11 @@ def test_every_kind_of_table_compiles(six: Table, tmp_path: Path) -> None:
         "flags-spread": paper(flagged_table(), with_spread=True),
         "flags-transposed": paper(flagged_table(), is_transposed=True, with_spread=True),
         "odd": paper(make_table(VTAB, odd_rows())),
+        "effort": paper(make_table(VTAB, vtab_records()), with_cost=True),
+        "effort-both": paper(make_table(VTAB, vtab_records()), both, with_cost=True),
+        "effort-transposed": paper(
+            make_table(VTAB, vtab_records()), with_cost=True, is_transposed=True
+        ),
         "odd-transposed": paper(make_table(VTAB, odd_rows()), is_transposed=True),
     }
     bibliography = paper_bibtex(six, select(six, Wanted(published=["all"])))

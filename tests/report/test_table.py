@@ -17,6 +17,7 @@ from samples import (
     labels,
     mean,
     run,
+    ten_classes,
     text,
     vtab_records,
 )
@@ -25,7 +26,7 @@ from san.record import DataSource, Status
 from san.report.means import Column, table_means
 from san.report.published import published_numbers
 from san.report.table import make_table
-from san.report.value import MISSING, Flag, SeedCounts, to_text
+from san.report.value import MISSING, CountRange, Flag, to_text
 from san.score import Score
 from san.tasks import load_suite
 
@@ -39,7 +40,7 @@ def test_numbers_by_hand() -> None:
     assert mean(table, label, ("mean", "all")) == pytest.approx(82.6)
     assert mean(table, label, ("mean", "groups")) == pytest.approx(82.6)
     assert table.ours.row(label).trainable.without_head == 100
-    assert table.ours.row(label).seeds == SeedCounts(3, 3)
+    assert table.ours.row(label).seeds == CountRange(3, 3)
 
 
 def test_the_two_means_differ_where_groups_do() -> None:
@@ -235,6 +236,40 @@ def test_forced_data_is_marked() -> None:
     table = make_table(DEMO, demo_records())
     assert text(table, "bitfit [last_epoch]", DIGITS) == "71.00¶"
     assert any("forced" in note for note in table.notes)
+
+
+def test_a_cell_is_marked_where_any_of_its_runs_is_near_chance_and_stays_compared() -> None:
+    scores = {"ssf": (500, 116), "san": (500, 117)}
+    made = []
+    for method, of_seeds in scores.items():
+        for task in DEMO.tasks:
+            for seed, correct in enumerate(of_seeds):
+                facts = {"method": method, "task": task, "seed": seed}
+                made.append(done(correct, classes=ten_classes(correct), **facts))
+    table = make_table(DEMO, made)
+    assert labels(table) == ["ssf∅", "san"]
+    legend = "∅ a run cannot be told from always answering the most frequent class."
+    assert legend in table.notes
+    assert len(table.verdict.standings.ranked) == 2
+    flags = {(cell["method"], cell["flags"]) for cell in table.cells}
+    assert flags == {("ssf", "near_chance"), ("san", "")}
+
+
+def test_a_single_cell_near_chance_is_marked_itself_and_in_its_means() -> None:
+    made = [done(500, task=task) for task in DEMO.tasks if task != "digits"]
+    made.append(done(116, task="digits", classes=ten_classes(116)))
+    table = make_table(DEMO, made)
+    assert labels(table) == ["san"]
+    assert text(table, "san", DIGITS) == "11.60∅"
+    assert text(table, "san", ("natural", "Texture")) == "50.00"
+    assert text(table, "san", ("mean of", "natural")) == "30.80∅"
+    assert text(table, "san", ("mean of", "structured")) == "50.00"
+
+
+def test_that_a_run_is_near_chance_is_no_reason_not_to_compare_it() -> None:
+    made = [done(116, task="digits", classes=ten_classes(116))]
+    excluded = [text for text in make_table(DEMO, made).verdict.sentences if "Not comp" in text]
+    assert excluded == ["Not compared, 1 of 6 tasks: san."]
 
 
 def test_parameters_are_a_mean_over_tasks_and_stand_over_whole_rows_alone() -> None:

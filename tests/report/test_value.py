@@ -7,9 +7,9 @@ import pytest
 from san.report.value import (
     MISSING,
     CellStatus,
+    CountRange,
     Flag,
     NumberFormat,
-    SeedCounts,
     TrainableCounts,
     Value,
     marks,
@@ -45,11 +45,11 @@ def test_a_value_is_written(value: Value, text: str) -> None:
 
 def test_marks_have_the_order_of_the_legend_and_each_flag_has_one_of_its_own() -> None:
     assert marks({Flag.OTHER_SEEDS, Flag.CHOSEN_ON_TEST, Flag.CONFLICT}) == "†‡‖"
-    assert sorted(marks(list(Flag))) == sorted("†§≠◇¶‡‖◦*?")
-    assert len({flag.legend for flag in Flag}) == len(Flag) == 10
+    assert sorted(marks(list(Flag))) == sorted("†§≠◇¶‡‖∅◦*?")
+    assert len({flag.legend for flag in Flag}) == len(Flag) == 11
 
 
 def test_counts_are_written_as_they_are_known() -> None:
     assert TrainableCounts(1217670, 100).texts() == ["1,217,670", "100"]
     assert TrainableCounts(294912.0, math.nan, in_millions=True).texts() == ["0.295 M", MISSING]
-    assert [SeedCounts(3, 3).text(), SeedCounts(0, 3).text()] == ["3", "0 to 3"]
+    assert [CountRange(3, 3).text(), CountRange(0, 3).text()] == ["3", "0 to 3"]
