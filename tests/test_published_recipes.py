@@ -242,6 +242,39 @@ def test_each_adapter_of_mai_has_its_scale() -> None:
     assert [line["method.scale"] for line in svhn] == ["10", "10"]
 
 
+# The suites' own recipes: learning rates by method, and the file that has them.
+RATES = """
+    vtab          vtab *         noah          adapter lora vpt_deep
+    vtab          vtab *         adapter_plus  full linear
+    vtab          vtab cifar     adapter_plus  adapter_plus
+    fgvc          fgvc *         adapter_plus  full linear
+    fgvc          fgvc cub       adapter_plus  adapter_plus vpt_deep
+    fgvc          fgvc cub       ssf           ssf
+    gic_cifar100  gic cifar100   ssf           full linear ssf
+    gic_imagenet  gic imagenet   ssf           full linear ssf
+"""
+VIT_B16 = ("vit_b16_orig_in21k", "vit_b16_augreg_in21k")
+
+
+def test_rates_of_the_suites_are_those_of_their_sources() -> None:
+    found: dict[str, dict[str, float]] = {}
+    for row in RATES.strip().splitlines():
+        recipe, suite, task, name, *methods = row.split()
+        for line in lines(name):
+            if (line["suite"], line["task"]) != (suite, task) or line["backbone"] not in VIT_B16:
+                continue
+            if line["method"] in methods:
+                found.setdefault(recipe, {})[line["method"]] = float(line["lr"])
+    assert found.keys() == {"vtab", "fgvc", "gic_cifar100", "gic_imagenet"}
+    for recipe, rates in found.items():
+        path = BACKBONES.parent / "recipe" / f"{recipe}.yaml"
+        stated = yaml.safe_load(path.read_text("utf-8"))
+        by_method = {method: float(rate) for method, rate in stated["lr"].items()}
+        assert by_method.pop("default") == 1e-3
+        assert by_method == rates, recipe
+        assert stated["trials"] == {"default": 1}, recipe
+
+
 def test_what_no_source_says_is_empty() -> None:
     assert "lr" not in lines("san")[0]
     assert "lr" not in lines("e2vpt")[0]
