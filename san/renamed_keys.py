@@ -60,6 +60,7 @@ OPTION_VALUES: Mapping[str, Mapping[str, str]] = {
 # Method: option that record schema 1 lacks, with the value, its default, that runs had before it.
 _SAN_ADDED = {"init_std": 0.0}
 ADDED_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "adapter": {"scale": 1.0},
     "san": _SAN_ADDED,
     "san_neurons": _SAN_ADDED,
     "san_recalibrated": _SAN_ADDED,

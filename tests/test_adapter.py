@@ -109,14 +109,19 @@ def test_a_file_with_old_names_of_options_is_restored(
     assert again == written
 
 
-def test_an_added_option_is_written_where_it_is_not_at_its_default(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "option", "default"), [("san", "init_std", 0.0), ("adapter", "scale", 1.0)]
+)
+def test_an_added_option_is_written_where_it_is_not_at_its_default(
+    tmp_path: Path, method: str, option: str, default: float
+) -> None:
     """At its default, a file is that of the versions without the option."""
     path = tmp_path / "a.safetensors"
-    for init_std in (0.0, 0.5):
-        adapter = saved(path, "san", noise=0.1, init_std=init_std)
+    for value in (default, 0.5):
+        adapter = saved(path, method, noise=0.1, **{option: value})
         written = json.loads(metadata_of(path)["options"])
-        assert written.get("init_std", 0.0) == init_std
-        assert ("init_std" in written) == (init_std > 0)
+        assert written.get(option, default) == value
+        assert (option in written) == (value != default)
         restored = san.restore(tiny_vit(), path)
         assert restored.options == adapter.options
         image = torch.ones(1, 3, 16, 16)

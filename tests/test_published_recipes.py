@@ -201,6 +201,8 @@ TYPED = """
     mai           vtab adaptformer caltech101               method.bottleneck_dim   32
     mai           vtab adaptformer caltech101               method.scale            0.05
     mai           vtab adapter cifar placement=houlsby      method.bottleneck_dim   8
+    mai           vtab adapter cifar placement=houlsby      method.scale            0.01
+    mai           vtab adapter svhn placement=houlsby       method.scale            10
     mai           vtab vpt_deep cifar                       method.num_prompts      5
     sct           vtab sct cifar                            lr                      0.013
     sct           vtab sct cifar                            weight_decay            1
@@ -220,12 +222,57 @@ TYPED = """
 
 def test_numbers_are_those_of_the_sources() -> None:
     typed = [row.split() for row in TYPED.strip().splitlines()]
-    assert len(typed) == 40
+    assert len(typed) == 42
     for name, *words, column, number in typed:
         key = set(words)
         found = [line for line in lines(name) if key <= {line[each] for each in KEY}]
         assert len(found) == 1, (name, words)
         assert float(found[0][column]) == float(number), (name, words)
+
+
+def test_each_adapter_of_mai_has_its_scale() -> None:
+    """How often each value of their grid was chosen, counted in their final runs."""
+    found: dict[str, Counter[str]] = {"": Counter(), "placement=houlsby": Counter()}
+    for line in lines("mai"):
+        if line["method"] == "adapter":
+            found[line["settings"]][line["method.scale"]] += 1
+    assert found[""] == {"0.01": 3, "0.1": 3, "1": 11, "10": 2}
+    assert found["placement=houlsby"] == {"0.01": 6, "0.1": 6, "1": 4, "10": 3}
+    svhn = [line for line in lines("mai") if (line["method"], line["task"]) == ("adapter", "svhn")]
+    assert [line["method.scale"] for line in svhn] == ["10", "10"]
+
+
+# The suites' own recipes: learning rates by method, and the file that has them.
+RATES = """
+    vtab          vtab *         noah          adapter lora vpt_deep
+    vtab          vtab *         adapter_plus  full linear
+    vtab          vtab cifar     adapter_plus  adapter_plus
+    fgvc          fgvc *         adapter_plus  full linear
+    fgvc          fgvc cub       adapter_plus  adapter_plus vpt_deep
+    fgvc          fgvc cub       ssf           ssf
+    gic_cifar100  gic cifar100   ssf           full linear ssf
+    gic_imagenet  gic imagenet   ssf           full linear ssf
+"""
+VIT_B16 = ("vit_b16_orig_in21k", "vit_b16_augreg_in21k")
+
+
+def test_rates_of_the_suites_are_those_of_their_sources() -> None:
+    found: dict[str, dict[str, float]] = {}
+    for row in RATES.strip().splitlines():
+        recipe, suite, task, name, *methods = row.split()
+        for line in lines(name):
+            if (line["suite"], line["task"]) != (suite, task) or line["backbone"] not in VIT_B16:
+                continue
+            if line["method"] in methods:
+                found.setdefault(recipe, {})[line["method"]] = float(line["lr"])
+    assert found.keys() == {"vtab", "fgvc", "gic_cifar100", "gic_imagenet"}
+    for recipe, rates in found.items():
+        path = BACKBONES.parent / "recipe" / f"{recipe}.yaml"
+        stated = yaml.safe_load(path.read_text("utf-8"))
+        by_method = {method: float(rate) for method, rate in stated["lr"].items()}
+        assert by_method.pop("default") == 1e-3
+        assert by_method == rates, recipe
+        assert stated["trials"] == {"default": 1}, recipe
 
 
 def test_what_no_source_says_is_empty() -> None:

@@ -92,7 +92,7 @@ def test_options_of_a_method() -> None:
 
 def test_an_added_option_is_left_out_at_its_default_alone() -> None:
     """Its default is what runs did before it: another one would give their names to other runs."""
-    assert ADDED_OPTIONS.keys() == {"san", "san_neurons", "san_recalibrated"}
+    assert ADDED_OPTIONS.keys() == {"adapter", "san", "san_neurons", "san_recalibrated"}
     for method, added in ADDED_OPTIONS.items():
         defaults = default_options(method)
         assert added.items() <= defaults.items()

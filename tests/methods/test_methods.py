@@ -11,6 +11,7 @@ import san
 from san.backbones import branches
 from san.errors import InvalidValueError
 from san.layers.scaled import ScaledConv2d, ScaledLinear
+from san.methods.adapter import BranchAdapter
 
 
 def randomise(model: nn.Module, names: set[str]) -> None:
@@ -64,6 +65,30 @@ def test_houlsby_places_two_adapters_a_block() -> None:
     both = san.attach(tiny_vit(), "adapter", placement="houlsby")
     after_mlp = san.attach(tiny_vit(), "adapter", placement="mlp")
     assert both.counts.method == 2 * after_mlp.counts.method > 0
+
+
+@pytest.mark.parametrize(("placement", "expected"), [("mlp", 2), ("houlsby", 4)])
+def test_the_scale_of_adapter_is_a_factor_of_what_it_adds(placement: str, expected: int) -> None:
+    """At 1 it is the plain sum, to the bit; at 0 the model is the pre-trained one."""
+    plain = tiny_vit().eval()
+    images = torch.randn(2, 3, 16, 16)
+    pretrained = plain(images)
+    outputs = []
+    for scale in (0.0, 1.0, 10.0):
+        options = {"placement": placement, "scale": scale, "init_std": 0.5}
+        torch.manual_seed(0)
+        model = san.attach(copy.deepcopy(plain), "adapter", **options).model
+        outputs.append(model(images))
+        adapters = [m for m in model.modules() if isinstance(m, BranchAdapter)]
+        assert len(adapters) == expected
+        for adapter in adapters:
+            y = torch.randn(5, 32)
+            (added,) = adapter.before_exit(nn.Identity(), (y,))
+            assert torch.allclose(added, y + scale * adapter(y), atol=1e-5)
+            assert scale != 1.0 or torch.equal(added, y + adapter(y))
+    assert torch.equal(outputs[0], pretrained)
+    assert not torch.allclose(outputs[1], pretrained, atol=1e-3)
+    assert not torch.allclose(outputs[1], outputs[2], atol=1e-3)
 
 
 def test_adapter_plus_drops_whole_images_while_training() -> None:

@@ -22,6 +22,7 @@ from san.errors import InvalidValueError, UnknownNameError, UnsupportedModelErro
         ("adaptformer", "bottleneck_dim", 8.0, "`int`"),
         ("adapter", "dropout", 1.0, "`float` < 1"),
         ("adapter", "init_std", -1.0, "`float` >= 0"),
+        ("adapter", "scale", float("nan"), "a finite number"),
         ("adapter_plus", "drop_path", 1.0, "`float` < 1"),
         ("ssf", "init_std", -1.0, "`float` >= 0"),
         ("lora", "rank", 0, "`int` >= 1"),
