@@ -3,7 +3,10 @@ VENV ?= .venv
 METHODS ?=
 BACKBONE ?=
 TASKS ?=
-SEEDS ?= 0
+# Of each suite its own (benchmarks/*.yaml), unless given.
+SEEDS ?=
+TRIALS ?=
+SEARCH ?=
 FROM ?=
 JOBS ?=
 RETRY ?=
@@ -15,7 +18,7 @@ DATA ?= data
 BIN := $(VENV)/bin
 PREPARE := .venv-prepare
 LOWEST := .venv-lowest
-SWEEP = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) --seeds $(SEEDS)
+SWEEP = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) $(if $(SEEDS),--seeds $(SEEDS))
 SWEEP += $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RETRY),--retry $(RETRY)) $(if $(FAIL_FAST),--fail-fast)
 SWEEP += $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(CLUSTER),--cluster $(CLUSTER))
 SETTINGS = data_root=$(DATA) $(SET)
@@ -26,11 +29,12 @@ SUITE ?=
 SET ?=
 REPRODUCE := $(addprefix reproduce-,$(SUITES))
 PREPARE_SUITES := $(addprefix prepare-,$(filter-out demo,$(SUITES)))
-.PHONY: help demo plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-fuzz test-lowest test-data test-sweep test-slurm test-latex lint types check bench clean
+.PHONY: help demo search ablate-san plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-fuzz test-lowest test-data test-sweep test-slurm test-latex lint types check bench clean
 
 # Which variables a target takes, beside PYTHON and VENV. Any other on the command line is refused: it would be swallowed.
 SWEEP_TAKES := METHODS TASKS SEEDS BACKBONE JOBS RETRY FAIL_FAST LAUNCHER CLUSTER PROFILE DATA SET
 $(foreach target,demo $(REPRODUCE),$(eval TAKES_$(target) := $(SWEEP_TAKES)))
+$(foreach target,search ablate-san,$(eval TAKES_$(target) := SUITE SEARCH TRIALS $(SWEEP_TAKES)))
 $(foreach target,plan status cancel,$(eval TAKES_$(target) := SUITE $(SWEEP_TAKES)))
 $(foreach target,$(PREPARE_SUITES),$(eval TAKES_$(target) := TASKS FROM DATA))
 TAKES_verify := SUITE TASKS DATA
@@ -47,7 +51,7 @@ endif
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
-	@echo "  Which runs: METHODS=ssf,san TASKS=digits,count SEEDS=0,1,2 BACKBONE=; any setting of train.py: SET=\"epochs=1 lr=1e-3\""
+	@echo "  Which runs: METHODS=ssf,san:shift=true TASKS=digits,count SEEDS=0,1,2 BACKBONE=; any setting of train.py: SET=\"epochs=1 lr=1e-3\""
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -84,7 +88,14 @@ cancel: $(VENV)/installed  ## Cancel the SLURM jobs of SUITE=vtab
 	$(BIN)/python scripts/reproduce.py $(or $(SUITE),vtab) $(SWEEP) --cancel $(SETTINGS)
 
 demo: $(VENV)/installed  ## Fine-tune with full, linear, ssf and san on the demo suite, and print the table (offline, CPU)
-	$(BIN)/python scripts/reproduce.py demo $(SWEEP) $(SETTINGS)
+	$(BIN)/python scripts/reproduce.py demo $(SWEEP) $(if $(SEEDS),,--seeds 0) $(SETTINGS)
+
+SPACE = $(if $(SEARCH),--search $(SEARCH)) $(if $(TRIALS),--trials $(TRIALS))
+search: $(VENV)/installed  ## Search the hyper-parameters of every method of SUITE=vtab alike on val200, for recipe=tuned (SEARCH=lr_wd, TRIALS=8)
+	$(BIN)/python scripts/search.py $(or $(SUITE),vtab) $(SPACE) $(SWEEP) $(SETTINGS)
+
+ablate-san: $(VENV)/installed-figures  ## What SAN's parts add on SUITE=vtab: every arm is searched alike, then run with the suite's seeds
+	$(BIN)/python scripts/ablate.py san $(or $(SUITE),vtab) $(SPACE) $(SWEEP) $(SETTINGS)
 
 COMMA := ,
 NAMES = $(if $(TASKS),$(addprefix $(1)/,$(subst $(COMMA), ,$(TASKS))),$(1))

@@ -27,7 +27,7 @@ _REQUIRED_OF_GROUP: Mapping[str, Sequence[str]] = {
 _KNOWN_OF_GROUP: Mapping[str, Sequence[str]] = {
     "data": ("suite", "task", "root", "resize", "normalize"),
     "logger": ("name", "log_adapter"),
-    "recipe": ("name", "source", "trials", "search", "rows", "row", "base", *RECIPE_KEYS),
+    "recipe": ("name", "source", "trials", "search", "folder", "rows", "row", "base", *RECIPE_KEYS),
 }
 _KNOWN = (
     *RECIPE_KEYS,

@@ -12,11 +12,9 @@ are there.
 
 import argparse
 import sys
-from pathlib import Path
 
 from san import cli
-from san.search.space import search_names
-from san.sweep.arguments import add_sweep_arguments, make_request, positive
+from san.sweep.arguments import add_search_arguments, add_sweep_arguments, make_request
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -25,11 +23,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_sweep_arguments(parser)
-    parser.add_argument(
-        "--search", default="lr", choices=search_names(), help="a file of configs/search/"
-    )
-    parser.add_argument("--trials", type=positive, help="points of the space; default: the file's")
-    parser.add_argument("--tuned-dir", type=Path, help="where the file goes: benchmarks/tuned")
+    add_search_arguments(parser)
     return parser.parse_intermixed_args(words)
 
 

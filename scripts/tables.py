@@ -24,6 +24,7 @@ from san import cli, recorded, shipped
 from san.errors import FileAccessError, InvalidValueError, MissingFileError, RecordError, choose
 from san.record import Record, Status
 from san.record_file import answers_path, read_answers, read_records, record_path
+from san.report.comparability import RowKey
 from san.report.draw import can_draw, draw_table
 from san.report.explain import explain_cell
 from san.report.markdown import markdown
@@ -31,6 +32,7 @@ from san.report.paper import PaperOptions, paper_latex
 from san.report.recipe_rows import in_every_row
 from san.report.render import cells_frame, runs_frame, write_table
 from san.report.reproduction import REFERENCE, describe_reproduction
+from san.report.rows import row_name
 from san.report.selection import Selection, Sort, Wanted, select
 from san.report.table import Table, make_table
 from san.runtime.formatting import count_of, printable
@@ -54,6 +56,7 @@ class Arguments(argparse.Namespace):
     spread: bool
     cost: bool
     transpose: bool
+    name: str
     wandb: bool
     results: Path
 
@@ -172,6 +175,11 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         default=Sort.MEAN,
         help="the best row first (default), or in the order of the suite",
     )
+    parser.add_argument(
+        "--name",
+        default="",
+        help="a table of --rows alone, with a verdict on them, in files of this name",
+    )
     parser.add_argument("--reference", help="the row that all are compared with, not the leader")
     parser.add_argument("--decimals", type=int, choices=(1, 2), default=1, help="in LaTeX")
     parser.add_argument("--spread", action="store_true", help="± over seeds in LaTeX, too")
@@ -187,6 +195,7 @@ def _refuse_beside_cell(args: Arguments) -> None:
         "--published": args.published,
         "--columns": args.columns,
         "--reference": args.reference,
+        "--name": args.name,
         "--style paper": args.style == "paper",
         "--wandb": args.wandb,
     }
@@ -260,6 +269,8 @@ def _name_failed_attempts(failed: Sequence[Record], root: Path) -> None:
 def _make(key: _TableKey, records: Sequence[Record], unreadable: int, args: Arguments) -> str:
     """Write a table; return it as text, nothing if it has no rows or cannot be written whole."""
     suite = load_suite(key.suite)
+    if args.name:
+        records = [r for r in records if _row_of(r) in (args.rows or [])]
     table = make_table(
         suite,
         records,
@@ -268,6 +279,7 @@ def _make(key: _TableKey, records: Sequence[Record], unreadable: int, args: Argu
         reference=args.reference,
         answers_of=lambda r: _find_answers(r, args.records),
     )
+    table = replace(table, label=args.name)
     if unreadable:
         note = (
             f"Left out: {count_of(unreadable, 'file')} that no record of this version is in; "
@@ -291,6 +303,11 @@ def _make(key: _TableKey, records: Sequence[Record], unreadable: int, args: Argu
         cli.print_error(f"{error} Written are the tables: {written}", cli.USER_ERROR)
         return ""
     return _to_text(table, selection, paths, args)
+
+
+def _row_of(r: Record) -> str:
+    key = RowKey.of(r)
+    return row_name(key, [key])
 
 
 def _to_text(table: Table, selection: Selection, paths: Sequence[Path], args: Arguments) -> str:

@@ -3,9 +3,11 @@
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from san import settings
 from san.answers import Answers
 from san.chance import near_chance
 from san.record import Record, Status
@@ -121,14 +123,29 @@ def trials_of(r: Record) -> int | None:
     """Return how many settings were tried to choose the hyper-parameters of a run.
 
     Its recipe says one number, or one for each method and `default` for the others; None where it
-    does not, as in records that are older or were made by hand.
+    does not, as in records that are older or were made by hand, where it has no row for the task,
+    and where the run departs from it.
     """
-    recipe = r.config.get("recipe")
-    trials = recipe.get("trials") if isinstance(recipe, Mapping) else None
+    recipe = recipe_of(r)
+    trials = recipe.get("trials")
+    has_gap = recipe.get("rows") is not None and recipe.get("row") is None
+    if has_gap or _has_own_rate(r):
+        return None
     if isinstance(trials, Mapping):
         trials = trials.get(r.method, trials.get("default"))
     is_count = isinstance(trials, int) and not isinstance(trials, bool) and trials >= 0
     return trials if is_count else None
+
+
+def recipe_of(r: Record) -> Mapping[str, Any]:
+    """Return the recipe that a run was given; nothing where a record does not say."""
+    recipe = r.config.get("recipe")
+    return recipe if isinstance(recipe, Mapping) else {}
+
+
+def _has_own_rate(r: Record) -> bool:
+    """Return whether a learning rate was given, in place of the recipe's."""
+    return any(word.startswith("lr=") for word in settings.split_variant(r.variant))
 
 
 def newest_done(runs: Sequence[Record]) -> list[Record]:

@@ -102,7 +102,7 @@ def _drawings(
 
 def _draw_ranks(table: Table) -> Drawing | None:
     """Draw the average ranks of our rows, or of the published ones where we have none."""
-    for verdict in (table.verdict, *table.published_verdicts):
+    for verdict in (table.verdict, *table.other_verdicts, *table.published_verdicts):
         found = verdict.standings
         if found.ranks is None:
             continue

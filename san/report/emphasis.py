@@ -1,6 +1,5 @@
 """Which values of a column are the best, and which cannot be told apart from the best."""
 
-from collections import Counter
 from collections.abc import Sequence
 from enum import Enum, auto
 
@@ -14,7 +13,7 @@ from san.report.means import (
     tasks_of_mean,
 )
 from san.report.rows import Row
-from san.report.standings import LEVEL
+from san.report.standings import LEVEL, main_class
 from san.report.value import Value
 from san.report.within_task import compare_cells
 from san.tasks import Suite
@@ -40,7 +39,7 @@ def emphasize(
     Baselines and values that are not compared take no part; nor do rows of another comparison class
     than most.
     """
-    taking_part = _of_the_largest_class(rows)
+    taking_part = _of_the_main_class(rows)
     found = {}
     for column in accuracy_columns(suite):
         for index, emphasis in _emphasize_column(suite, rows, taking_part, column).items():
@@ -48,17 +47,13 @@ def emphasize(
     return found
 
 
-def _of_the_largest_class(rows: Sequence[Row]) -> list[int]:
+def _of_the_main_class(rows: Sequence[Row]) -> list[int]:
     """Return the indices of the rows that are ranked."""
-    ranked = [row for row in rows if not row.is_baseline and row.comparison_class is not None]
-    classes = Counter(row.comparison_class for row in ranked)
-    if not classes:
-        return []
-    largest = classes.most_common(1)[0][0]
+    main = main_class(rows)
     return [
         index
         for index, row in enumerate(rows)
-        if not row.is_baseline and row.comparison_class == largest
+        if not row.is_baseline and row.comparison_class == main
     ]
 
 

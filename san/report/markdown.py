@@ -5,7 +5,7 @@ our rows     means, trained parameters, seeds, trials and costs where known, the
              reference and its p
 their tasks  six rows across
 published    means, and ours minus them
-what published rows say, for each class of those that can be compared
+what rows that were tuned otherwise say, and published rows, for each class that can be compared
 the legend: marks, what differs between rows, what was left out
 """
 
@@ -50,8 +50,8 @@ def markdown(table: Table, selection: Selection) -> str:
         parts += _our_tasks(table, selection)
     if selection.published:
         parts.append(_published_means(table, selection))
-    shown = [id(row) for row in selection.published]
-    for verdict in table.published_verdicts:
+    shown = [id(row) for row in (*selection.ours, *selection.published)]
+    for verdict in (*table.other_verdicts, *table.published_verdicts):
         if not any(id(standing.row) in shown for standing in verdict.standings.ranked):
             continue
         parts.append(f"\nRows {verdict.title}:\n")

@@ -60,7 +60,7 @@ def runs_frame(table: Table) -> pd.DataFrame:
 def _comparisons_frame(table: Table) -> pd.DataFrame:
     """Return a line for each row that is compared with a reference: the reference minus it."""
     lines = []
-    for verdict in (table.verdict, *table.published_verdicts):
+    for verdict in (table.verdict, *table.other_verdicts, *table.published_verdicts):
         found = verdict.standings
         for standing in (*found.ranked, *found.baselines):
             if standing.comparison is not None and found.reference is not None:

@@ -16,6 +16,7 @@ from san.report.aggregate import (
     aggregate_trials,
     newest_done,
     no_answers,
+    recipe_of,
 )
 from san.report.comparability import (
     ComparedCell,
@@ -42,6 +43,7 @@ from san.report.value import (
 )
 from san.tasks import Suite
 
+DEFAULT_SETTINGS = "default settings"  # not chosen for each task
 _UNKNOWN_COUNTS = TrainableCounts()
 _UNKNOWN_COST = RowCost()
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
@@ -68,7 +70,7 @@ class Row:
     key: RowKey | None = None
     published: PublishedRow | None = None
     is_baseline: bool = False
-    comparison_class: Hashable | None = "ours"
+    comparison_class: Hashable | None = DEFAULT_SETTINGS
 
     @property
     def label(self) -> str:
@@ -133,17 +135,30 @@ def make_our_row(suite: Suite, group: RunGroup, groups: Sequence[RunGroup]) -> R
     if group.mixed:
         values = {column: _with_flag(value) for column, value in values.items()}
     shared = _shared_flags(values)
+    trials = aggregate_trials(group.runs)
     return Row(
         name=row_name(group.key, keys),
         values={column: _without_flags(value, shared) for column, value in values.items()},
         flags=shared,
         trainable=_mean_trainable(suite, group),
         seeds=CountRange.of(seeds),
-        trials=aggregate_trials(group.runs),
+        trials=trials,
+        comparison_class=_budget(group, trials),
         cost=aggregate_cost(suite, group.runs),
         key=group.key,
         is_baseline=group.key.method in suite.baselines,
     )
+
+
+def _budget(group: RunGroup, trials: CountRange | None) -> str:
+    """Return which rows a row of ours is compared with: those that were tuned alike."""
+    recipes = [recipe_of(r) for of_task in group.runs.values() for r in of_task]
+    names = {str(recipe["name"]) for recipe in recipes if recipe.get("rows") is not None}
+    if not names:
+        return DEFAULT_SETTINGS
+    budget = f"recipe {', '.join(sorted(names))}"
+    is_search = any(recipe.get("search") is not None for recipe in recipes)
+    return f"{budget}, {trials.text()} trials" if is_search and trials is not None else budget
 
 
 def by_column(

@@ -1,7 +1,8 @@
 """How the rows of a table stand to each other: over its tasks, paired, among those of one class."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from san.errors import choose
@@ -13,7 +14,7 @@ from san.report.compare import (
     holm,
 )
 from san.report.means import Column, goodness, mean_columns, task_column, tasks_of_mean
-from san.report.rows import Row
+from san.report.rows import DEFAULT_SETTINGS, Row
 from san.tasks import Suite
 
 LEVEL = 0.05
@@ -59,6 +60,18 @@ class Standings:
         return [standing for standing in self.ranked if standing.comparison is not None]
 
 
+def main_class(rows: Sequence[Row]) -> Hashable | None:
+    """Return the class of rows that a table is about: the largest, the tuned one of equal ones.
+
+    Baselines have no say; None where no row is ranked.
+    """
+    sizes: Counter[Hashable] = Counter()
+    for row in rows:
+        if not row.is_baseline and row.comparison_class is not None:
+            sizes[row.comparison_class] += 1
+    return max(sizes, key=lambda each: (sizes[each], each != DEFAULT_SETTINGS), default=None)
+
+
 def compare_class(suite: Suite, rows: Sequence[Row], reference: str | None = None) -> Standings:
     """Compare rows of one class over the tasks of a suite.
 
@@ -73,8 +86,8 @@ def compare_class(suite: Suite, rows: Sequence[Row], reference: str | None = Non
     baselines = [row for row in complete if row.is_baseline]
     chosen = ranked[:1]
     if reference is not None:
-        name = choose(reference, _reference_names(rows), "reference")
-        chosen = [row for row in complete if name in _reference_names([row])]
+        name = choose(reference, reference_names(rows), "reference")
+        chosen = [row for row in complete if name in reference_names([row])]
     if not chosen:
         return Standings(None, excluded=tuple(excluded))
     return Standings(
@@ -92,7 +105,7 @@ def main_column(suite: Suite) -> Column:
     return next(column for column, name in names.items() if name == suite.means[0])
 
 
-def _reference_names(rows: Sequence[Row]) -> list[str]:
+def reference_names(rows: Sequence[Row]) -> list[str]:
     """Return by which names rows may be chosen as the reference."""
     methods = [row.key.method for row in rows if row.key is not None]
     return list(dict.fromkeys([*methods, *[row.name for row in rows]]))

@@ -23,6 +23,7 @@ from san.report.rows import (
     make_gap_row,
     make_our_row,
 )
+from san.report.standings import main_class, reference_names
 from san.report.value import Flag
 from san.report.verdict import Verdict, make_verdict
 from san.runtime.formatting import count_of
@@ -57,9 +58,10 @@ class Table:
     """Sections of rows with the same columns of accuracies.
 
     split: the one that runs were scored on. published: the rows that are whole, or that one of ours
-    is compared with. verdict: on ours; published_verdicts: on the published rows of each class that
-    can be compared. notes: the legend of the flags that occur, what differs, and what was left out
-    and why. cells, runs: lines of the files for programs.
+    is compared with. verdict: on ours; other_verdicts: on ours that were tuned otherwise, and
+    published_verdicts: on the published rows of each class that can be compared. label: what the
+    files are called, beside the suite. notes: the legend of the flags that occur, what differs, and
+    what was left out and why. cells, runs: lines of the files for programs.
     """
 
     suite: Suite
@@ -70,10 +72,12 @@ class Table:
     published: Section
     gaps: tuple[Gap, ...]
     verdict: Verdict
+    other_verdicts: tuple[Verdict, ...]
     published_verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
     cells: tuple[tidy.Line, ...]
     runs: tuple[tidy.Line, ...]
+    label: str = ""
 
     @property
     def title(self) -> str:
@@ -93,6 +97,8 @@ class Table:
             name += f"_{self.backbone}"
         if self.split != "test":
             name += f"_{self.split}"
+        if self.label:
+            name += f"_{self.label}"
         return name
 
     @property
@@ -135,6 +141,7 @@ def make_table(
         *_estimate_note(shown),
         *optimism_notes(_counted(groups), _printed(published_rows)),
     ]
+    verdict, *others = _our_verdicts(suite, our_rows, reference, split)
     return Table(
         suite=suite,
         backbone=backbone,
@@ -143,7 +150,8 @@ def make_table(
         ours=Section(tuple(our_rows)),
         published=Section(tuple(shown)),
         gaps=tuple(_make_gaps(our_rows, shown)),
-        verdict=make_verdict(suite, our_rows, "measured here", reference, split=split),
+        verdict=verdict,
+        other_verdicts=tuple(others),
         published_verdicts=tuple(_published_verdicts(suite, shown)),
         notes=tuple(notes),
         cells=tuple(_cell_lines(suite, backbone, our_rows, published_rows)),
@@ -195,6 +203,27 @@ def _cell_lines(
     for row in printed:
         of_row = [number for number in numbers if number.method == row.name]
         yield from tidy.published_lines(suite, backbone, row, of_row)
+
+
+def _our_verdicts(
+    suite: Suite, rows: Sequence[Row], reference: str | None, split: str
+) -> Iterator[Verdict]:
+    """Yield a verdict on the rows that the table is about, then on those that were tuned otherwise.
+
+    The reference decides which rows these are, if there is one.
+    """
+    asked = [row for row in rows if reference in (None, *reference_names([row]))]
+    main = main_class(asked or rows)
+    classes = dict.fromkeys([main, *(row.comparison_class for row in rows)])
+    for each in classes:
+        members = [row for row in rows if row.comparison_class == each]
+        if each == main:
+            title = "measured here" if len(classes) == 1 else f"measured here ({main})"
+            yield make_verdict(suite, members, title, reference, split=split)
+        else:
+            verdict = make_verdict(suite, members, f"measured here ({each})", is_brief=True)
+            if len(verdict.standings.ranked) > 1:
+                yield verdict
 
 
 def _published_verdicts(suite: Suite, rows: Sequence[Row]) -> Iterator[Verdict]:

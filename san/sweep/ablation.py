@@ -6,6 +6,7 @@ compared with.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import yaml
 
@@ -42,16 +43,37 @@ def load_ablation(name: str) -> Ablation:
     return from_mapping(Ablation, {**facts, "name": name}, f"ablation {name}")
 
 
-def parts_of(ablation: Ablation, request: SweepRequest) -> list[SweepRequest]:
-    """Return the two sweeps of an ablation: the search, and the runs with what it found.
+def work(
+    ablation: Ablation,
+    request: SweepRequest,
+    *,
+    only: str | None,
+    plan: bool,
+    status: bool,
+    cancel: bool,
+) -> bool:
+    """Search, run and compare the arms, or show how far that is; return whether all is done.
 
-    request: with the search; its seeds are those of the runs, and its methods a part of the arms.
+    request: with the search; its methods are a part of the arms, its seeds those of the runs, () of
+    the suite. only: `search` or `runs`. Errors as of `driver.run`.
     """
+    search, runs = _parts_of(ablation, request)
+    show = partial(driver.work, plan=plan, status=status, cancel=cancel)
+    if only != "runs":
+        is_complete = show(search)
+        if only == "search" or not is_complete:
+            return is_complete
+    if not (plan or status or cancel):
+        runs = replace(runs, table_options=_table_options(ablation, runs))
+    return show(runs)
+
+
+def _parts_of(ablation: Ablation, request: SweepRequest) -> tuple[SweepRequest, SweepRequest]:
+    """Return the two sweeps of an ablation: the search, and the runs with what it found."""
     arms = request.methods or ablation.arms
     for arm in arms:
         choose(arm, ablation.arms, f"arm of ablation {ablation.name}")
     found = ("recipe=tuned", f"recipe.search={request.search}", "save_adapter=true")
-    search = replace(request, methods=arms, seeds=(0,))
     runs = replace(
         request,
         methods=arms,
@@ -60,15 +82,7 @@ def parts_of(ablation: Ablation, request: SweepRequest) -> list[SweepRequest]:
         trials=None,
         overrides=(*request.overrides, *found),
     )
-    return [search, runs]
-
-
-def run(ablation: Ablation, request: SweepRequest) -> bool:
-    """Search, run and compare the arms; return whether all is done. Errors as of `driver.run`."""
-    search, runs = parts_of(ablation, request)
-    if not driver.run(search):
-        return False
-    return driver.run(replace(runs, table_options=_table_options(ablation, runs)))
+    return replace(request, methods=arms, seeds=(0,)), runs
 
 
 def _table_options(ablation: Ablation, request: SweepRequest) -> tuple[str, ...]:

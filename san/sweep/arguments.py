@@ -5,8 +5,18 @@ from pathlib import Path
 
 from san.errors import InvalidValueError, choose
 from san.record import Status
+from san.search.space import search_names
 from san.sweep.request import Launcher, SweepRequest
 from san.tasks import load_suite, suite_names
+
+
+def add_search_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is searched."""
+    parser.add_argument(
+        "--search", default="lr", choices=search_names(), help="a file of configs/search/"
+    )
+    parser.add_argument("--trials", type=positive, help="points of the space; default: the file's")
+    parser.add_argument("--tuned-dir", type=Path, help="where the file goes: benchmarks/tuned")
 
 
 def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,12 +66,11 @@ def make_request(
     tuned_dir: Path | None = None,
 ) -> SweepRequest:
     """Return the checked request of a command line; see `SweepRequest` for the others."""
-    default_seeds = (0,) if search is not None else load_suite(args.suite).seeds
     return SweepRequest(
         suite=args.suite,
         methods=_split(args.methods),
         tasks=_split(args.tasks),
-        seeds=_seeds(args.seeds) or default_seeds,
+        seeds=_seeds(args.seeds) or _default_seeds(args.suite, search),
         backbone=args.backbone,
         jobs=args.jobs,
         retry=_retry(args.retry),
@@ -74,6 +83,11 @@ def make_request(
         trials=trials,
         tuned_dir=tuned_dir,
     )
+
+
+def _default_seeds(suite: str, search: str | None) -> tuple[int, ...]:
+    """Return the seeds of a suite; of a search one, unless more are asked for."""
+    return load_suite(suite).seeds if search is None else (0,)
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ def run(request: SweepRequest) -> bool:
         return is_complete
     if request.search is not None:
         return write_search(request, runs) and is_complete
-    has_table = make_tables(runs[0], upload=bool(pending))
+    has_table = make_tables(runs[0], request.table_options, upload=bool(pending))
     return is_complete and has_table
 
 
@@ -144,14 +144,16 @@ def submit(request: SweepRequest, pending: Sequence[PlannedRun]) -> None:
     _print(f"Submitted {len(ids)} jobs: {', '.join(ids)}. Logs: {directory}. Status: make status.")
 
 
-def make_tables(run: PlannedRun, upload: bool) -> bool:
+def make_tables(run: PlannedRun, options: Sequence[str] = (), *, upload: bool) -> bool:
     """Run scripts/tables.py, which prints the table of a run; return whether it succeeded.
 
-    upload: log the table to W&B, too, if the run is logged there.
+    options: of that program, further ones. upload: log the table to W&B, too, if the run is logged
+    there.
     """
     script = str(ROOT / "scripts" / "tables.py")
     table = [run.task.suite, "--backbone", run.backbone.name]
     command = [sys.executable, script, *table, "--results", str(run.options.results_dir)]
+    command += options
     if upload and run.options.logger == "wandb":
         command.append("--wandb")
     return subprocess.run(command, check=False).returncode == 0  # noqa: S603  (our own program)

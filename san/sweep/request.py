@@ -31,7 +31,8 @@ class SweepRequest:
     submitted_ns: set in a job of a launcher: when it was submitted, in nanoseconds. A job retries
     only runs that had failed by then, does not wait for other processes and makes no table.
     search: a file of `configs/search/`, whose points all runs try under protocol=tune; trials: how
-    many, None means as the file says. tuned_dir: where what is found is written.
+    many, None means as the file says. tuned_dir: where what is found is written. table_options: of
+    scripts/tables.py, which makes the table.
     """
 
     suite: str
@@ -49,6 +50,7 @@ class SweepRequest:
     search: str | None = None
     trials: int | None = None
     tuned_dir: Path | None = None
+    table_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.cluster is not None and self.launcher == Launcher.LOCAL:
