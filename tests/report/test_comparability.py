@@ -1,5 +1,6 @@
 """What makes two cells incomparable is marked, named, and takes no part in the comparison."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from san.record import DataSource, Record
 from san.report.table import Table, make_table
 from san.report.value import Flag
 from san.runtime.environment import CodeState
+from san.training.schedule import COSINE
 
 SHARED = {"precision": "fp32", "epochs": 100, "batch_size": 64, "lr": 1e-3}
 
@@ -54,6 +56,16 @@ def compared(table: Table) -> set[str]:
             {"config": {**SHARED, "precision": "bf16"}},
             Flag.OTHER_SETTINGS,
             "precision bf16 (compared rows: fp32)",
+        ),
+        (
+            {"config": {**SHARED, "drop_path": 0.1}},
+            Flag.OTHER_SETTINGS,
+            "drop path 0.1 (compared rows: null)",
+        ),
+        (
+            {"config": {**SHARED, "schedule": {"update": "epoch", "lag_epochs": 1}}},
+            Flag.OTHER_SETTINGS,
+            "schedule update epoch, lag_epochs 1 (compared rows: default)",
         ),
         (
             {"config": {**SHARED, "epochs": 10}},
@@ -177,3 +189,12 @@ def test_no_mark_says_of_a_row_what_is_true_of_the_others(
     assert flag in flags(table, "ssf")
     assert flags(table, "san") == {Flag.OTHER_SETTINGS}
     assert compared(table) == {"ssf", "lora"}
+
+
+def test_records_from_before_a_setting_have_its_default() -> None:
+    now = {**SHARED, "betas": [0.9, 0.999], "drop_path": None, "drop_last": False}
+    now |= {"weight_decay_on": "matrices", "schedule": asdict(COSINE)}
+    rows = [*whole_row("san", config=now), *whole_row("ssf", 690), *whole_row("lora", 680)]
+    table = make_table(DEMO, rows)
+    assert compared(table) == {"san", "ssf", "lora"}
+    assert not flags(table, "san")
