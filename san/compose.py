@@ -10,9 +10,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 
-from san import recipes, settings
+from san import settings
 from san.errors import InvalidValueError, SanError
-from san.recipes import Cell
+from san.recipe_values import register_resolvers
 from san.renamed_keys import current_config, current_words
 from san.settings import Base, RunConfig
 from san.shipped import (
@@ -28,23 +28,19 @@ from san.shipped import (
 from san.tasks import Suite, Task, load_suite, suite_names
 
 _CHOSEN_BY_SWEEP = {"data": "--tasks", "method": "--methods", "seed": "--seeds"}
-_FOLDER_RECIPE = "vtab"  # of configs/data/folder.yaml
 
 
 def register() -> None:
     """Tell Hydra what stands in no file of `configs/`: tasks, and what recipes say of a task.
 
     Every row of benchmarks/*.yaml is a choice `data=<suite>/<task>`, which brings the backbone,
-    recipe and augmentation of its suite along. `${recipe:KEY}` is the recipe's value for the task
-    and method of the run, `${recipe:KEY,VALUE}` one that a recipe need not have.
+    recipe and augmentation of its suite along.
     """
     for name in suite_names():
         suite = load_suite(name)
         for task in suite.tasks.values():
             _register_task(suite, task)
-    OmegaConf.register_new_resolver("recipe", _recipe_value, replace=True)
-    OmegaConf.register_new_resolver("recipe_row", _recipe_row, replace=True)
-    OmegaConf.register_new_resolver("suite_recipe", _suite_recipe, replace=True)
+    register_resolvers()
 
 
 def _register_task(suite: Suite, task: Task) -> None:
@@ -66,77 +62,6 @@ def _register_task(suite: Suite, task: Task) -> None:
     store.store(group="data", name=f"{suite.name}/{task.name}", node=node, package="data")
 
 
-def _recipe_value(key: str, *default: Any, _root_: DictConfig) -> Any:
-    """Return what the recipe of a configuration says of a setting.
-
-    That is the value of its row for the cell, else its own, by method where it has several, else
-    that of the recipe it is based on, else the default.
-    """
-    missing = f"recipe.{key}"
-    for place in ("recipe.row", "recipe", "recipe.base"):
-        values = OmegaConf.select(_root_, place)
-        found = None if values is None else values.get(key)
-        if isinstance(found, DictConfig):
-            missing = f"recipe.{key}.default"
-            found = found.get(_root_.method.name, found.get("default"))
-        if found is not None:
-            return found
-    if default:
-        is_list = isinstance(default[0], list)
-        return OmegaConf.create(default[0]) if is_list else default[0]
-    raise InvalidValueError(
-        f"The configuration has no `{missing}`, which is the value of `{key}`; it is required. "
-        f"Leave out ~{missing}, or give {key}=VALUE."
-    )
-
-
-def _recipe_row(_root_: DictConfig) -> DictConfig | None:
-    """Return values and evidence of the row that a recipe has for the cell of a configuration."""
-    path = recipes.ROOT / _root_.recipe.rows
-    if _root_.recipe.get("search") is not None and not path.is_file():
-        return None
-    row = recipes.find_row(path, _cell_of(_root_))
-    return None if row is None else OmegaConf.create({**row.values, **row.evidence})
-
-
-def _cell_of(root: DictConfig) -> Cell:
-    """Return what a configuration is looked up by in the rows of a recipe."""
-    backbone: Any = OmegaConf.to_container(root.backbone)
-    options: Any = OmegaConf.to_container(root.method, resolve=False)
-    method = options["name"]
-    defaults = _method_options(method)
-    departures = {}
-    for name, value in options.items():
-        is_default = name in defaults and value in defaults[name]
-        if name != "name" and not is_default:
-            departures[name] = settings.override_value(value)
-    return Cell(
-        suite=root.data.suite,
-        backbone=backbone_name(backbone),
-        method=method,
-        settings=departures,
-        task=root.data.task,
-    )
-
-
-@cache
-def _method_options(method: str) -> dict[str, tuple[Any, ...]]:
-    """Return the default of each option of a method, as it is written and as it is resolved."""
-    node = method_node(method)
-    written: Any = OmegaConf.to_container(node, resolve=False)
-    resolved = _to_plain(node)
-    return {name: (written[name], resolved[name]) for name in written}
-
-
-def _suite_recipe(_root_: DictConfig) -> DictConfig:
-    """Return the recipe that the suite of a configuration has for its task."""
-    name = _FOLDER_RECIPE
-    if _root_.data.suite in suite_names():
-        suite = load_suite(_root_.data.suite)
-        name = suite.task(_root_.data.task).recipe or suite.recipe
-    return OmegaConf.create(shipped("recipe", name))
-
-
 def compose_grid(
     tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]
 ) -> list[RunConfig]:
@@ -155,17 +80,47 @@ def compose_grid(
         if key in _CHOSEN_BY_SWEEP:
             option = _CHOSEN_BY_SWEEP[key]
             raise InvalidValueError(f"{word} is one run's setting; {option} says which runs.")
-    one_method = f"method={names[0]}"  # words may be options that not every method has
-    by_task = {task: _compose([one_method, f"data={task}", *words]) for task in tasks}
     by_method = {method: _grid_method(method, tasks[0], words) for method in methods}
+    resolved: dict[tuple[str, str], RunConfig] = {}
+    for alike in _alike(tasks):
+        # Words may be options that not every method has.
+        node = _compose([f"method={names[0]}", f"data={alike[0]}", *words])
+        for method in methods:
+            node.method = by_method[method]
+            for task, run in zip(alike, _resolve_alike(node, alike), strict=True):
+                resolved[task, method] = run
     runs: list[RunConfig] = []
     for task in tasks:
         for method in methods:
-            node = by_task[task].copy()
-            node.method = by_method[method]
-            config, base = resolve(node)
+            config, base = resolved[task, method]
             runs += [RunConfig({**config, "seed": seed}, base) for seed in seeds]
     return runs
+
+
+def _alike(tasks: Sequence[str]) -> list[list[str]]:
+    """Return tasks (`vtab/cifar`) by what they are composed alike with: suite and recipe."""
+    groups: dict[tuple[str, str | None], list[str]] = {}
+    for name in tasks:
+        suite, _, task = name.partition("/")
+        recipe = load_suite(suite).task(task).recipe
+        groups.setdefault((suite, recipe), []).append(name)
+    return list(groups.values())
+
+
+def _resolve_alike(node: DictConfig, tasks: Sequence[str]) -> list[RunConfig]:
+    """Return the runs of tasks whose configurations are those of the first, but for the name.
+
+    A recipe with rows, and whatever else depends on the task, is resolved for each.
+    """
+    names = [task.partition("/")[2] for task in tasks]
+    if "data.task" in OmegaConf.to_yaml(node) or "recipe_row" in OmegaConf.to_yaml(node.recipe):
+        runs = []
+        for name in names:
+            node.data.task = name
+            runs.append(resolve(node))
+        return runs
+    config, base = resolve(node)
+    return [RunConfig({**config, "data": {**config["data"], "task": name}}, base) for name in names]
 
 
 def _grid_method(method: str, task: str, words: Sequence[str]) -> DictConfig:

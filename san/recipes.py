@@ -121,7 +121,7 @@ def _read_rows(path: Path, version: tuple[int, int] | None) -> Sequence[RecipeRo
     return tuple(rows.values())
 
 
-def parse_settings(text: str) -> dict[str, str]:
+def _parse_settings(text: str) -> dict[str, str]:
     """Return options as `rank=4 targets=[qkv]` states them, by name.
 
     Raises InvalidValueError on a word that gives no value.
@@ -149,7 +149,7 @@ def _parse_row(cells: Mapping[str, str]) -> RecipeRow:
         suite=cells["suite"],
         backbone=cells["backbone"],
         method=cells["method"],
-        settings=parse_settings(cells["settings"]),
+        settings=_parse_settings(cells["settings"]),
         task=cells["task"],
         values=values,
         evidence=evidence,

@@ -59,7 +59,10 @@ def rerun_words(record: Record, seeds: Sequence[int] = ()) -> list[str]:
 
 
 def _row_words(recipe: Mapping[str, Any]) -> list[str]:
-    """Return overrides with what a recipe had for a cell when it was run: a file may change."""
+    """Return overrides with what a recipe had for a cell when it was run.
+
+    The file may have changed since.
+    """
     row: Mapping[str, Any] = recipe.get("row") or {}
     words = []
     for key, value in row.items():

@@ -12,6 +12,7 @@ from san.report import published, tidy
 from san.report.aggregate import AnswersOf, newest_done, no_answers
 from san.report.best_on_test import optimism_notes
 from san.report.comparability import Difference, notes_on_differences
+from san.report.duplicates import deduplicate
 from san.report.means import Column, accuracy_columns
 from san.report.published import ComparisonClass, PublishedRow
 from san.report.published_rows import make_published_row
@@ -238,47 +239,6 @@ def _published_verdicts(suite: Suite, rows: Sequence[Row]) -> Iterator[Verdict]:
         verdict = make_verdict(suite, members, title, is_brief=True)
         if len(verdict.standings.ranked) >= _LEAST_ROWS_OF_A_CLASS:
             yield verdict
-
-
-def deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """Leave out copies of records, of which the newest stays.
-
-    Also return a note on each identity that has different results; these all stay.
-    """
-    by_identity: dict[object, dict[object, Record]] = {}
-    for r in sorted(records, key=lambda r: r.created):
-        results = by_identity.setdefault((r.id, r.task, r.method, r.variant, r.seed), {})
-        results[r.status, _counts(r), r.params] = r
-    kept = []
-    notes = []
-    for results in by_identity.values():
-        different = list(results.values())
-        kept += different
-        if len(different) > 1:
-            notes.append(_conflict_note(different))
-    return kept, notes
-
-
-def _counts(r: Record) -> tuple[int, int, int] | None:
-    """Return what a result is compared by: losses differ by rounding between machines."""
-    return None if r.score is None else (r.score.epoch, r.score.correct, r.score.total)
-
-
-def _conflict_note(records: Sequence[Record]) -> str:
-    """Say that records of one identity have different results."""
-    first = records[0]
-    results = ", ".join(_describe_result(r) for r in records)
-    return (
-        f"{Flag.CONFLICT.mark} {first.task} {first.method} seed {first.seed} has {len(records)} "
-        f"records of one identity ({first.id}) with other results: {results}."
-    )
-
-
-def _describe_result(r: Record) -> str:
-    """Say how a run ended."""
-    if r.score is None:
-        return r.status
-    return f"{r.score.correct} of {r.score.total}"
 
 
 def _make_gaps(our_rows: Sequence[Row], published_rows: Sequence[Row]) -> Iterator[Gap]:
