@@ -8,7 +8,6 @@ python scripts/tables.py vtab --style paper --columns means     # fits one colum
 python scripts/tables.py --cell vtab san cifar  # where a number comes from, and how to repeat it
 """
 
-import argparse
 import logging
 import shlex
 import sys
@@ -21,64 +20,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from san import cli, recorded, shipped
-from san.errors import FileAccessError, InvalidValueError, MissingFileError, RecordError, choose
+from san.errors import FileAccessError, MissingFileError, RecordError, choose
 from san.record import Record, Status
 from san.record_file import answers_path, read_answers, read_records, record_path
+from san.report.arguments import Arguments, parse_arguments, refuse_beside_cell
 from san.report.comparability import RowKey
 from san.report.draw import can_draw, draw_table
 from san.report.explain import explain_cell
 from san.report.markdown import markdown
-from san.report.paper import PaperOptions, paper_latex
+from san.report.paper import paper_latex
 from san.report.recipe_rows import in_every_row
 from san.report.render import cells_frame, runs_frame, write_table
 from san.report.reproduction import REFERENCE, describe_reproduction
 from san.report.rows import row_name
-from san.report.selection import Selection, Sort, Wanted, select
+from san.report.selection import Selection, select
 from san.report.table import Table, make_table
 from san.runtime.formatting import count_of, printable
 from san.runtime.wandb_logger import open_logger
 from san.tasks import load_suite, suite_names
-
-
-class Arguments(argparse.Namespace):
-    """The command line, typed."""
-
-    suite: list[str]
-    backbone: str | None
-    cell: list[str] | None
-    style: str
-    rows: list[str] | None
-    published: list[str] | None
-    columns: list[str] | None
-    sort: Sort
-    reference: str | None
-    decimals: int
-    spread: bool
-    cost: bool
-    transpose: bool
-    name: str
-    wandb: bool
-    results: Path
-
-    @property
-    def records(self) -> Path:
-        """Where the records are."""
-        return self.results / "records"
-
-    @property
-    def wanted(self) -> Wanted:
-        """Which rows and columns are shown."""
-        return Wanted(self.rows, self.published, self.columns, self.sort)
-
-    @property
-    def paper(self) -> PaperOptions:
-        """How the table for a paper looks."""
-        return PaperOptions(
-            decimals=self.decimals,
-            with_spread=self.spread,
-            with_cost=self.cost,
-            is_transposed=self.transpose,
-        )
 
 
 class _TableKey(NamedTuple):
@@ -91,7 +50,7 @@ class _TableKey(NamedTuple):
 
 def main() -> None:
     """Read records, then write and print tables, or explain a cell."""
-    args = _parse_arguments()
+    args = parse_arguments(__doc__)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("san").setLevel(logging.INFO)
     records, problems = read_records(args.records)
@@ -102,7 +61,7 @@ def main() -> None:
         known = {*shipped.choices("backbone"), *(r.backbone for r in records)}
         choose(args.backbone, sorted(known), "backbone")
     if args.cell:
-        _refuse_beside_cell(args)
+        refuse_beside_cell(args)
         _print_cell(args, records)
         return
     # All files are written before anything is printed: the reader may go, as `head` does.
@@ -113,98 +72,6 @@ def main() -> None:
     cli.print_while_read("\n".join(text for text in made if text))
     if "" in made:
         sys.exit(cli.USER_ERROR)
-
-
-def _parse_arguments() -> Arguments:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "suite",
-        nargs="*",
-        help=f"default: all with records; of {', '.join(suite_names())}",
-    )
-    parser.add_argument(
-        "--backbone",
-        help="of the suites that are named, also one that nothing was run with yet",
-    )
-    parser.add_argument(
-        "--cell",
-        nargs=3,
-        metavar=("SUITE", "ROW", "TASK"),
-        help="say where a number comes from: names as tables print them, or keys",
-    )
-    parser.add_argument(
-        "--style",
-        choices=("everyday", "paper"),
-        default="everyday",
-        help="print Markdown with the verdict, or LaTeX and draw PDF as well; both are written",
-    )
-    _add_choices(parser)
-    parser.add_argument(
-        "--wandb",
-        action="store_true",
-        help="log them as one more W&B run of each suite, too",
-    )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        help="where records/ and tables/ are",
-    )
-    return parser.parse_args(namespace=Arguments())
-
-
-def _add_choices(parser: argparse.ArgumentParser) -> None:
-    """Add what is shown of a table."""
-    parser.add_argument("--rows", nargs="+", help="of ours: methods or names of rows")
-    parser.add_argument("--published", nargs="+", help="names of published rows, `all` or `none`")
-    parser.add_argument("--columns", nargs="+", help="tasks, groups, `tasks` or `means`")
-    parser.add_argument(
-        "--means-only",
-        dest="columns",
-        action="store_const",
-        const=["means"],
-        help="the same as --columns means: fits one column of a page",
-    )
-    parser.add_argument(
-        "--sort",
-        type=Sort,
-        choices=list(Sort),
-        default=Sort.MEAN,
-        help="the best row first (default), or in the order of the suite",
-    )
-    parser.add_argument(
-        "--name",
-        default="",
-        help="a table of --rows alone, with a verdict on them, in files of this name",
-    )
-    parser.add_argument("--reference", help="the row that all are compared with, not the leader")
-    parser.add_argument("--decimals", type=int, choices=(1, 2), default=1, help="in LaTeX")
-    parser.add_argument("--spread", action="store_true", help="± over seeds in LaTeX, too")
-    parser.add_argument("--cost", action="store_true", help="device-hours, energy in LaTeX, too")
-    parser.add_argument("--transpose", action="store_true", help="methods across in LaTeX")
-
-
-def _refuse_beside_cell(args: Arguments) -> None:
-    """Raise InvalidValueError on an option that has nothing to say of one cell."""
-    given = {
-        "a suite": args.suite,
-        "--rows": args.rows,
-        "--published": args.published,
-        "--columns": args.columns,
-        "--reference": args.reference,
-        "--name": args.name,
-        "--style paper": args.style == "paper",
-        "--wandb": args.wandb,
-    }
-    ignored = [name for name, value in given.items() if value]
-    if ignored:
-        raise InvalidValueError(
-            f"{', '.join(ignored)} came beside --cell; --backbone and --results are allowed. Leave "
-            "it out: SUITE, ROW and TASK of --cell say all."
-        )
 
 
 def _print_cell(args: Arguments, records: Sequence[Record]) -> None:

@@ -13,7 +13,9 @@ def deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """
     by_identity: dict[object, dict[object, Record]] = {}
     for r in sorted(records, key=lambda r: r.created):
-        results = by_identity.setdefault((r.id, r.task, r.method, r.variant, r.seed), {})
+        # The row is a part of it: a run may be a cell of several.
+        identity = (r.id, r.task, r.method, r.variant, r.seed)
+        results = by_identity.setdefault(identity, {})
         results[r.status, _counts(r), r.params] = r
     kept = []
     notes = []
@@ -26,16 +28,23 @@ def deduplicate(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
 
 
 def _counts(r: Record) -> tuple[int, int, int] | None:
-    """Return what a result is compared by: losses differ by rounding between machines."""
+    """Return what a result is compared by.
+
+    Losses differ by rounding between machines.
+    """
     return None if r.score is None else (r.score.epoch, r.score.correct, r.score.total)
 
 
 def _conflict_note(records: Sequence[Record]) -> str:
-    """Say that records of one identity have different results."""
+    """Say that records of one identity have different results.
+
+    They count as one cell, whose value has a mark.
+    """
     first = records[0]
+    mark = Flag.CONFLICT.mark
     results = ", ".join(_describe_result(r) for r in records)
     return (
-        f"{Flag.CONFLICT.mark} {first.task} {first.method} seed {first.seed} has {len(records)} "
+        f"{mark} {first.task} {first.method} seed {first.seed} has {len(records)} "
         f"records of one identity ({first.id}) with other results: {results}."
     )
 

@@ -15,6 +15,7 @@ from san import recorded, shipped
 from san.record import DataSource, Record
 from san.record_file import record_path
 from san.report.aggregate import newest_done
+from san.report.duplicates import deduplicate
 from san.report.explain_names import Place, find_place, find_row, find_suite
 from san.report.explain_record import describe_record, labelled_command
 from san.report.explain_value import (
@@ -30,7 +31,6 @@ from san.report.published import all_published_rows
 from san.report.published_index import method_label, published_index, without_remark
 from san.report.published_rows import make_published_row
 from san.report.rows import Row, RunGroup, group_runs, in_table, make_our_row
-from san.report.table import deduplicate
 from san.report.value import MISSING, to_text
 from san.runtime.formatting import count_of
 from san.tasks import Suite
