@@ -101,7 +101,7 @@ def read_rows(path: Path) -> Sequence[RecipeRow]:
 
 @cache
 def _read_rows(path: Path, version: tuple[int, int] | None) -> Sequence[RecipeRow]:
-    lines = list(csv.reader(io.StringIO(read_text(path))))
+    lines = _read_lines(path)
     header = lines[0] if lines else []
     missing = [name for name in NAMES if name not in header]
     if missing or len(set(header)) < len(header):
@@ -113,7 +113,10 @@ def _read_rows(path: Path, version: tuple[int, int] | None) -> Sequence[RecipeRo
     for number, cells in enumerate(lines[1:], start=2):
         if len(cells) != len(header):
             raise InvalidValueError(f"{path}, line {number}: {len(cells)} of {len(header)} fields.")
-        row = _parse_row(dict(zip(header, cells, strict=True)))
+        try:
+            row = _parse_row(dict(zip(header, cells, strict=True)))
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{path}, line {number}: {error}") from error
         key = tuple(cells[header.index(name)] for name in NAMES)
         if key in rows:
             raise InvalidValueError(f"{path}, line {number}: {' '.join(key)} is there twice.")
@@ -121,7 +124,18 @@ def _read_rows(path: Path, version: tuple[int, int] | None) -> Sequence[RecipeRo
     return tuple(rows.values())
 
 
-def parse_settings(text: str) -> dict[str, str]:
+def _read_lines(path: Path) -> list[list[str]]:
+    """Return the fields of each line. An interpolation would read what is none of its business."""
+    text = read_text(path)
+    if "${" in text:
+        raise InvalidValueError(f"{path} has a value with ${{...}}; allowed: plain values.")
+    try:
+        return list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:
+        raise InvalidValueError(f"{path} cannot be read as CSV ({error}).") from error
+
+
+def _parse_settings(text: str) -> dict[str, str]:
     """Return options as `rank=4 targets=[qkv]` states them, by name.
 
     Raises InvalidValueError on a word that gives no value.
@@ -149,7 +163,7 @@ def _parse_row(cells: Mapping[str, str]) -> RecipeRow:
         suite=cells["suite"],
         backbone=cells["backbone"],
         method=cells["method"],
-        settings=parse_settings(cells["settings"]),
+        settings=_parse_settings(cells["settings"]),
         task=cells["task"],
         values=values,
         evidence=evidence,
@@ -159,8 +173,12 @@ def _parse_row(cells: Mapping[str, str]) -> RecipeRow:
 def _parse_value(text: str) -> Any:
     """Return a number, truth value or null as JSON writes it, a list as `[q, v]`, or the text."""
     if text.startswith("[") and text.endswith("]"):
-        return [_parse_value(item.strip()) for item in text[1:-1].split(",")]
+        return [_parse_item(item.strip()) for item in text[1:-1].split(",") if item.strip()]
+    return _parse_item(text)
+
+
+def _parse_item(text: str) -> Any:
     try:
-        return parse_json(text)
+        return parse_json(text, bool | int | float | str | None)
     except ValueError:
         return text

@@ -1,6 +1,6 @@
 """The runs of a search: each run of a sweep once for every point of the space."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,22 @@ def _with_values(run: RunConfig, point: Values) -> dict[str, Any]:
     return config
 
 
-def refuse_searched(overrides: Sequence[str], search: Search) -> None:
-    """Raise InvalidValueError where an override sets what is searched: it would be swallowed."""
+def refuse_searched(methods: Sequence[str], overrides: Sequence[str], search: Search) -> None:
+    """Raise InvalidValueError where an override sets what is searched: it would be swallowed.
+
+    methods: with their options, as `lora:rank=4`.
+    """
+    for method in methods:
+        name, *options = method.split(":")
+        words = [f"method.{option}" for option in options]
+        _refuse({*search.additions.get(name, {})}, words)
     searched = {*search.space}
     for added in search.additions.values():
         searched |= {*added}
+    _refuse(searched, overrides)
+
+
+def _refuse(searched: Set[str], overrides: Sequence[str]) -> None:
     for word in overrides:
         key = word.lstrip("+~").partition("=")[0]
         if key in searched or key == "protocol":
