@@ -7,6 +7,7 @@ is named as the setting of train.py that it is for: `lr`, `method.rank`.
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -171,7 +172,7 @@ def _parse_row(cells: Mapping[str, str]) -> RecipeRow:
 
 
 def _parse_value(text: str) -> Any:
-    """Return a number, truth value or null as JSON writes it, a list as `[q, v]`, or the text."""
+    """Return a truth value or null as JSON writes it, a number, a list as `[q, v]`, or the text."""
     if text.startswith("[") and text.endswith("]"):
         return [_parse_item(item.strip()) for item in text[1:-1].split(",") if item.strip()]
     return _parse_item(text)
@@ -181,4 +182,9 @@ def _parse_item(text: str) -> Any:
     try:
         return parse_json(text, bool | int | float | str | None)
     except ValueError:
+        pass
+    try:
+        number = float(text)  # sources write `0.`, too
+    except ValueError:
         return text
+    return number if math.isfinite(number) else text

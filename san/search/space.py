@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from san.errors import InvalidValueError, choose
+from san.errors import InvalidValueError, UnknownNameError, choose
 from san.recipes import ROOT
 from san.runtime.files import read_yaml
 from san.schema import NonNegativeInt, PositiveFloat, PositiveInt, check_value, from_mapping
@@ -170,13 +170,21 @@ def load_search(name: str, trials: int | None = None) -> Search:
 
 def read_search(path: Path, trials: int | None = None) -> Search:
     """Read a search from a file; errors as of `load_search`, and FileAccessError."""
-    where = f"search {path}"
-    facts = check_value(read_yaml(path), dict[str, Any], where)
+    content = read_yaml(path)
+    try:
+        return _parse_search(content, path.stem, trials)
+    except (InvalidValueError, UnknownNameError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _parse_search(content: Any, name: str, trials: int | None) -> Search:
+    where = f"search {name}"
+    facts = check_value(content, dict[str, Any], where)
     rows = check_value(facts.get("space"), _Rows, f"{where}: space")
     space = {}
     for key, row in rows.items():
         space[key] = from_mapping(Dimension, row, f"{where}, {key}")
-    facts |= {"name": path.stem, "space": space}
+    facts |= {"name": name, "space": space}
     if trials is not None:
         facts["trials"] = trials
     search = from_mapping(Search, facts, where)
