@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from san import shipped
 from san.config_keys import RECIPE_KEYS
 from san.errors import InvalidValueError, choose
 from san.search.space import Search, Values
@@ -34,11 +35,22 @@ def _with_values(run: RunConfig, point: Values) -> dict[str, Any]:
         group, _, option = key.rpartition(".")
         if group == "method":
             choose(key, [f"method.{name}" for name in method], "searched setting")
+            _check_is_read(method["name"], option)
             method[option] = value
         else:
             choose(key, RECIPE_KEYS, "searched setting")
             config[key] = value
     return config
+
+
+def _check_is_read(method: str, option: str) -> None:
+    """Raise InvalidValueError for an option whose best value no recipe could give to a run."""
+    if not shipped.reads_recipe(method, option):
+        raise InvalidValueError(
+            f"method.{option} of {method} came as a searched setting, but recipe=tuned would not "
+            f"give it what is found. Write `{option}: ${{recipe:method.{option},DEFAULT}}` in "
+            f"configs/method/{method}.yaml."
+        )
 
 
 def refuse_searched(methods: Sequence[str], overrides: Sequence[str], search: Search) -> None:

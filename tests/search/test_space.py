@@ -11,7 +11,7 @@ from san.config_keys import RECIPE_KEYS
 from san.errors import InvalidValueError, SanError, UnknownNameError
 from san.methods import default_options, method_names
 from san.search.space import Dimension, Search, load_search, read_search, search_names
-from san.shipped import method_node
+from san.shipped import reads_recipe
 
 LR = Dimension(low=4e-4, high=0.1)
 WEIGHT_DECAY = Dimension(low=1e-5, high=0.1)
@@ -77,8 +77,7 @@ def test_what_is_searched_is_a_setting_and_a_recipe_can_say_it() -> None:
             for key in added:
                 option = key.removeprefix("method.")
                 assert option in default_options(method)
-                node = method_node(method)._get_node(option)
-                assert f"${{recipe:{key}," in str(node._value()), (method, key)
+                assert reads_recipe(method, option)
 
 
 def test_the_budget_is_said_in_words() -> None:
