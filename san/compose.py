@@ -202,7 +202,8 @@ def base_of(config: Mapping[str, Any]) -> Base:
     recipe = config.get("recipe") or {}
     if recipe.get("rows") is None:
         return _nearest_base(config, {}, "", ("augment", "recipe", "schedule"))
-    return _nearest_base(config, _recipe_words(recipe), json.dumps(recipe), ("augment", "schedule"))
+    chosen = _recipe_words(recipe, _cell_words(config, of_task=True))
+    return _nearest_base(config, chosen, json.dumps(recipe), ("augment", "schedule"))
 
 
 def _nearest_base(
@@ -239,22 +240,25 @@ def with_recipe(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[st
     """
     words = _cell_words(config, of_task=True)
     if recipe.get("rows") is not None:
-        words = (*words, *_recipe_words(recipe).values())
+        words = (*words, *_recipe_words(recipe, words).values())
     node = _composed_node(words).copy()
     node.method = config["method"]
-    found: Any = OmegaConf.to_container(node.recipe, resolve=True)
+    found = _to_plain(node.recipe)
     if found.get("rows") is not None and found["row"] is None:
         return None
     return {**config, "recipe": found}
 
 
-def _recipe_words(recipe: Mapping[str, Any]) -> dict[str, str]:
-    """Return the overrides, by key, that choose a recipe with rows."""
+def _recipe_words(recipe: Mapping[str, Any], cell: Sequence[str]) -> dict[str, str]:
+    """Return the overrides, by key, that choose a recipe with rows for a cell (its overrides)."""
     name = recipe["name"]
     words = {"recipe": f"recipe={name}"}
     search = recipe.get("search")
     if search != shipped("recipe", name).get("search"):
         words["recipe.search"] = f"recipe.search={search}"
+    rows = recipe["rows"]
+    if rows != _composed_node((*cell, *words.values())).recipe.rows:
+        words["recipe.rows"] = f"recipe.rows={settings.override_value(rows)}"
     return words
 
 

@@ -7,6 +7,7 @@ is named as the setting of train.py that it is for: `lr`, `method.rank`.
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -101,7 +102,7 @@ def read_rows(path: Path) -> Sequence[RecipeRow]:
 
 @cache
 def _read_rows(path: Path, version: tuple[int, int] | None) -> Sequence[RecipeRow]:
-    lines = list(csv.reader(io.StringIO(read_text(path))))
+    lines = _read_lines(path)
     header = lines[0] if lines else []
     missing = [name for name in NAMES if name not in header]
     if missing or len(set(header)) < len(header):
@@ -113,12 +114,26 @@ def _read_rows(path: Path, version: tuple[int, int] | None) -> Sequence[RecipeRo
     for number, cells in enumerate(lines[1:], start=2):
         if len(cells) != len(header):
             raise InvalidValueError(f"{path}, line {number}: {len(cells)} of {len(header)} fields.")
-        row = _parse_row(dict(zip(header, cells, strict=True)))
+        try:
+            row = _parse_row(dict(zip(header, cells, strict=True)))
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{path}, line {number}: {error}") from error
         key = tuple(cells[header.index(name)] for name in NAMES)
         if key in rows:
             raise InvalidValueError(f"{path}, line {number}: {' '.join(key)} is there twice.")
         rows[key] = row
     return tuple(rows.values())
+
+
+def _read_lines(path: Path) -> list[list[str]]:
+    """Return the fields of each line. An interpolation would read what is none of its business."""
+    text = read_text(path)
+    if "${" in text:
+        raise InvalidValueError(f"{path} has a value with ${{...}}; allowed: plain values.")
+    try:
+        return list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:
+        raise InvalidValueError(f"{path} cannot be read as CSV ({error}).") from error
 
 
 def _parse_settings(text: str) -> dict[str, str]:
@@ -157,10 +172,19 @@ def _parse_row(cells: Mapping[str, str]) -> RecipeRow:
 
 
 def _parse_value(text: str) -> Any:
-    """Return a number, truth value or null as JSON writes it, a list as `[q, v]`, or the text."""
+    """Return a truth value or null as JSON writes it, a number, a list as `[q, v]`, or the text."""
     if text.startswith("[") and text.endswith("]"):
-        return [_parse_value(item.strip()) for item in text[1:-1].split(",")]
+        return [_parse_item(item.strip()) for item in text[1:-1].split(",") if item.strip()]
+    return _parse_item(text)
+
+
+def _parse_item(text: str) -> Any:
     try:
-        return parse_json(text)
+        return parse_json(text, bool | int | float | str | None)
+    except ValueError:
+        pass
+    try:
+        number = float(text)  # sources write `0.`, too
     except ValueError:
         return text
+    return number if math.isfinite(number) else text

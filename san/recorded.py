@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from san import compose, recipes, settings, shipped
+from san import compose, settings, shipped
 from san.record import Record
 from san.renamed_keys import current_config, current_words
 from san.tasks import load_suite, suite_names
@@ -35,7 +35,8 @@ def rerun_words(record: Record, seeds: Sequence[int] = ()) -> list[str]:
     record: as `named_by_value` returns it. seeds: others than its own, of a sweep.
     """
     words = [f"method={record.method}", f"data={record.suite}/{record.task}"]
-    words.append(f"seed={','.join(map(str, seeds or [record.seed]))}")
+    chosen = ",".join(map(str, seeds or [record.seed]))
+    words.append(f"seed={chosen}")
     if record.backbone != load_suite(record.suite).backbone:
         words += shipped.backbone_words(record.backbone)
     words += shipped.protocol_words(record.protocol) or [
@@ -46,28 +47,33 @@ def rerun_words(record: Record, seeds: Sequence[int] = ()) -> list[str]:
     if config is None:
         typed = settings.split_variant(record.variant)
         words += current_words(typed, [record.method], warn=False)
+        # A path stands in no variant.
         if settings.RESTORED in words:
             adapter = settings.override_value(record.config.get("restore"))
             words[words.index(settings.RESTORED)] = f"adapter_checkpoint={adapter}"
     else:
-        base = compose.base_of(config)
-        words += settings.departures(config, base).values()
-        words += _row_words(config["recipe"])
+        departures = settings.departures(config, compose.base_of(config))
+        words += {**_row_words(config), **departures}.values()
     if record.data.forced:
         words.append("allow_unverified_data=true")
     return words
 
 
-def _row_words(recipe: Mapping[str, Any]) -> list[str]:
-    """Return overrides with what a recipe had for a cell when it was run.
+def _row_words(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return overrides, by key, with what the recipe had for the run: its file may change.
 
-    The file may have changed since.
+    What is no setting of a run, as a paper's `drop_path`, has had no effect.
     """
-    row: Mapping[str, Any] = recipe.get("row") or {}
-    words = []
-    for key, value in row.items():
-        if key not in recipes.EVIDENCE:
-            words.append(f"{key}={settings.override_value(value)}")
+    row: Mapping[str, Any] = config["recipe"].get("row") or {}
+    keys = settings.of_group(row, "recipe")
+    for option in config["method"]:
+        key = f"method.{option}"
+        if key in row:
+            keys.append(key)
+    words = {}
+    for key in keys:
+        value = settings.override_value(row[key])
+        words[key] = f"{key}={value}"
     return words
 
 
@@ -87,7 +93,9 @@ def _variant_of(config: str, weights: str) -> str:
 def config_of(record: Record) -> dict[str, Any] | None:
     """Return a recorded configuration in current words and names, None if it is not a whole one."""
     config = current_config(record.config, warn=False)
-    if not settings.names_a_cell(config) or not _is_known(config["data"], config["method"]["name"]):
+    if not settings.names_a_cell(config):
+        return None
+    if not _is_known(config["data"], config["method"]["name"]):
         return None
     config["backbone"]["name"] = shipped.backbone_name(config["backbone"])
     config["protocol"]["name"] = shipped.protocol_name(config["protocol"])

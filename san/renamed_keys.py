@@ -146,7 +146,8 @@ class _Names:
             new_key = self.keys.get(full_key, full_key)
             if new_key != full_key and warn:
                 _warn(full_key, new_key)
-            leaf = new_key.rpartition(".")[2]
+            # A row of a recipe has dotted names of its own, which stay whole.
+            leaf = key if new_key == full_key else new_key.rpartition(".")[2]
             if isinstance(value, Mapping):
                 renamed[leaf] = self.rename(value, f"{full_key}.", warn)
             elif isinstance(value, str):

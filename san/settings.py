@@ -103,7 +103,7 @@ def departures(config: Mapping[str, Any], base: Base) -> dict[str, str]:
     return dict(sorted(changed.items()))
 
 
-def of_group(overrides: Mapping[str, str], group: str) -> list[str]:
+def of_group(overrides: Mapping[str, Any], group: str) -> list[str]:
     """Return the keys of `departures` that a choice of `augment` or `recipe` may take back."""
     if group == "recipe":
         return [key for key in overrides if key in _COMPARED and key != "adapter_checkpoint"]
@@ -141,13 +141,20 @@ def join_overrides(overrides: Mapping[str, str], weights: str = "") -> str:
     words = dict(overrides)
     if "adapter_checkpoint" in words:
         words["adapter_checkpoint"] = RESTORED
+    if "recipe.rows" in words:
+        words["recipe.rows"] = f"recipe.rows={override_value(_file_name(words['recipe.rows']))}"
     if "backbone.weights" in words:
-        key, _, path = words["backbone.weights"].partition("=")
-        name = path.strip("'").split("/")[-1]
+        key = words["backbone.weights"].partition("=")[0]
+        name = _file_name(words["backbone.weights"])
         if weights and name not in _NOT_FILES:
             name += f"@{weights[:_HASH_DIGITS]}"
         words["backbone.weights"] = f"{key}={override_value(name)}"
     return shlex.join(words.values())
+
+
+def _file_name(word: str) -> str:
+    """Return the last part of the path that an override gives."""
+    return word.partition("=")[2].strip("'").split("/")[-1]
 
 
 def shorten_variant(variant: str) -> str:

@@ -45,6 +45,12 @@ def method_node(method: str) -> DictConfig:
     return node
 
 
+def reads_recipe(method: str, option: str) -> bool:
+    """Return whether an option of a method has the value that the recipe of a run gives it."""
+    words: Any = OmegaConf.to_container(method_node(method), resolve=False)
+    return f"${{recipe:method.{option}," in str(words[option])
+
+
 def compose_file(name: str, words: Sequence[str] = ()) -> DictConfig:
     """Compose a file of `configs/` with overrides."""
     outer = GlobalHydra.instance().hydra  # of train.py, or of a caller of the library

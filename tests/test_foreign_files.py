@@ -25,7 +25,7 @@ from conftest import a_record, tiny_vit
 from odd_files import ODD_FILES, SMALL, VIT
 
 import san
-from san import record_file
+from san import recipes, record_file
 from san.backbones import build_backbone, pretrained
 from san.data import task_data
 from san.data.pack import write_split
@@ -34,6 +34,7 @@ from san.data.split import read_split
 from san.errors import MissingPackageError, SanError
 from san.runtime import files, lease_holder
 from san.runtime.cost import Meter
+from san.search.space import read_search
 from san.sweep import driver, slurm
 from san.sweep.request import Launcher, SweepRequest
 from san.tasks import load_suite
@@ -194,6 +195,8 @@ READERS = {
     "TFDS copy": Reader(tfds_copy("dataset_info.json"), read_tfds_copy),
     "TFDS features": Reader(tfds_copy("features.json"), read_tfds_copy),
     "cluster": Reader(at("c.yaml"), read_cluster),
+    "recipe": Reader(at("r.csv"), recipes.read_rows),
+    "search": Reader(at("s.yaml"), read_search),
     "submitted jobs": Reader(at("submitted.jsonl"), lambda path: slurm.submitted_jobs(path.parent)),
 }
 

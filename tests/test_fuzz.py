@@ -26,14 +26,14 @@ import pytest
 import torch
 from conftest import a_record, tiny_vit
 from odd_files import SMALL, VIT
+from omegaconf import OmegaConf
 from original_weights import as_npz
 from safetensors.torch import save_file
 
 import san
-from san import record_file
+from san import recipes, record_file
 from san.answers import pack_answers
 from san.backbones import build_backbone
-from san.compose import named_by_value
 from san.data.images import decode_image
 from san.data.manifest import sha256_16
 from san.data.pack import write_split
@@ -41,14 +41,18 @@ from san.data.prepare.sources import find_source
 from san.data.proof import hash_image
 from san.data.split import read_split
 from san.errors import DataError, SanError
+from san.recipes import Cell
+from san.recorded import named_by_value
 from san.report.explain import explain_cell
 from san.report.render import write_table
 from san.report.table import make_table
 from san.runtime import lease, lease_holder
 from san.runtime.cost import Meter
 from san.score import ClassScore, EpochEntry, Score
+from san.search.space import read_search
+from san.shipped import CONFIGS
 from san.sweep.status import summary
-from san.tasks import Task, load_suite
+from san.tasks import BENCHMARKS, Task, load_suite
 from san.training.checkpoint import Checkpoint, Position
 from san.training.history import Evaluation, History
 
@@ -279,6 +283,33 @@ def read_packed(path: Path) -> None:
     assert list(split.ids) == [f"i{i}" for i in range(6)]
 
 
+def make_recipe(folder: Path) -> Path:
+    (folder / "r.csv").write_bytes((BENCHMARKS / "recipes" / "vpt.csv").read_bytes())
+    return folder / "r.csv"
+
+
+def read_recipe(path: Path) -> None:
+    """A row that is read can be looked up, and is resolved to what it says."""
+    for row in recipes.read_rows(path):
+        cell = Cell(row.suite, row.backbone, row.method, row.settings, row.task)
+        assert recipes.find_row(path, cell) is not None
+        plain = {**row.values, **row.evidence}
+        assert OmegaConf.to_container(OmegaConf.create(plain), resolve=True) == plain
+
+
+def make_search(folder: Path) -> Path:
+    (folder / "s.yaml").write_bytes((CONFIGS / "search" / "lr_rank.yaml").read_bytes())
+    return folder / "s.yaml"
+
+
+def use_search(path: Path) -> None:
+    """A search that is read has as many points as it says, all different."""
+    search = read_search(path)
+    points = [str(point) for point in search.points("san")]
+    assert len({*points}) == search.trials
+    assert search.budget.startswith(f"{search.trials} points")
+
+
 def make_lists(folder: Path) -> Path:
     sizes = {"train800": 3, "val200": 2, "test": 2}
     return pictures.vtab_lists(folder / "dtd", sizes, 47) / "train800.txt"
@@ -343,6 +374,8 @@ TARGETS = {
     "record of schema 1": Target(make_record, Damage.of_json, read_record, 4000),
     "record": Target(make_new_record, Damage.of_json, read_record, 4000),
     "answers": Target(make_answers, Damage.of_bytes, read_answers, 2000),
+    "recipe": Target(make_recipe, Damage.of_bytes, read_recipe, 2000),
+    "search": Target(make_search, Damage.of_bytes, use_search, 1000),
     "lease": Target(make_lease, Damage.of_json, lease_holder.find_holder, 1000),
     "adapter": Target(make_adapter, Damage.of_header, read_adapter, 400),
     "checkpoint": Target(make_checkpoint, Damage.of_header, read_checkpoint, 500),

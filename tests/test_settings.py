@@ -322,9 +322,9 @@ def test_what_is_on_disk_gets_its_right_name(data_root: Path) -> None:
     assert named(resolved("lr=0.1"), variant="lr=1e-1").variant == "lr=0.1"
     misfiled = named(resolved(), backbone="vit_small_patch14_dinov2.lvd142m")
     assert misfiled.backbone == "vit_nano"
-    older = recorded(resolved())
+    older = named(resolved())
     assert older.config["method"].pop("init_std") == 0.0
-    assert compose.named_by_value(older).variant == ""  # as the option was not there yet
+    assert recorded.named_by_value(older).variant == ""  # as the option was not there yet
     by_hand = a_record(variant="lr=3")
     assert recorded.named_by_value(by_hand) == by_hand
 

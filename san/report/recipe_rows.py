@@ -15,7 +15,7 @@ from san.record import Record
 from san.recorded import config_of, variant_of
 from san.tasks import load_suite
 
-_Recipe = tuple[str, ...]  # name and search of a recipe with rows; all others are one
+_Recipe = tuple[str, ...]  # name, search and file of a recipe with rows; all others are one
 _NO_ROWS: _Recipe = ()
 
 
@@ -32,7 +32,9 @@ class _Run:
         recipe = self.config["recipe"]
         if recipe.get("rows") is None:
             return _NO_ROWS
-        return (str(recipe["name"]), str(recipe.get("search")))
+        name = str(recipe["name"])
+        search = str(recipe.get("search"))
+        return (name, search, str(recipe["rows"]))
 
     @property
     def row(self) -> tuple[str, ...]:

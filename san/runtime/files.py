@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import msgspec
+import yaml
 
 from san.errors import FileAccessError, InvalidValueError, MissingFileError, SanError
 from san.runtime.formatting import format_bytes
@@ -159,6 +160,17 @@ def read_json(path: Path, kind: type[T] | Any = Any, limit: int = MAX_BYTES) -> 
     except InvalidValueError as error:
         raise FileAccessError(f"{path} cannot be read: {error}") from error
     return value
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the YAML in a file; errors as in `read_bytes`."""
+    try:
+        return yaml.safe_load(read_text(path))
+    except SanError:
+        raise
+    # PyYAML fails in Python's words on `!!bool foo`, and deep nesting ends at the stack.
+    except (ValueError, LookupError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        raise FileAccessError(f"{path} cannot be read: {error}") from error
 
 
 def parse_json(content: bytes | str, kind: type[T] | Any = Any) -> T:

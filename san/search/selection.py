@@ -80,8 +80,8 @@ def _order_among_equals(trial: Trial) -> list[float]:
 
 def _is_at_edge(key: str, chosen: Trial, trials: Sequence[Trial]) -> bool:
     """Return whether a number is the lowest or highest of those tried, of three or more."""
-    tried = {trial.values[key] for trial in trials}
+    tried = [trial.values[key] for trial in trials]
     numbers = [value for value in tried if isinstance(value, int | float)]
-    if len(numbers) < 3:
+    if len({*numbers}) < 3:
         return False
     return chosen.values[key] in (min(numbers), max(numbers))

@@ -9,17 +9,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
+from msgspec import Meta
 
-from san.errors import InvalidValueError, choose
+from san.errors import InvalidValueError, UnknownNameError, choose
 from san.recipes import ROOT
-from san.runtime.files import read_text
-from san.schema import NonNegativeInt, PositiveFloat, PositiveInt, from_mapping
+from san.runtime.files import read_yaml
+from san.schema import NonNegativeInt, PositiveFloat, PositiveInt, check_value, from_mapping
 
 SPACES = ROOT / "configs" / "search"
 Values = Mapping[str, Any]  # by setting of train.py: `lr`, `weight_decay`, `method.rank`
+# Of a file: at least one setting, each with what its Dimension says.
+_Rows = Annotated[dict[str, dict[str, Any]], Meta(min_length=1)]
 _DIGITS = 3  # that count, of a number that was computed
 
 
@@ -32,7 +34,9 @@ class Dimension:
     values: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
-        is_range = self.low is not None and self.high is not None and self.low < self.high
+        is_range = False
+        if self.low is not None and self.high is not None:
+            is_range = self.low < self.high
         if is_range == bool(self.values):
             raise InvalidValueError(
                 f"A range came as low {self.low}, high {self.high}, values {list(self.values)}; "
@@ -43,8 +47,13 @@ class Dimension:
         """Return the value at a share in [0, 1] of the range."""
         assert self.low is not None
         assert self.high is not None
-        value = self.low * (self.high / self.low) ** share
+        ratio = self.high / self.low
+        value = self.low * ratio**share
         return float(f"{value:.{_DIGITS}g}")
+
+    def spaced(self, count: int) -> list[float]:
+        """Return so many values of the range, two or more, from its low end to its high one."""
+        return [self.at(i / (count - 1)) for i in range(count)]
 
     def describe(self) -> str:
         """Return the values in words."""
@@ -69,41 +78,56 @@ class Search:
     sampling_seed: NonNegativeInt = 0
 
     def points(self, method: str) -> list[dict[str, Any]]:
-        """Return the settings of each trial of a method, in a fixed order."""
+        """Return the settings of each trial of a method, in a fixed order.
+
+        A method without additions has the shared points alone.
+        """
         shared = self._grid() if self.sampling == "grid" else self._quasi_random()
         own = self.additions.get(method, {})
-        added = [dict(zip(own, values, strict=True)) for values in itertools.product(*own.values())]
-        return [{**point, **extra} for point in shared for extra in added]
+        added = _combinations(own)
+        points = []
+        for point in shared:
+            for extra in added:
+                points.append({**point, **extra})
+        return points
 
     @property
     def budget(self) -> str:
         """The space that all methods share, and how often it is tried, in words."""
-        parts = [f"{key} {dimension.describe()}" for key, dimension in self.space.items()]
-        return f"{self.trials} points, {self.sampling}: {', '.join(parts)}"
+        parts = []
+        for key, dimension in self.space.items():
+            parts.append(f"{key} {dimension.describe()}")
+        space = ", ".join(parts)
+        return f"{self.trials} points, {self.sampling}: {space}"
 
     def addition(self, method: str) -> str:
         """Return what a method searches beside the shared space, in words; or nothing."""
-        added = self.additions.get(method, {})
-        parts = [f"{key} {' '.join(map(str, values))}" for key, values in added.items()]
+        parts = []
+        for key, values in self.additions.get(method, {}).items():
+            words = " ".join(map(str, values))
+            parts.append(f"{key} {words}")
         return ", ".join(parts)
 
     def _grid(self) -> list[dict[str, Any]]:
         """Return all combinations; the one range of a space has as many values as are left."""
-        listed = math.prod(len(each.values) for each in self.space.values() if each.values)
-        ranges = [key for key, each in self.space.items() if not each.values]
+        dimensions = self.space.values()
+        listed = math.prod(len(each.values) for each in dimensions if each.values)
+        ranges = sum(not each.values for each in dimensions)
         count, rest = divmod(self.trials, listed)
-        if rest or len(ranges) > 1 or (not ranges and count != 1) or (ranges and count < 2):
+        is_whole = rest == 0 and (count >= 2 if ranges else count == 1)
+        if ranges > 1 or not is_whole:
+            allowed = str(listed)
+            if ranges:
+                allowed = f"a multiple of {listed}, from {2 * listed} on"
             raise InvalidValueError(
-                f"{self.trials} trials came for search {self.name}; a grid has one range at most "
-                f"and {listed} combinations of listed values, so it takes "
-                f"{f'a multiple of {listed}, from {2 * listed} on' if ranges else listed}."
+                f"{self.trials} trials came for search {self.name}, which has ranges: {ranges}. "
+                f"A grid has one at most; with {listed} combinations of listed values "
+                f"it takes {allowed}."
             )
-        choices: list[Sequence[Any]] = []
-        for dimension in self.space.values():
-            spaced = [dimension.at(i / (count - 1)) for i in range(count) if not dimension.values]
-            choices.append(dimension.values or spaced)
-        points = itertools.product(*choices)
-        return [dict(zip(self.space, point, strict=True)) for point in points]
+        choices = {}
+        for key, dimension in self.space.items():
+            choices[key] = dimension.values or dimension.spaced(count)
+        return _combinations(choices)
 
     def _quasi_random(self) -> list[dict[str, Any]]:
         """Return the first points of a scrambled Halton sequence."""
@@ -117,9 +141,17 @@ class Search:
         sampler = qmc.Halton(len(self.space), scramble=True, rng=self.sampling_seed)
         points = []
         for shares in sampler.random(self.trials).tolist():
-            pairs = zip(self.space.items(), shares, strict=True)
-            points.append({key: dimension.at(share) for (key, dimension), share in pairs})
+            point = {}
+            for (key, dimension), share in zip(self.space.items(), shares, strict=True):
+                point[key] = dimension.at(share)
+            points.append(point)
         return points
+
+
+def _combinations(choices: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return every combination of values by key, the last key changing first."""
+    values = itertools.product(*choices.values())
+    return [dict(zip(choices, each, strict=True)) for each in values]
 
 
 def search_names() -> list[str]:
@@ -137,16 +169,36 @@ def load_search(name: str, trials: int | None = None) -> Search:
 
 
 def read_search(path: Path, trials: int | None = None) -> Search:
-    """Read a search from a file; errors as of `load_search`."""
-    where = f"search {path.stem}"
-    facts = dict(yaml.safe_load(read_text(path)))
+    """Read a search from a file; errors as of `load_search`, and FileAccessError."""
+    content = read_yaml(path)
+    try:
+        return _parse_search(content, path.stem, trials)
+    except (InvalidValueError, UnknownNameError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _parse_search(content: Any, name: str, trials: int | None) -> Search:
+    where = f"search {name}"
+    facts = check_value(content, dict[str, Any], where)
+    rows = check_value(facts.get("space"), _Rows, f"{where}: space")
     space = {}
-    for key, row in facts.get("space", {}).items():
+    for key, row in rows.items():
         space[key] = from_mapping(Dimension, row, f"{where}, {key}")
-    facts |= {"name": path.stem, "space": space}
+    facts |= {"name": name, "space": space}
     if trials is not None:
         facts["trials"] = trials
     search = from_mapping(Search, facts, where)
     for method in ("", *search.additions):
-        search.points(method)
+        _check_points(search.points(method), f"{where}, {method or 'any method'}")
     return search
+
+
+def _check_points(points: Sequence[Values], where: str) -> None:
+    """Raise InvalidValueError where there is no point, or one twice."""
+    words = [str(point) for point in points]
+    is_different = len({*words}) == len(words)
+    if not words or not is_different:
+        found = "; ".join(words) or "none"
+        raise InvalidValueError(
+            f"{where} has the points {found}; allowed: one or more, all different."
+        )

@@ -1,9 +1,10 @@
 """The runs of a search: each run of a sweep once for every point of the space."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from san import shipped
 from san.config_keys import RECIPE_KEYS
 from san.errors import InvalidValueError, choose
 from san.search.space import Search, Values
@@ -34,6 +35,7 @@ def _with_values(run: RunConfig, point: Values) -> dict[str, Any]:
         group, _, option = key.rpartition(".")
         if group == "method":
             choose(key, [f"method.{name}" for name in method], "searched setting")
+            _check_is_read(method["name"], option)
             method[option] = value
         else:
             choose(key, RECIPE_KEYS, "searched setting")
@@ -41,11 +43,32 @@ def _with_values(run: RunConfig, point: Values) -> dict[str, Any]:
     return config
 
 
-def refuse_searched(overrides: Sequence[str], search: Search) -> None:
-    """Raise InvalidValueError where an override sets what is searched: it would be swallowed."""
+def _check_is_read(method: str, option: str) -> None:
+    """Raise InvalidValueError for an option whose best value no recipe could give to a run."""
+    if not shipped.reads_recipe(method, option):
+        raise InvalidValueError(
+            f"method.{option} of {method} came as a searched setting, but recipe=tuned would not "
+            f"give it what is found. Write `{option}: ${{recipe:method.{option},DEFAULT}}` in "
+            f"configs/method/{method}.yaml."
+        )
+
+
+def refuse_searched(methods: Sequence[str], overrides: Sequence[str], search: Search) -> None:
+    """Raise InvalidValueError where an override sets what is searched: it would be swallowed.
+
+    methods: with their options, as `lora:rank=4`.
+    """
+    for method in methods:
+        name, *options = method.split(":")
+        words = [f"method.{option}" for option in options]
+        _refuse({*search.additions.get(name, {})}, words)
     searched = {*search.space}
     for added in search.additions.values():
         searched |= {*added}
+    _refuse(searched, overrides)
+
+
+def _refuse(searched: Set[str], overrides: Sequence[str]) -> None:
     for word in overrides:
         key = word.lstrip("+~").partition("=")[0]
         if key in searched or key == "protocol":

@@ -26,7 +26,8 @@ _Line = dict[str, str]
 class TunedCell:
     """What a search chose for a method on a task, and the records that it chose among.
 
-    options: the options of the method for which it was searched, as `propagation=off`.
+    options: the options of the method for which it was searched, as `propagation=off`. given: other
+    settings that were given to all trials, as `epochs=5`; they are part of the budget.
     images: of the val split. seeds: of each trial.
     """
 
@@ -34,6 +35,7 @@ class TunedCell:
     backbone: str
     method: str
     options: Sequence[str]
+    given: Sequence[str]
     task: str
     choice: Choice
     images: int
@@ -75,7 +77,8 @@ def _read_lines(path: Path) -> dict[tuple[str, ...], _Line]:
     """Return the lines of the file as they are, by what names them; none where there is no file."""
     if not path.exists():
         return {}
-    read_rows(path)  # refuses what is no such file
+    if not all("space" in row.evidence for row in read_rows(path)):
+        raise InvalidValueError(f"{path} was written by no search. Remove it, or give --tuned-dir.")
     lines = {}
     for line in csv.DictReader(io.StringIO(read_text(path))):
         lines[tuple(line[name] for name in NAMES)] = line
@@ -92,7 +95,7 @@ def _line_of(cell: TunedCell, search: Search) -> _Line:
     return line | {
         "source": f"our search {search.name}, {choice.trials} trials",
         "search": search.name,
-        "space": search.budget,
+        "space": ", ".join([search.budget, *cell.given]),
         "addition": search.addition(cell.method),
         "trials": str(choice.trials),
         "failed": str(choice.failed),

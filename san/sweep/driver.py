@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from yaml import YAMLError
 
 from san import compose, record_file
 from san.errors import FileAccessError, InvalidValueError, LaunchError, Preempted
 from san.run_options import RunOptions
-from san.runtime.files import read_text
+from san.runtime.files import read_yaml
 from san.runtime.formatting import printable
 from san.search.space import Search, load_search
 from san.search.trials import refuse_searched, trial_runs
@@ -166,10 +164,9 @@ def cluster_options(request: SweepRequest) -> dict[str, Any]:
     """
     path = request.cluster or ROOT / "clusters" / f"{request.launcher}.yaml"
     try:
-        options = yaml.safe_load(read_text(path))
-    # PyYAML fails in Python's words on `!!bool foo`, and deep nesting ends at the stack.
-    except (OSError, ValueError, LookupError, AttributeError, RecursionError, YAMLError) as error:
-        raise FileAccessError(f"--cluster {path} cannot be read: {error}") from error
+        options = read_yaml(path)
+    except OSError as error:
+        raise FileAccessError(f"--cluster {error}") from error
     if not isinstance(options, dict):
         raise InvalidValueError(
             f"--cluster {path} holds no options. Write `name: value` lines, "
@@ -187,7 +184,7 @@ def _compose_runs(request: SweepRequest) -> list[RunConfig]:
     if request.backbone is not None:
         overrides.append(f"backbone={request.backbone}")
     if request.search is not None:
-        refuse_searched(overrides, _search_of(request))
+        refuse_searched(methods, overrides, _search_of(request))
         overrides.append("protocol=tune")
     runs = compose.compose_grid(
         [f"{suite.name}/{task}" for task in dict.fromkeys(tasks)],

@@ -16,7 +16,8 @@ from san.search.trials import tried_values
 from san.search.tuned_file import TunedCell
 from san.sweep.plan import RunState, RunStatus
 
-_Cell = tuple[str, tuple[str, ...], str]  # method, its options, task
+# Method, its options, other settings that all trials were given, task.
+_Cell = tuple[str, tuple[str, ...], tuple[str, ...], str]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def collect(statuses: Sequence[RunStatus], search: Search) -> Found:
     incomplete = []
     hopeless = []
     for cell, of_cell in by_cell.items():
-        method, options, task = cell
+        method, options, _, task = cell
         name = f"{' '.join([method, *options])} on {task}"
         if not all(_has_ended(status) for status in of_cell):
             incomplete.append(name)
@@ -75,14 +76,19 @@ def collect(statuses: Sequence[RunStatus], search: Search) -> Found:
 
 
 def _cell_of(status: RunStatus, search: Search) -> _Cell:
-    """Return the cell of a trial, with the options in which its method departs from its default."""
+    """Return the cell of a trial, with that in which it departs from its default unsearched."""
     run = status.run
-    searched = search.additions.get(run.method, {})
+    searched = {*search.space, *search.additions.get(run.method, {})}
     options = []
+    given = []
     for key, word in settings.departures(*run.run_config).items():
-        if key.startswith("method.") and key not in searched:
+        if key in searched:
+            continue
+        if key.startswith("method."):
             options.append(word.removeprefix("method."))
-    return (run.method, tuple(options), run.task.name)
+        else:
+            given.append(word)
+    return (run.method, tuple(options), tuple(given), run.task.name)
 
 
 def _has_ended(status: RunStatus) -> bool:
@@ -105,7 +111,7 @@ def _trials(statuses: Sequence[RunStatus], search: Search) -> list[Trial]:
 
 
 def _tuned_cell(cell: _Cell, statuses: Sequence[RunStatus], choice: Choice) -> TunedCell:
-    method, options, task = cell
+    method, options, given, task = cell
     records = [status.record for status in statuses if status.record is not None]
     run = statuses[0].run
     totals = {r.score.total for r in records if r.score is not None}
@@ -114,6 +120,7 @@ def _tuned_cell(cell: _Cell, statuses: Sequence[RunStatus], choice: Choice) -> T
         backbone=run.backbone.name,
         method=method,
         options=options,
+        given=given,
         task=task,
         choice=choice,
         images=max(totals),

@@ -13,11 +13,11 @@ import pytest
 from conftest import a_record, composed, resolved, scores_alone
 from samples import DEMO, VTAB, demo_records, done, failed, ten_classes, vtab_records
 
-from san.compose import named_by_value
 from san.errors import UnknownNameError
 from san.experiment import from_config
 from san.record import DataSource, Record
 from san.record_file import read_records, record_path, write_record
+from san.recorded import named_by_value
 from san.report.explain import explain_cell
 from san.report.explain_names import find_place
 from san.report.explain_record import labelled_command, rerun_words
