@@ -50,9 +50,11 @@ def markdown(table: Table, selection: Selection) -> str:
         parts += _our_tasks(table, selection)
     if selection.published:
         parts.append(_published_means(table, selection))
-    shown = [id(row) for row in (*selection.ours, *selection.published)]
+    shown = [id(row) for row in selection.ours]
+    shown += [id(row) for row in selection.published]
     for verdict in (*table.other_verdicts, *table.published_verdicts):
-        if not any(id(standing.row) in shown for standing in verdict.standings.ranked):
+        ranked = verdict.standings.ranked
+        if not any(id(standing.row) in shown for standing in ranked):
             continue
         parts.append(f"\nRows {verdict.title}:\n")
         parts.append(_list(verdict.sentences))

@@ -31,14 +31,13 @@ class Ablation:
     arms: tuple[str, ...]
 
 
-def ablation_names() -> list[str]:
-    """Return the names of all ablations, sorted."""
+def _ablation_names() -> list[str]:
     return sorted(path.stem for path in ABLATIONS.glob("*.yaml"))
 
 
 def load_ablation(name: str) -> Ablation:
     """Read an ablation; raise UnknownNameError with the nearest names if there is none."""
-    path = ABLATIONS / f"{choose(name, ablation_names(), 'ablation')}.yaml"
+    path = ABLATIONS / f"{choose(name, _ablation_names(), 'ablation')}.yaml"
     facts = yaml.safe_load(read_text(path))
     return from_mapping(Ablation, {**facts, "name": name}, f"ablation {name}")
 
