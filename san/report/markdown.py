@@ -53,6 +53,7 @@ def markdown(table: Table, selection: Selection) -> str:
     shown = [id(row) for row in selection.ours]
     shown += [id(row) for row in selection.published]
     for verdict in (*table.other_verdicts, *table.published_verdicts):
+        # What is said of rows that are not shown helps nobody.
         ranked = verdict.standings.ranked
         if not any(id(standing.row) in shown for standing in ranked):
             continue
