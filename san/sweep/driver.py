@@ -46,9 +46,9 @@ def work(request: SweepRequest, *, plan: bool, status: bool, cancel: bool) -> bo
     if cancel:
         cancel_jobs(request)
     elif plan:
-        show_plan(request)
+        _show_plan(request)
     elif status:
-        show_status(request)
+        _show_status(request)
     else:
         return run(request)
     return True
@@ -66,14 +66,14 @@ def plan_sweep(request: SweepRequest) -> list[PlannedRun]:
     return plan_runs(configs)
 
 
-def show_plan(request: SweepRequest) -> None:
+def _show_plan(request: SweepRequest) -> None:
     """Print the status of all runs, and the disk and the table of what is left to do."""
     statuses = _print_status(plan_sweep(request))
     estimate = disk_estimate(statuses, _local_workers(request))
     _print(f"{estimate}\n\n{progress_table(statuses)}")
 
 
-def show_status(request: SweepRequest) -> None:
+def _show_status(request: SweepRequest) -> None:
     """Print how far the runs are."""
     _print_status(plan_sweep(request))
 
