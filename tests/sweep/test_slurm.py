@@ -24,10 +24,13 @@ class Cluster:
         self.file = folder / "cluster.yaml"
         self.file.write_text(CLUSTER)
         self.data = data
+        self.program = ["reproduce.py"]
+        self.logs = self.results / "slurm"
 
     def __call__(self, *options: str, epochs: int = 2) -> subprocess.CompletedProcess[str]:
         chosen = ["--methods", "linear,san", "--tasks", "digits,count"]
-        command = [sys.executable, str(ROOT / "scripts/reproduce.py"), "demo", *chosen, *options]
+        script, *own = self.program
+        command = [sys.executable, str(ROOT / "scripts" / script), "demo", *chosen, *own, *options]
         command += [
             f"epochs={epochs}",
             "logger=none",
@@ -41,7 +44,7 @@ class Cluster:
         done = self(*launcher, *options, epochs=epochs)
         assert done.returncode == 0, done.stderr
         assert f"Submitted {jobs} jobs" in done.stdout
-        return slurm.submitted_jobs(self.results / "slurm")
+        return slurm.submitted_jobs(self.logs)
 
     def wait(self, text: str, seconds: float, epochs: int = 2) -> str:
         """Wait until the status has a text."""
@@ -71,6 +74,25 @@ def test_jobs_share_a_sweep_to_its_end(cluster: Cluster) -> None:
     assert logs.count(" % in ") == 4  # no run twice
     assert cluster().returncode == 0
     assert (cluster.results / "tables" / "demo.csv").is_file()
+
+
+@pytest.mark.slurm
+def test_jobs_share_the_trials_of_a_search_and_the_same_command_writes_what_was_found(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.program = ["search.py", "--trials=2", f"--tuned-dir={tmp_path / 'tuned'}"]
+    cluster.logs = cluster.results / "search" / "slurm"
+    path = tmp_path / "tuned" / "demo_vit_nano_lr.csv"
+    assert len(cluster.submit(2)) == 2
+    cluster.wait("8 runs: 8 done", 200)
+    logs = "".join(p.read_text() for p in cluster.logs.rglob("*.err"))
+    assert logs.count(" % in ") == 8  # no trial twice
+    assert not path.exists()  # jobs write none
+    done = cluster()
+    assert done.returncode == 0, done.stderr
+    assert f"Written: {path}" in done.stdout
+    assert len(path.read_text().splitlines()) == 1 + 2 * 2
+    assert not (cluster.results / "tables").exists()
 
 
 @pytest.mark.slurm
