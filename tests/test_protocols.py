@@ -46,11 +46,13 @@ def adapter_plus(epoch: int) -> float:
     return lowest + 0.5 * (PEAK - lowest) * (1 + math.cos(math.pi * (epoch - 10) / 90))
 
 
+SSF = timm(1e-7, 1e-8, lag=0)
 NOAH = timm(1e-6, 1e-5, lag=1)
+SAN = timm(0.1 * PEAK, 1e-8, lag=1)
 # Per protocol: rate by epoch, epochs trained, epoch chosen on, evaluated every, resize,
 # normalization, decayed tensors, whether the last incomplete batch is left out, head.
 STATED: dict[str, tuple[Any, ...]] = {
-    "ssf": (timm(1e-7, 1e-8, 0), 110, "test", 1, "ssf", "inception", "timm", True, "timm"),
+    "ssf": (SSF, 110, "test", 1, "ssf", "inception", "timm", True, "timm"),
     "ssf_crop": (
         timm(1e-7, 1e-8, 0),
         110,
@@ -130,13 +132,19 @@ def test_the_numbers_that_were_measured_on_noahs_schedule() -> None:
         ("ssf method=ssf data=vtab/cifar", "ssf ssf_paper none 0.005 5e-05 None"),
         ("ssf_fgvc method=ssf data=fgvc/cub", "ssf_crop ssf_paper ssf_fgvc 0.01 0.05 0.9998"),
         ("ssf_gic method=ssf data=gic/imagenet", "ssf_crop ssf_paper ssf 0.001 0.05 0.99992"),
-        ("vpt method=vpt_deep data=vtab/eurosat", "vpt vpt_paper none 0.25 0.01 None"),
+        ("vpt method=vpt_deep data=vtab/eurosat", "vpt vpt_paper none 0.25 0.001 None"),
         ("noah method=lora data=vtab/cifar", "noah noah none 0.001 0.0001 None"),
         ("mai method=lora data=vtab/cifar", "mai mai none 0.01 0.0001 None"),
-        ("adapter_plus method=adapter_plus data=vtab/svhn", "adapter_plus adapter_plus none 0.001 0.0001 None"),
-        ("san_authors method=san data=vtab/cifar lr=5e-4", "san_authors san_authors ssf 0.0005 0.0 None"),
+        (
+            "adapter_plus method=adapter_plus data=vtab/svhn",
+            "adapter_plus adapter_plus none 0.001 0.0001 None",
+        ),
+        (
+            "san_authors method=san data=vtab/cifar lr=5e-4",
+            "san_authors san_authors ssf 0.0005 0.0 None",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_experiment_is_all_of_it_in_one_word(words: str, expected: str) -> None:
     name, *others = words.split()
     config = composed(f"experiment={name}", *others)
