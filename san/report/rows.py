@@ -118,12 +118,31 @@ def group_runs(
         by_key.setdefault(key, {}).setdefault(r.task, []).append(r)
     keys = sorted(by_key, key=lambda key: _position(key, suite.methods))
     facts = {key: _facts_by_task(by_key[key]) for key in keys}
-    found = _differences_by_row(suite, facts)
+    found: dict[RowKey, dict[str, list[Difference]]] = {}
+    for alike in _tuned_alike(by_key):
+        found |= _differences_by_row(suite, {key: facts[key] for key in alike})
     groups = []
     for key in keys:
         mixed = mixed_between_tasks(itertools.chain.from_iterable(facts[key].values()))
         groups.append(_make_group(suite, key, by_key[key], found[key], mixed, answers_of))
     return groups
+
+
+def _tuned_alike(
+    by_key: Mapping[RowKey, Mapping[str, Sequence[Record]]],
+) -> list[list[RowKey]]:
+    """Return rows by the recipe that they were given: only those of one are compared."""
+    groups: dict[str, list[RowKey]] = {}
+    for key, runs in by_key.items():
+        groups.setdefault(_recipe_with_rows(runs), []).append(key)
+    return list(groups.values())
+
+
+def _recipe_with_rows(runs: Mapping[str, Sequence[Record]]) -> str:
+    """Return the recipe of a row that has values by task; nothing where it has none."""
+    recipes = [recipe_of(r) for of_task in runs.values() for r in of_task]
+    names = {str(recipe["name"]) for recipe in recipes if recipe.get("rows") is not None}
+    return ", ".join(sorted(names))
 
 
 def make_our_row(suite: Suite, group: RunGroup, groups: Sequence[RunGroup]) -> Row:
@@ -152,13 +171,15 @@ def make_our_row(suite: Suite, group: RunGroup, groups: Sequence[RunGroup]) -> R
 
 def _budget(group: RunGroup, trials: CountRange | None) -> str:
     """Return which rows a row of ours is compared with: those that were tuned alike."""
-    recipes = [recipe_of(r) for of_task in group.runs.values() for r in of_task]
-    names = {str(recipe["name"]) for recipe in recipes if recipe.get("rows") is not None}
-    if not names:
+    recipe = _recipe_with_rows(group.runs)
+    if not recipe:
         return DEFAULT_SETTINGS
-    budget = f"recipe {', '.join(sorted(names))}"
-    is_search = any(recipe.get("search") is not None for recipe in recipes)
-    return f"{budget}, {trials.text()} trials" if is_search and trials is not None else budget
+    searches = []
+    for of_task in group.runs.values():
+        searches += [recipe_of(r).get("search") for r in of_task]
+    if trials is None or not any(searches):
+        return f"recipe {recipe}"
+    return f"recipe {recipe}, {trials.text()} trials"
 
 
 def by_column(
