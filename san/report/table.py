@@ -213,8 +213,10 @@ def _our_verdicts(
 
     The reference decides which rows these are, if there is one.
     """
-    asked = [row for row in rows if reference in (None, *reference_names([row]))]
+    asked = [row for row in rows if reference in reference_names([row])]
     main = main_class(asked or rows)
+    if main is None and asked:  # a baseline
+        main = asked[0].comparison_class
     classes = dict.fromkeys([main, *(row.comparison_class for row in rows)])
     for each in classes:
         members = [row for row in rows if row.comparison_class == each]
