@@ -44,7 +44,7 @@ class Found:
             )
             at_edge = [cell for cell in self.cells if cell.choice.at_edge]
             if at_edge:
-                names = ", ".join(f"{cell.method} on {cell.task}" for cell in at_edge)
+                names = ", ".join(_cell_name(cell) for cell in at_edge)
                 yield f"At the edge of what was tried, so a better value may lie beyond: {names}."
             yield f"Written: {path}. Use it with recipe=tuned."
         if self.hopeless:
@@ -127,6 +127,10 @@ def _tuned_cell(cell: _Cell, statuses: Sequence[RunStatus], choice: Choice) -> T
         seeds=list(dict.fromkeys(status.run.seed for status in statuses)),
         records=[r.id for r in records],
     )
+
+
+def _cell_name(cell: TunedCell) -> str:
+    return f"{' '.join([cell.method, *cell.options])} on {cell.task}"
 
 
 def _table_line(cell: TunedCell) -> dict[str, object]:
