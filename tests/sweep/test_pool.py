@@ -43,7 +43,7 @@ class Sweep:
 
     def command(self, *options: str) -> list[str]:
         script = [sys.executable, str(ROOT / "scripts/reproduce.py"), "demo"]
-        chosen = ["--methods", "linear,san", "--tasks", "digits,count"]
+        chosen = ["--methods", "linear,san", "--tasks", "digits,count", "--seeds", "0"]
         return [*script, *chosen, *options, *self.overrides]
 
     def __call__(self, *options: str) -> subprocess.CompletedProcess[str]:

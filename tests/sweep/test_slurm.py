@@ -28,7 +28,7 @@ class Cluster:
         self.logs = self.results / "slurm"
 
     def __call__(self, *options: str, epochs: int = 2) -> subprocess.CompletedProcess[str]:
-        chosen = ["--methods", "linear,san", "--tasks", "digits,count"]
+        chosen = ["--methods", "linear,san", "--tasks", "digits,count", "--seeds", "0"]
         script, *own = self.program
         command = [sys.executable, str(ROOT / "scripts" / script), "demo", *chosen, *own, *options]
         command += [
