@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from san.record import Record
 from san.report import published, tidy
-from san.report.aggregate import AnswersOf, newest_done, no_answers
+from san.report.aggregate import AnswersOf, newest_done, no_answers, recipe_of
 from san.report.best_on_test import optimism_notes
 from san.report.comparability import Difference, notes_on_differences
 from san.report.duplicates import deduplicate
@@ -136,7 +136,7 @@ def make_table(
         *conflicts,
         *_excluded_note(len(runs) - len(shown_runs), split),
         *_make_legend([*our_rows, *shown]),
-        *_difference_notes(suite, groups, our_rows),
+        *_row_notes(suite, groups, our_rows),
         *_answers_note(groups, answers_of),
         *_published_notes(published_rows, shown),
         *_estimate_note(shown),
@@ -278,6 +278,12 @@ def _make_legend(rows: Sequence[Row]) -> list[str]:
     return legend
 
 
+def _row_notes(suite: Suite, groups: Sequence[RunGroup], rows: Sequence[Row]) -> Iterator[str]:
+    """Yield in what rows differ that are not compared, and where a recipe said nothing."""
+    yield from _difference_notes(suite, groups, rows)
+    yield from _fallback_notes(suite, groups, rows)
+
+
 def _difference_notes(
     suite: Suite, groups: Sequence[RunGroup], rows: Sequence[Row]
 ) -> Iterator[str]:
@@ -290,6 +296,21 @@ def _difference_notes(
             for difference in found:
                 tasks.setdefault((row.name, difference), []).append(suite.tasks[task].label)
     return notes_on_differences(tasks, len(suite.tasks))
+
+
+def _fallback_notes(suite: Suite, groups: Sequence[RunGroup], rows: Sequence[Row]) -> Iterator[str]:
+    """Say on which tasks a recipe had no row, so that a run had the values of the suite's own."""
+    for group, row in zip(groups, rows, strict=True):
+        tasks = []
+        for task, of_task in group.runs.items():
+            recipes = [recipe_of(r) for r in of_task]
+            if any(each.get("rows") is not None and each.get("row") is None for each in recipes):
+                tasks.append(suite.tasks[task].label)
+        if tasks:
+            yield (
+                f"{row.name}: the recipe has no row for {', '.join(tasks)}; there the values are "
+                "those of the suite's recipe."
+            )
 
 
 def _published_notes(rows: Sequence[Row], shown: Sequence[Row]) -> list[str]:
