@@ -10,7 +10,6 @@
 """
 
 import importlib.util
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -97,7 +96,7 @@ def _drawings(
     yield f"{table.name}_groups", _draw_groups(table, selection)
     runs = [_runs_of(table, row, records) for row in selection.ours]
     yield f"{table.name}_curves", _draw_curves(selection.ours, runs)
-    yield f"{table.name}_scales", _draw_scales(runs, results / "records")
+    yield f"{table.name}_scales", _draw_scales(table, selection.ours, runs, results / "records")
 
 
 def _draw_ranks(table: Table) -> Drawing | None:
@@ -167,14 +166,24 @@ def _draw_curves(rows: Sequence[Row], runs: Sequence[Sequence[Record]]) -> Drawi
     return draw_learning_curves(curves[:_MOST_ROWS], notes=_cut_note(curves))
 
 
-def _draw_scales(runs: Sequence[Sequence[Record]], records: Path) -> Drawing | None:
-    """Draw the scales of the first shown run whose saved adapter has some."""
-    for r in itertools.chain.from_iterable(runs):
+def _draw_scales(
+    table: Table, rows: Sequence[Row], runs: Sequence[Sequence[Record]], records: Path
+) -> Drawing | None:
+    """Draw the scales of the first shown run whose saved adapter has some.
+
+    The row that the others are compared with comes first.
+    """
+    pairs = list(zip(rows, runs, strict=True))
+    reference = table.verdict.standings.reference
+    pairs.sort(key=lambda pair: pair[0] is not reference)
+    for row, r in ((row, r) for row, of_row in pairs for r in of_row):
         path = record_path(records, r.suite, r.method, r.task, r.seed, r.id)
         adapter = path.with_suffix(".safetensors")
         if adapter.is_file():
             try:
-                return draw_scales(read_scales(adapter), notes=[f"{r.method} on {r.task}"])
+                return draw_scales(
+                    read_scales(adapter), notes=[f"{row.name} on {r.task}, seed {r.seed}"]
+                )
             except SanError:  # of a method without scales; the table does not need it
                 continue
     return None
