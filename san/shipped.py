@@ -92,15 +92,18 @@ def backbone_words(name: str) -> list[str]:
 def protocol_name(protocol: Mapping[str, Any]) -> str:
     """Return the shipped protocol with the same values, or else the protocol's own name.
 
-    Of several, which differ in what a protocol says beside its own group, it is the one so called.
+    Of several, which differ in what a protocol says beside its own group, it is the one so called,
+    or else the one that says nothing else.
     """
     own = str(protocol["name"])
-    same = []
+    same = {}
     for choice in choices("protocol"):
         file = shipped("protocol", choice)
         if file.get("protocol", file) == {**protocol, "name": choice}:
-            same.append(choice)
-    return own if own in same or not same else same[0]
+            same[choice] = "protocol" not in file
+    if own in same:
+        return own
+    return next((choice for choice, says_no_more in same.items() if says_no_more), own)
 
 
 def protocol_words(name: str) -> list[str]:

@@ -38,7 +38,7 @@ from san.search.space import read_search
 from san.sweep import driver, slurm
 from san.sweep.request import Launcher, SweepRequest
 from san.tasks import load_suite
-from san.training.checkpoint import Checkpoint
+from san.training.checkpoint import Checkpoint, Trained
 from san.training.history import History
 
 TOO_LONG_S = 120  # what takes longer hangs
@@ -157,7 +157,8 @@ def resume(path: Path) -> None:
     model = tiny_vit()
     optimizer = torch.optim.SGD(model.parameters())
     checkpoint = Checkpoint(path, "a run", History(10), Meter(torch.device("cpu")))
-    position = checkpoint.load(model, optimizer, torch.Generator(), epochs=3, batches=2)
+    trained = Trained(model, optimizer)
+    position = checkpoint.load(trained, torch.Generator(), epochs=3, batches=2)
     assert position.epoch == 1
 
 

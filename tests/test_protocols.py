@@ -161,6 +161,7 @@ def test_every_experiment_is_tried_above() -> None:
     assert {each[0].split()[0] for each in tried} == set(shipped.choices("experiment"))
 
 
+@pytest.mark.sweep
 def test_every_cell_of_every_protocol_and_of_every_backbone_composes() -> None:
     """Methods x tasks, with each protocol and with each backbone: each is there as chosen."""
     suites = [load_suite(name) for name in suite_names()]

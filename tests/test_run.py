@@ -121,7 +121,7 @@ def test_a_deterministic_run_is_the_same_run_and_gives_the_same_bits(train: Shel
     settings = ("epochs=1", "method=lora", "logger=none", "save_adapter=true")
     stored = []
     for words in ((), ("deterministic=true",), ("deterministic=true",)):
-        assert train(*settings, *words, "force=true").returncode == 0
+        run(*resolved(*settings, *words, "force=true", *train.places))
         (path,) = train.results.rglob("*.safetensors")  # one identity
         stored.append((train.records()[0], load_file(path)))
     for done, tensors in stored[1:]:
@@ -137,18 +137,17 @@ def test_a_run_with_a_cooldown_and_an_average_says_so_and_saves_the_average(
     settings = ("method=ssf", "epochs=1", "warmup_epochs=0", "logger=none")
     words = ("schedule=timm", "schedule.cooldown_epochs=2", "schedule.min_lr=1e-3")
     words += ("ema_decay=0.95", "drop_last=true", "head_init=zero", "batch_size=64")
-    done = train(*settings, *words, "save_adapter=true")
-    assert done.returncode == 0, done.stderr
+    run(*resolved(*settings, *words, "save_adapter=true", *train.places))
     (found,) = train.records()
     assert [entry.epoch for entry in found.history] == [1, 2, 3]
     assert [entry.lr for entry in found.history] == pytest.approx([1e-2, 1e-3, 1e-3])
     assert found.last.epoch == 3
     assert found.config["epochs"] == 1
-    assert "already complete" in train(*settings, *words).stderr
+    again = run(*resolved(*settings, *words, *train.places))
+    assert again.outcome is RunOutcome.ALREADY_COMPLETE
     # What was evaluated is what was saved.
     (path,) = train.results.rglob("*.safetensors")
-    tested = train("method=ssf", "logger=none", f"adapter_checkpoint={path}")
-    assert tested.returncode == 0, tested.stderr
+    run(*resolved("method=ssf", "logger=none", f"adapter_checkpoint={path}", *train.places))
     (again,) = [r for r in train.records() if r.config["restore"]]
     assert again.last.correct == found.last.correct
     assert again.last.loss == pytest.approx(found.last.loss, rel=1e-6)

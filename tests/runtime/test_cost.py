@@ -39,10 +39,11 @@ def peak_with(megabytes: int) -> int:
 def test_peak_memory_is_that_of_the_run_and_not_of_the_process() -> None:
     before = peak_with(1)
     large = peak_with(300)
+    after = peak_with(1)  # freeing may have given back what earlier tests had left
     small = peak_with(50)
     assert large > before + 250e6
     assert small < large - 200e6
-    assert small > before + 40e6
+    assert small > after + 40e6
 
 
 def test_a_peak_that_cannot_be_told_from_the_process_s_is_not_known(
