@@ -53,7 +53,7 @@ from san.search.space import read_search
 from san.shipped import CONFIGS
 from san.sweep.status import summary
 from san.tasks import BENCHMARKS, Task, load_suite
-from san.training.checkpoint import Checkpoint, Position
+from san.training.checkpoint import Checkpoint, Position, Trained
 from san.training.history import Evaluation, History
 
 pytestmark = pytest.mark.fuzz
@@ -250,7 +250,8 @@ def make_checkpoint(folder: Path) -> Path:
 def read_checkpoint(path: Path) -> None:
     """A damaged checkpoint means the beginning."""
     checkpoint, model, optimizer = checkpoint_at(path)
-    position = checkpoint.load(model, optimizer, torch.Generator(), epochs=3, batches=2)
+    trained = Trained(model, optimizer)
+    position = checkpoint.load(trained, torch.Generator(), epochs=3, batches=2)
     assert (position, checkpoint.history.entries) in [
         (Position(), []),
         (Position(2, 1, 0.5, 1.0), [EpochEntry(1, 0.5, 0.1, FIVE_OF_TEN)]),
