@@ -243,7 +243,8 @@ def checkpoint_at(path: Path) -> tuple[Checkpoint, torch.nn.Module, torch.optim.
 def make_checkpoint(folder: Path) -> Path:
     checkpoint, model, optimizer = checkpoint_at(folder / "r.checkpoint")
     checkpoint.history.add(1, 0.5, 0.1, Evaluation(FIVE_OF_TEN, np.arange(10) < 5))
-    checkpoint.save(model, optimizer, torch.Generator().get_state(), Position(2, 1, 0.5, 1.0))
+    state = torch.Generator().get_state()
+    checkpoint.save(Trained(model, optimizer), state, Position(2, 1, 0.5, 1.0))
     return checkpoint.path
 
 
