@@ -183,7 +183,7 @@ def test_a_run_that_fails_is_recorded_and_tried_again_on_request(sweep: Sweep) -
     sweep.overrides = [*DIVERGING, *sweep.overrides[1:]]
     failed = sweep("--tasks", "digits")
     assert failed.returncode == 1
-    assert re.search(r"^failed +demo/digits linear seed 0: ", failed.stdout, re.MULTILINE)
+    assert re.search(r"^failed +demo/digits linear \[.*\] seed 0: ", failed.stdout, re.MULTILINE)
     assert "NonFiniteLossError" in failed.stdout
     times = record_times(sweep)
     assert len(times) == 2
