@@ -3,7 +3,7 @@ VENV ?= .venv
 METHODS ?=
 BACKBONE ?=
 TASKS ?=
-# Of each suite its own (benchmarks/*.yaml), unless given.
+# Of each suite its own (three), unless given.
 SEEDS ?=
 TRIALS ?=
 SEARCH ?=

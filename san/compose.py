@@ -18,6 +18,7 @@ from san.settings import Base, RunConfig
 from san.shipped import (
     backbone_name,
     backbone_words,
+    choices,
     choices_without_rows,
     compose_file,
     method_node,
@@ -200,7 +201,7 @@ def base_of(config: Mapping[str, Any]) -> Base:
     differ by task: it is the one that the run was given, with the row that it had then.
     """
     recipe = config.get("recipe") or {}
-    if recipe.get("rows") is None:
+    if recipe.get("rows") is None or recipe.get("name") not in choices("recipe"):
         return _nearest_base(config, {}, "", ("augment", "recipe", "schedule"))
     chosen = _recipe_words(recipe, _cell_words(config, of_task=True))
     return _nearest_base(config, chosen, json.dumps(recipe), ("augment", "schedule"))
@@ -239,7 +240,7 @@ def with_recipe(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[st
     where that has none for the cell. The values of the run stay as they are.
     """
     words = _cell_words(config, of_task=True)
-    if recipe.get("rows") is not None:
+    if recipe.get("rows") is not None and recipe.get("name") in choices("recipe"):
         words = (*words, *_recipe_words(recipe, words).values())
     node = _composed_node(words).copy()
     node.method = config["method"]

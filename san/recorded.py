@@ -62,7 +62,7 @@ def rerun_words(record: Record, seeds: Sequence[int] = ()) -> list[str]:
 def _row_words(config: Mapping[str, Any]) -> dict[str, str]:
     """Return overrides, by key, with what the recipe had for the run: its file may change.
 
-    What is no setting of a run, as a paper's `drop_path`, has had no effect.
+    What is no setting of a run has had no effect.
     """
     row: Mapping[str, Any] = config["recipe"].get("row") or {}
     keys = settings.of_group(row, "recipe")

@@ -83,7 +83,7 @@ def backbone_name(backbone: Mapping[str, Any]) -> str:
 
 
 def backbone_words(name: str) -> list[str]:
-    """Return the overrides that choose a backbone by the name that `_backbone_name` gives it."""
+    """Return the overrides that choose a backbone by the name that `backbone_name` gives it."""
     if name in choices("backbone"):
         return [f"backbone={name}"]
     return [f"backbone={_ANY_MODEL}", f"backbone.name={settings.override_value(name)}"]

@@ -3,7 +3,8 @@
 python scripts/ablate.py san demo        # every arm of benchmarks/ablations/san.yaml
 python scripts/ablate.py san demo --methods san,san:propagation=off --trials 3 --seeds 0,1
 python scripts/ablate.py san vtab --only search --launcher slurm --jobs 8
-python scripts/ablate.py san vtab --only runs --launcher slurm --jobs 8   # once that is done
+python scripts/ablate.py san vtab --only search                           # writes what it found
+python scripts/ablate.py san vtab --only runs --launcher slurm --jobs 8
 python scripts/ablate.py san vtab                                         # the table
 
 The same command resumes. The table is results/tables/<suite>_ablate_<name>.md.

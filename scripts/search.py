@@ -7,7 +7,7 @@ python train.py method=san data=demo/digits recipe=tuned                  # uses
 
 Trials are runs with records, below results/search; the same command resumes. What was found is
 written to benchmarks/tuned/<suite>_<backbone>_<search>.csv once all trials of a method on a task
-are there.
+are there; after jobs of SLURM by one more call without --launcher.
 """
 
 import argparse

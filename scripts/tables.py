@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from san import cli, recorded, shipped
-from san.errors import FileAccessError, MissingFileError, RecordError, choose
+from san.errors import FileAccessError, InvalidValueError, MissingFileError, RecordError, choose
 from san.record import Record, Status
 from san.record_file import answers_path, read_answers, read_records, record_path
 from san.report.arguments import Arguments, parse_arguments, refuse_beside_cell
@@ -137,7 +137,9 @@ def _make(key: _TableKey, records: Sequence[Record], unreadable: int, args: Argu
     """Write a table; return it as text, nothing if it has no rows or cannot be written whole."""
     suite = load_suite(key.suite)
     if args.name:
-        records = [r for r in records if _row_of(r) in (args.rows or [])]
+        if not args.rows:
+            raise InvalidValueError("--name came without --rows; give the rows of that table.")
+        records = [r for r in records if {_row_of(r), r.method} & {*args.rows}]
     table = make_table(
         suite,
         records,

@@ -139,9 +139,12 @@ def _tuned_alike(
 
 
 def _recipe_with_rows(runs: Mapping[str, Sequence[Record]]) -> str:
-    """Return the recipe of a row that has values by task; nothing where it has none."""
-    recipes = [recipe_of(r) for of_task in runs.values() for r in of_task]
-    names = {str(recipe["name"]) for recipe in recipes if recipe.get("rows") is not None}
+    """Return the recipe of a row that has values by task, and its search; or nothing."""
+    names = set()
+    for of_task in runs.values():
+        for recipe in map(recipe_of, of_task):
+            if recipe.get("rows") is not None:
+                names.add(" ".join([str(recipe["name"]), str(recipe.get("search") or "")]).strip())
     return ", ".join(sorted(names))
 
 

@@ -215,8 +215,8 @@ def _our_verdicts(
     """
     asked = [row for row in rows if reference in reference_names([row])]
     main = main_class(asked or rows)
-    if main is None and asked:  # a baseline
-        main = asked[0].comparison_class
+    if main is None and rows:  # baselines alone
+        main = (asked or rows)[0].comparison_class
     classes = dict.fromkeys([main, *(row.comparison_class for row in rows)])
     for each in classes:
         members = [row for row in rows if row.comparison_class == each]

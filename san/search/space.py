@@ -34,10 +34,12 @@ class Dimension:
     values: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
+        # One or the other: what is given beside it would be swallowed.
+        is_list = bool(self.values) and self.low is None and self.high is None
         is_range = False
-        if self.low is not None and self.high is not None:
+        if self.low is not None and self.high is not None and not self.values:
             is_range = self.low < self.high
-        if is_range == bool(self.values):
+        if not (is_list or is_range):
             raise InvalidValueError(
                 f"A range came as low {self.low}, high {self.high}, values {list(self.values)}; "
                 "allowed: low and high with low < high, or values alone."

@@ -81,7 +81,8 @@ def _refuse(searched: Set[str], overrides: Sequence[str]) -> None:
 def tried_values(config: Mapping[str, Any], search: Search) -> dict[str, Any]:
     """Return the values of a trial, by the settings that are searched for its method."""
     method = config["method"]
-    values = {key: config[key] for key in search.space}
-    for key in search.additions.get(method["name"], {}):
-        values[key] = method[key.removeprefix("method.")]
+    values = {}
+    for key in (*search.space, *search.additions.get(method["name"], {})):
+        group, _, option = key.rpartition(".")
+        values[key] = method[option] if group == "method" else config[key]
     return values

@@ -11,13 +11,13 @@ from functools import partial
 import yaml
 
 from san import settings
-from san.errors import choose
+from san.errors import InvalidValueError, choose
 from san.recipes import ROOT
 from san.runtime.files import read_text
 from san.schema import from_mapping
 from san.sweep import driver
 from san.sweep.plan import PlannedRun
-from san.sweep.request import SweepRequest
+from san.sweep.request import Launcher, SweepRequest
 from san.tasks import load_suite
 
 ABLATIONS = ROOT / "benchmarks" / "ablations"
@@ -56,6 +56,12 @@ def work(
     request: with the search; its methods are a part of the arms, its seeds those of the runs, () of
     the suite. only: `search` or `runs`. Errors as of `driver.run`.
     """
+    if request.launcher is Launcher.SLURM and only is None and not (plan or status or cancel):
+        raise InvalidValueError(
+            "--launcher slurm came without --only. The runs need what the search finds, so give "
+            "--only search first; when its jobs are done, the same without --launcher, which "
+            "writes what they found; then --only runs."
+        )
     search, runs = _parts_of(ablation, request)
     show = partial(driver.work, plan=plan, status=status, cancel=cancel)
     if only != "runs":
@@ -72,7 +78,9 @@ def _parts_of(ablation: Ablation, request: SweepRequest) -> tuple[SweepRequest, 
     arms = request.methods or ablation.arms
     for arm in arms:
         choose(arm, ablation.arms, f"arm of ablation {ablation.name}")
-    found = ("recipe=tuned", f"recipe.search={request.search}", "save_adapter=true")
+    found = ["recipe=tuned", f"recipe.search={request.search}", "save_adapter=true"]
+    if request.tuned_dir is not None:
+        found.append(f"recipe.folder={request.tuned_dir.absolute()}")
     runs = replace(
         request,
         methods=arms,

@@ -109,7 +109,7 @@ def run(request: SweepRequest) -> bool:
     if request.is_job:
         return is_complete
     if request.search is not None:
-        return write_search(request, runs) and is_complete
+        return write_search(request, runs)
     has_table = make_tables(runs[0], request.table_options, upload=bool(pending))
     return is_complete and has_table
 
@@ -139,7 +139,11 @@ def submit(request: SweepRequest, pending: Sequence[PlannedRun]) -> None:
     directory = _job_directory(pending[0].options)
     command = request.worker_command(time.time_ns())
     ids = slurm.submit(command, request.jobs or 1, cluster_options(request), directory)
-    _print(f"Submitted {len(ids)} jobs: {', '.join(ids)}. Logs: {directory}. Status: make status.")
+    _print(f"Submitted {len(ids)} jobs: {', '.join(ids)}. Logs: {directory}.")
+    if request.search is None:
+        _print("Status: make status.")
+    else:
+        _print("Once they are done, the same command without --launcher writes what they found.")
 
 
 def make_tables(run: PlannedRun, options: Sequence[str] = (), *, upload: bool) -> bool:

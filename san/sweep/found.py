@@ -46,7 +46,7 @@ class Found:
             if at_edge:
                 names = ", ".join(_cell_name(cell) for cell in at_edge)
                 yield f"At the edge of what was tried, so a better value may lie beyond: {names}."
-            yield f"Written: {path}. Use it with recipe=tuned."
+            yield f"Written: {path}. Use it with recipe=tuned recipe.search={search.name}."
         if self.hopeless:
             yield f"No trial has a score: {', '.join(self.hopeless)}."
         if self.incomplete:

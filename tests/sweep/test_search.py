@@ -179,7 +179,7 @@ def test_a_search_writes_what_it_found(
         check(line, runs)
         assert len(line["records"].split()) == count
     said = capsys.readouterr().out
-    assert f"Written: {path}. Use it with recipe=tuned." in said
+    assert f"Written: {path}. Use it with recipe=tuned recipe.search=own." in said
     # The same again is the same file, and recipe=tuned has it.
     before = path.read_bytes()
     assert driver.write_search(asked, runs)
@@ -259,7 +259,7 @@ def test_a_search_that_is_killed_at_random_moments_finds_the_same(
     whole = Searching(tmp_path / "whole", data_root)
     said = whole()
     assert "12 runs: 12 done" in said
-    assert f"Written: {whole.file}. Use it with recipe=tuned." in said
+    assert f"Written: {whole.file}. Use it with recipe=tuned recipe.search=" in said
     killed = Searching(tmp_path / "killed", data_root)
     draw = random.Random(0)
     kills = 0
