@@ -19,7 +19,7 @@ _TIE_BREAKERS = ("lr", "weight_decay")
 class Trial:
     """Settings that were tried, and how they scored: a score for each seed.
 
-    scores: None in place of a seed whose run failed (a loss that is no number).
+    scores: None in place of a seed whose run failed.
     """
 
     values: Mapping[str, Any]
