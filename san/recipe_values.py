@@ -33,7 +33,10 @@ def _recipe_value(key: str, *default: Any, _root_: DictConfig) -> Any:
     that of the recipe it is based on, else the default.
     """
     missing = f"recipe.{key}"
-    for place in ("recipe.row", "recipe", "recipe.base"):
+    row = OmegaConf.select(_root_, "recipe.row")
+    if row is not None and key in row:
+        return row[key]  # `null`, too
+    for place in ("recipe", "recipe.base"):
         values = OmegaConf.select(_root_, place)
         found = None if values is None else values.get(key)
         if isinstance(found, DictConfig):

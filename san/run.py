@@ -99,7 +99,8 @@ def run(
     if (completed := _find_completed(experiment, options, path)) is not None:
         return completed
     check_outputs(experiment, path)
-    if (gap := recipe_gap(config)) is not None:
+    gap = recipe_gap(config)
+    if gap is not None and distributed.rank() == 0:
         log.warning(gap)
     with stop_on_signal() as stop, _hold_lease(path, stop, sweep) as held:
         if not _from_rank_0(held is not None):

@@ -23,6 +23,17 @@ from san.score import EpochEntry, Score
 from san.settings import RunConfig
 
 compose.register()
+RECIPE = {
+    "epochs": 2,
+    "batch_size": 4,
+    "optimizer": "adamw",
+    "lr": 1e-2,
+    "weight_decay": 1e-2,
+    "momentum": 0.9,
+    "warmup_epochs": 1,
+    "label_smoothing": 0.0,
+    "precision": "fp32",
+}
 
 
 def tiny_vit(classes: int = 10, **options: Any) -> VisionTransformer:

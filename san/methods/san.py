@@ -26,7 +26,7 @@ from torch import nn
 
 from san.backbones import Site
 from san.errors import InvalidValueError
-from san.layers.propagation import propagate
+from san.layers.propagation import Propagation, propagate
 from san.layers.scaled import Scaled, scale_layer
 from san.methods import norm_parameters
 from san.schema import NonNegativeFloat
@@ -42,7 +42,7 @@ def attach(
     model: nn.Module,
     sites: tuple[Site, ...],
     *,
-    propagation: Literal["off", "tied", "recalibrated", "untied"] = "tied",
+    propagation: Propagation = "tied",
     qkv_anterior: Literal["patch", "preceding"] = "patch",
     proj_anterior: Literal["none", "v", "qkv"] = "none",
     train_output_scale: bool = True,

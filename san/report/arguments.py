@@ -133,6 +133,11 @@ def refuse_beside_cell(args: Arguments) -> None:
         "--reference": args.reference,
         "--name": args.name,
         "--style paper": args.style == "paper",
+        "--sort": args.sort is not Sort.MEAN,
+        "--decimals": args.decimals != 1,
+        "--spread": args.spread,
+        "--cost": args.cost,
+        "--transpose": args.transpose,
         "--wandb": args.wandb,
     }
     ignored = [name for name, value in given.items() if value]

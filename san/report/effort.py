@@ -47,14 +47,17 @@ def _trials_column(rows: Sequence[Row]) -> Iterator[EffortColumn]:
         for row in rows:
             known = row.trials.text() if row.trials is not None else MISSING
             texts.append(_unless_published(row, known))
-        legend = "settings tried to choose the hyper-parameters of a task"
+        legend = (
+            "settings tried to choose hyper-parameters, for each task in rows of a recipe by task, "
+            "else once for all"
+        )
         yield EffortColumn("trials", legend, texts)
 
 
 def _cost_columns(rows: Sequence[Row]) -> Iterator[EffortColumn]:
     """Yield the columns of device-hours and energy that a row has; all energies in one unit."""
     hours = [row.cost.device_hours for row in rows]
-    yield from _amounts("device-hours", "wall time times devices", rows, hours)
+    yield from _amounts("device-hours", "wall time times devices, without the search", rows, hours)
     joules = [row.cost.joules for row in rows]
     most = max((each for each in joules if not math.isnan(each)), default=0.0)
     unit = "kWh" if most >= _JOULES["kWh"] else "kJ"
@@ -65,7 +68,7 @@ def _cost_columns(rows: Sequence[Row]) -> Iterator[EffortColumn]:
 def _amounts(
     title: str, what: str, rows: Sequence[Row], amounts: Sequence[float]
 ) -> Iterator[EffortColumn]:
-    """Yield a column, if one of its amounts is known. what: they are."""
+    """Yield a column, if one of its amounts is known. what: of the legend, what is counted."""
     if all(map(math.isnan, amounts)):
         return
     texts = []

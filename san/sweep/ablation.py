@@ -11,7 +11,7 @@ from functools import partial
 import yaml
 
 from san import settings
-from san.errors import InvalidValueError, choose
+from san.errors import InvalidValueError, LaunchError, choose
 from san.recipes import ROOT
 from san.runtime.files import read_text
 from san.schema import from_mapping
@@ -94,7 +94,10 @@ def _parts_of(ablation: Ablation, request: SweepRequest) -> tuple[SweepRequest, 
 
 def _table_options(ablation: Ablation, request: SweepRequest) -> tuple[str, ...]:
     """Return the options of scripts/tables.py for a table of the arms alone."""
-    rows = _row_names(driver.plan_sweep(request))
+    planned = driver.plan_sweep(request)
+    rows = _row_names([run for run in planned if run.path is not None])
+    if not rows:
+        raise LaunchError("None of the runs can start: search the arms first (--only search).")
     return ("--name", f"ablate_{ablation.name}", "--reference", rows[0], "--rows", *rows)
 
 

@@ -115,7 +115,7 @@ def run(request: SweepRequest) -> bool:
 
 
 def write_search(request: SweepRequest, runs: Sequence[PlannedRun]) -> bool:
-    """Write and print what the trials of a search found; return whether nothing is missing."""
+    """Write and print what the trials of a search found; return whether no cell is missing."""
     search = _search_of(request)
     found = collect([run_status(run) for run in runs], search)
     backbone = runs[0].backbone.name
@@ -123,7 +123,7 @@ def write_search(request: SweepRequest, runs: Sequence[PlannedRun]) -> bool:
     if found.cells:
         write_tuned(found.cells, search, path)
     _print("\n".join(found.describe(search, path)))
-    return not found.incomplete
+    return not found.incomplete and not found.hopeless
 
 
 def _search_of(request: SweepRequest) -> Search:

@@ -5,6 +5,7 @@ import math
 from torch import nn
 
 from san.backbones import classifier_name
+from san.errors import InvalidValueError
 from san.training.recipe import HeadInit
 
 _PRIOR = 0.01  # the probability of each class at the start, as `vpt` sets the bias
@@ -15,10 +16,16 @@ def init_classifier(model: nn.Module, init: HeadInit) -> None:
 
     `timm`: they stay as the model was built. `torch`: nn.Linear's default. `zero`: all zero. `vpt`:
     kaiming normal by fan-out, and the logit of 0.01 for the bias (KMnP/vpt 4410440, models/mlp.py).
+    Raises InvalidValueError where the classifier is not linear.
     """
-    classifier = model.get_submodule(classifier_name(model))
-    if init == "timm" or not isinstance(classifier, nn.Linear):
+    if init == "timm":
         return
+    classifier = model.get_submodule(classifier_name(model))
+    if not isinstance(classifier, nn.Linear):
+        raise InvalidValueError(
+            f"head_init came as '{init}', and the classifier is a {type(classifier).__name__}; "
+            "allowed for it: timm, which leaves it as it was built."
+        )
     if init == "torch":
         classifier.reset_parameters()
     elif init == "zero":

@@ -216,7 +216,7 @@ def test_a_method_whose_trials_all_failed_has_no_line(
     asked = request(*own, "--methods=linear", "--trials=2")
     runs = driver.plan_sweep(asked)
     assert do(runs) == [Verdict.FAILED] * 2
-    assert driver.write_search(asked, runs)
+    assert not driver.write_search(asked, runs)
     assert "No trial has a score: linear on digits." in capsys.readouterr().out
     assert not (tmp_path / "tuned").exists()
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_convnext, tiny_vit
+from conftest import RECIPE, tiny_convnext, tiny_vit
 from torch import nn
 
 import san
@@ -21,17 +21,6 @@ from san.training.recipe import Recipe
 from san.training.schedule import Schedule, lr_at
 
 CPU = torch.device("cpu")
-RECIPE = {
-    "epochs": 2,
-    "batch_size": 4,
-    "optimizer": "adamw",
-    "lr": 1e-2,
-    "weight_decay": 1e-2,
-    "momentum": 0.9,
-    "warmup_epochs": 1,
-    "label_smoothing": 0.0,
-    "precision": "fp32",
-}
 
 
 class Recorded:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from conftest import tiny_convnext, tiny_dino, tiny_eva, tiny_swin, tiny_vit
+from conftest import RECIPE, tiny_convnext, tiny_dino, tiny_eva, tiny_swin, tiny_vit
 from timm.models import VisionTransformer
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn, optim
@@ -12,17 +12,6 @@ import san
 from san.training.optimizer import make_optimizer
 from san.training.recipe import Recipe
 
-RECIPE = {
-    "epochs": 2,
-    "batch_size": 4,
-    "optimizer": "adamw",
-    "lr": 1e-2,
-    "weight_decay": 1e-2,
-    "momentum": 0.9,
-    "warmup_epochs": 1,
-    "label_smoothing": 0.0,
-    "precision": "fp32",
-}
 FAMILIES = [tiny_vit, tiny_dino, tiny_eva, tiny_swin, tiny_convnext]
 
 
