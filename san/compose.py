@@ -11,21 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 
 from san import settings
+from san.config_files import choices, choices_without_rows, compose_file, method_node, read_choice
+from san.config_names import backbone_name, backbone_words, protocol_name, protocol_words
 from san.errors import InvalidValueError, SanError
-from san.recipe_values import register_resolvers
+from san.recipe_resolvers import register_resolvers
 from san.renamed_keys import current_config, current_words
 from san.settings import Base, RunConfig
-from san.shipped import (
-    backbone_name,
-    backbone_words,
-    choices,
-    choices_without_rows,
-    compose_file,
-    method_node,
-    protocol_name,
-    protocol_words,
-    shipped,
-)
 from san.tasks import Suite, Task, load_suite, suite_names
 
 _CHOSEN_BY_SWEEP = {"data": "--tasks", "method": "--methods", "seed": "--seeds"}
@@ -114,14 +105,18 @@ def _resolve_alike(node: DictConfig, tasks: Sequence[str]) -> list[RunConfig]:
     A recipe with rows, and whatever else depends on the task, is resolved for each.
     """
     names = [task.partition("/")[2] for task in tasks]
-    if "data.task" in OmegaConf.to_yaml(node) or "recipe_row" in OmegaConf.to_yaml(node.recipe):
-        runs = []
+    runs = []
+    written = OmegaConf.to_yaml(node)
+    if "data.task" in written or "recipe_row" in written:
         for name in names:
             node.data.task = name
             runs.append(resolve(node))
         return runs
     config, base = resolve(node)
-    return [RunConfig({**config, "data": {**config["data"], "task": name}}, base) for name in names]
+    for name in names:
+        data = {**config["data"], "task": name}
+        runs.append(RunConfig({**config, "data": data}, base))
+    return runs
 
 
 def _grid_method(method: str, task: str, words: Sequence[str]) -> DictConfig:
@@ -255,7 +250,7 @@ def _recipe_words(recipe: Mapping[str, Any], cell: Sequence[str]) -> dict[str, s
     name = recipe["name"]
     words = {"recipe": f"recipe={name}"}
     search = recipe.get("search")
-    if search != shipped("recipe", name).get("search"):
+    if search != read_choice("recipe", name).get("search"):
         words["recipe.search"] = f"recipe.search={search}"
     rows = recipe["rows"]
     if rows != _composed_node((*cell, *words.values())).recipe.rows:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from san import cli, recorded, shipped
+from san import cli, config_files, record_names
 from san.errors import FileAccessError, InvalidValueError, MissingFileError, RecordError, choose
 from san.record import Record, Status
 from san.record_file import answers_path, read_answers, read_records, record_path
@@ -54,11 +54,11 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("san").setLevel(logging.INFO)
     records, problems = read_records(args.records)
-    records = in_every_row([recorded.named_by_value(r) for r in records])
+    records = in_every_row([record_names.named_by_value(r) for r in records])
     for problem in problems:
         print(f"Skipped: {printable(problem)}", file=sys.stderr)
     if args.backbone:
-        known = {*shipped.choices("backbone"), *(r.backbone for r in records)}
+        known = {*config_files.choices("backbone"), *(r.backbone for r in records)}
         choose(args.backbone, sorted(known), "backbone")
     if args.cell:
         refuse_beside_cell(args)
@@ -196,7 +196,7 @@ def _reproduction_texts(
     if args.results.resolve() == REFERENCE.resolve():
         return
     reference, _ = read_records(REFERENCE / "records")
-    reference = [recorded.named_by_value(r) for r in reference if r.suite in suites]
+    reference = [record_names.named_by_value(r) for r in reference if r.suite in suites]
     lines = list(describe_reproduction(records, reference))
     if lines:
         yield "\n".join(["Does it reproduce here?", *lines])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import composed, resolved
 
-from san import compose, methods, renamed_keys, shipped
+from san import compose, config_files, methods, renamed_keys
 from san.errors import SanError
 from san.experiment import from_config
 from san.methods import check_options, default_options
@@ -18,7 +18,7 @@ GROUPS = ["augment", "backbone", "method", "protocol", "logger", "recipe"]
 
 
 def test_every_cell_composes(data_root: Path) -> None:
-    methods_ = shipped.choices("method")
+    methods_ = config_files.choices("method")
     tasks = [f"{suite}/{task}" for suite in suite_names() for task in load_suite(suite).tasks]
     assert len(tasks) >= 6 + 19 + 5 + 2 + 21
     cells = [(task, method) for task in tasks for method in methods_]
@@ -51,7 +51,7 @@ def test_every_task_says_how_to_get_its_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_choice_composes_and_is_named_like_its_file(group: str) -> None:
-    choices = shipped.choices(group)
+    choices = config_files.choices(group)
     assert choices
     for choice in choices:
         if choice != "timm":  # which takes its name from the command line
@@ -65,7 +65,7 @@ def test_a_demo_task_brings_its_backbone_and_the_command_line_wins() -> None:
 
 
 def test_every_method_states_its_options_in_its_configuration() -> None:
-    assert list(shipped.choices("method")) == methods.method_names()
+    assert list(config_files.choices("method")) == methods.method_names()
     for name in methods.method_names():
         options = composed(f"method={name}")["method"]
         assert options.pop("name") == name
@@ -118,13 +118,13 @@ def test_a_users_own_files_may_have_old_words(tmp_path: Path) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
     (tmp_path / "recipe").mkdir()
-    text = (shipped.CONFIGS / "recipe" / "demo.yaml").read_text()
+    text = (config_files.CONFIGS / "recipe" / "demo.yaml").read_text()
     old = text.replace("label_smoothing: 0.0", "smoothing: 0.3").replace(
         "default: 5e-3", "other: 7.0"
     )
     (tmp_path / "recipe" / "mine.yaml").write_text(old)
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(shipped.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(config_files.CONFIGS), version_base="1.3"):
         words = [f"hydra.searchpath=[file://{tmp_path}]", "recipe=mine", "method=dora"]
         config, _ = compose.resolve(hydra.compose("train", overrides=words))
     assert config["label_smoothing"] == 0.3

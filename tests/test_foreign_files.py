@@ -25,7 +25,7 @@ from conftest import a_record, tiny_vit
 from odd_files import ODD_FILES, SMALL, VIT
 
 import san
-from san import recipes, record_file
+from san import recipe_files, record_file
 from san.backbones import build_backbone, pretrained
 from san.data import task_data
 from san.data.pack import write_split
@@ -196,7 +196,7 @@ READERS = {
     "TFDS copy": Reader(tfds_copy("dataset_info.json"), read_tfds_copy),
     "TFDS features": Reader(tfds_copy("features.json"), read_tfds_copy),
     "cluster": Reader(at("c.yaml"), read_cluster),
-    "recipe": Reader(at("r.csv"), recipes.read_rows),
+    "recipe": Reader(at("r.csv"), recipe_files.read_rows),
     "search": Reader(at("s.yaml"), read_search),
     "submitted jobs": Reader(at("submitted.jsonl"), lambda path: slurm.submitted_jobs(path.parent)),
 }

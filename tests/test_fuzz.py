@@ -31,9 +31,10 @@ from original_weights import as_npz
 from safetensors.torch import save_file
 
 import san
-from san import recipes, record_file
+from san import recipe_files, record_file
 from san.answers import pack_answers
 from san.backbones import build_backbone
+from san.config_files import CONFIGS
 from san.data.images import decode_image
 from san.data.manifest import sha256_16
 from san.data.pack import write_split
@@ -41,8 +42,8 @@ from san.data.prepare.sources import find_source
 from san.data.proof import hash_image
 from san.data.split import read_split
 from san.errors import DataError, SanError
-from san.recipes import Cell
-from san.recorded import named_by_value
+from san.recipe_files import Cell
+from san.record_names import named_by_value
 from san.report.explain import explain_cell
 from san.report.render import write_table
 from san.report.table import make_table
@@ -50,7 +51,6 @@ from san.runtime import lease, lease_holder
 from san.runtime.cost import Meter
 from san.score import ClassScore, EpochEntry, Score
 from san.search.space import read_search
-from san.shipped import CONFIGS
 from san.sweep.status import summary
 from san.tasks import BENCHMARKS, Task, load_suite
 from san.training.checkpoint import Checkpoint, Position, Trained
@@ -292,9 +292,9 @@ def make_recipe(folder: Path) -> Path:
 
 def read_recipe(path: Path) -> None:
     """A row that is read can be looked up, and is resolved to what it says."""
-    for row in recipes.read_rows(path):
+    for row in recipe_files.read_rows(path):
         cell = Cell(row.suite, row.backbone, row.method, row.settings, row.task)
-        assert recipes.find_row(path, cell) is not None
+        assert recipe_files.find_row(path, cell) is not None
         plain = {**row.values, **row.evidence}
         assert OmegaConf.to_container(OmegaConf.create(plain), resolve=True) == plain
 

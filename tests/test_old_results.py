@@ -7,7 +7,7 @@ import pandas as pd
 
 from san.compose import compose_grid
 from san.record_file import read_records
-from san.recorded import named_by_value
+from san.record_names import named_by_value
 from san.report.render import write_table
 from san.report.table import make_table
 from san.sweep.plan import RunState, plan_runs, run_status

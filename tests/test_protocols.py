@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import composed
 
-from san import compose, shipped
+from san import compose, config_files
 from san.config_keys import check_keys
 from san.tasks import load_suite, suite_names
 from san.training.schedule import Schedule, Timeline
@@ -95,7 +95,7 @@ def rates(config: dict[str, Any]) -> list[float]:
 
 
 def test_every_protocol_is_stated() -> None:
-    assert set(shipped.choices("protocol")) == {*STATED, *OWN}
+    assert set(config_files.choices("protocol")) == {*STATED, *OWN}
 
 
 @pytest.mark.parametrize("name", STATED)
@@ -152,13 +152,13 @@ def test_an_experiment_is_all_of_it_in_one_word(words: str, expected: str) -> No
     groups = [config[group]["name"] for group in ("protocol", "recipe", "augment")]
     values = [config[key] for key in ("lr", "weight_decay", "ema_decay")]
     assert " ".join(map(str, groups + values)) == expected
-    text = (shipped.CONFIGS / "experiment" / f"{name}.yaml").read_text("utf-8")
+    text = (config_files.CONFIGS / "experiment" / f"{name}.yaml").read_text("utf-8")
     assert f"experiment={name} method={config['method']['name']}" in text
 
 
 def test_every_experiment_is_tried_above() -> None:
     tried = test_an_experiment_is_all_of_it_in_one_word.pytestmark[0].args[1]
-    assert {each[0].split()[0] for each in tried} == set(shipped.choices("experiment"))
+    assert {each[0].split()[0] for each in tried} == set(config_files.choices("experiment"))
 
 
 @pytest.mark.sweep
@@ -166,9 +166,9 @@ def test_every_cell_of_every_protocol_and_of_every_backbone_composes() -> None:
     """Methods x tasks, with each protocol and with each backbone: each is there as chosen."""
     suites = [load_suite(name) for name in suite_names()]
     tasks = [f"{suite.name}/{task}" for suite in suites for task in suite.tasks]
-    methods = shipped.choices("method")
-    protocols = [f"protocol={name}" for name in shipped.choices("protocol")]
-    backbones = [f"backbone={name}" for name in shipped.choices("backbone") if name != "timm"]
+    methods = config_files.choices("method")
+    protocols = [f"protocol={name}" for name in config_files.choices("protocol")]
+    backbones = [f"backbone={name}" for name in config_files.choices("backbone") if name != "timm"]
     assert (len(tasks), len(methods), len(protocols), len(backbones)) == (53, 18, 11, 5)
     cells = set()
     for word in (*protocols, *backbones):

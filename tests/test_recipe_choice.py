@@ -8,7 +8,7 @@ import pytest
 from conftest import a_record, composed, resolved
 from omegaconf import OmegaConf
 
-from san import compose, recorded, settings, shipped
+from san import compose, config_files, record_names, settings
 from san.config_keys import RECIPE_KEYS
 from san.errors import SanError
 from san.methods import default_options, method_names
@@ -138,20 +138,20 @@ def test_a_recorded_run_keeps_its_name_and_is_repeated() -> None:
     """Dotted names of a row stay whole in a record."""
     for words, variant in [([], "recipe=mai"), (["lr=0.5", "method.rank=3"], None)]:
         run = resolved(*MAI, *words)
-        made = recorded.named_by_value(record_of(run))
+        made = record_names.named_by_value(record_of(run))
         assert made.variant == (variant or "lr=0.5 method.rank=3 recipe=mai")
-        assert recorded.config_of(made) == run.config
-        repeated = resolved(*recorded.rerun_words(made))
+        assert record_names.config_of(made) == run.config
+        repeated = resolved(*record_names.rerun_words(made))
         assert settings.compared_part(repeated.config) == settings.compared_part(run.config)
         assert repeated.base == run.base
 
 
 def test_a_run_is_repeated_though_its_file_is_gone(rows: str, tmp_path: Path) -> None:
     run = resolved("recipe=tuned", rows, "method=lora")
-    made = recorded.named_by_value(record_of(run))
+    made = record_names.named_by_value(record_of(run))
     (tmp_path / "rows.csv").write_text(HEADER)
-    assert recorded.named_by_value(made).variant == "recipe=tuned recipe.rows=rows.csv"
-    repeated = composed(*recorded.rerun_words(made))
+    assert record_names.named_by_value(made).variant == "recipe=tuned recipe.rows=rows.csv"
+    repeated = composed(*record_names.rerun_words(made))
     assert repeated["recipe"]["row"] is None
     for key in (*RECIPE_KEYS, "method"):
         assert repeated[key] == run.config[key]
@@ -160,9 +160,9 @@ def test_a_run_is_repeated_though_its_file_is_gone(rows: str, tmp_path: Path) ->
 def test_a_file_of_ones_own_is_part_of_the_name(rows: str) -> None:
     """Two files that say different things are two rows of a table."""
     run = resolved("recipe=tuned", rows, "method=lora")
-    assert recorded.variant_of(run.config, "") == "recipe=tuned recipe.rows=rows.csv"
+    assert record_names.variant_of(run.config, "") == "recipe=tuned recipe.rows=rows.csv"
     shipped_one = resolved("recipe=tuned", "method=lora")
-    assert recorded.variant_of(shipped_one.config, "") == "recipe=tuned"
+    assert record_names.variant_of(shipped_one.config, "") == "recipe=tuned"
 
 
 def test_every_setting_of_a_recipe_is_read_from_it() -> None:
@@ -189,7 +189,7 @@ def test_every_option_that_a_published_recipe_gives_reaches_its_method() -> None
         option = key.removeprefix("method.")
         if option not in default_options(method):
             continue
-        assert shipped.reads_recipe(method, option), (method, key)
+        assert config_files.reads_recipe(method, option), (method, key)
         reached.add((method, key))
     assert len(reached) >= 18
     assert ours - reached <= LACKING
@@ -198,8 +198,8 @@ def test_every_option_that_a_published_recipe_gives_reaches_its_method() -> None
 def test_every_line_of_a_published_recipe_composes() -> None:
     """For a method that is here, on the backbone that it names."""
     composed_lines = 0
-    for recipe in shipped.choices("recipe"):
-        rows = shipped.shipped("recipe", recipe).get("rows", "")
+    for recipe in config_files.choices("recipe"):
+        rows = config_files.read_choice("recipe", recipe).get("rows", "")
         if not rows.startswith("benchmarks/recipes/"):
             continue
         with (BENCHMARKS.parent / rows).open(encoding="utf-8", newline="") as file:

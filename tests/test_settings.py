@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from msgspec.structs import replace
 
-from san import compose, recorded, settings, shipped
+from san import compose, config_files, record_names, settings
 from san.config_keys import RECIPE_KEYS
 from san.errors import InvalidValueError, SanError
 from san.experiment import Experiment, from_config
@@ -73,7 +73,7 @@ def variant(run: RunConfig) -> str:
 def with_own_files(folder: Path, *overrides: str) -> RunConfig:
     """Compose with a folder of the user's own files, as `--config-dir` does."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(shipped.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(config_files.CONFIGS), version_base="1.3"):
         words = [f"hydra.searchpath=[file://{folder}]", *overrides]
         return compose.resolve(hydra.compose("train", overrides=words))
 
@@ -196,7 +196,7 @@ def test_own_files_are_shown_by_their_values_and_repeated_without_them(
     run = with_own_files(tmp_path, "method=lora16", "protocol=mine")
     made = experiment_of(run, data_root)
     assert settings.shorten_variant(made.variant) == "rank=16 protocol.train=train"
-    again = recorded.rerun_words(recorded.named_by_value(made.record("failed", "weights")))
+    again = record_names.rerun_words(record_names.named_by_value(made.record("failed", "weights")))
     assert not {"method=lora16", "protocol=mine"} & set(again)
     repeated = experiment_of(resolved(*again), data_root)
     assert repeated.identity == made.identity
@@ -235,7 +235,7 @@ def test_a_shipped_backbone_asked_for_by_its_timm_name_is_the_shipped_one(tmp_pa
     assert run.config["backbone"]["name"] == "vit_b16_augreg_in21k"
     assert variant(run) == ""
     (tmp_path / "backbone").mkdir()
-    text = (shipped.CONFIGS / "backbone" / "vit_nano.yaml").read_text()
+    text = (config_files.CONFIGS / "backbone" / "vit_nano.yaml").read_text()
     own = text.replace("name: vit_nano\n", "name: ${.timm_name}\n").replace("depth: 6", "depth: 3")
     (tmp_path / "backbone" / "small.yaml").write_text(own)
     run = with_own_files(tmp_path, "backbone=small")
@@ -272,9 +272,9 @@ def test_weights_of_one_name_and_other_content_are_two_rows(
     records = []
     for experiment, weights in [(first, "1a2b3c" + 10 * "0"), (other, "4d5e6f" + 10 * "0")]:
         made_record = experiment.record("failed", weights)
-        records.append(recorded.named_by_value(made_record))
-        words = recorded.rerun_words(records[-1])
-        assert words == recorded.rerun_words(made_record)
+        records.append(record_names.named_by_value(made_record))
+        words = record_names.rerun_words(records[-1])
+        assert words == record_names.rerun_words(made_record)
         assert resolved(*words).config["backbone"] == experiment.config["backbone"]
         assert experiment_of(resolved(*words), data_root).identity == experiment.identity
     shown = [settings.shorten_variant(each.variant) for each in records]
@@ -307,7 +307,7 @@ def test_a_file_of_ones_own_that_lacks_a_key_is_refused_in_words(words: list[str
 def test_defaults_leave_a_composition_under_way_alone() -> None:
     compose._composed.cache_clear()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(shipped.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(config_files.CONFIGS), version_base="1.3"):
         compose.resolve(hydra.compose("train", overrides=[]))
         assert GlobalHydra.instance().is_initialized()
         hydra.compose("train", overrides=[])
@@ -316,7 +316,7 @@ def test_defaults_leave_a_composition_under_way_alone() -> None:
 def test_what_is_on_disk_gets_its_right_name(data_root: Path) -> None:
     def named(run: RunConfig, **typed: str) -> Record:
         made = experiment_of(run, data_root).record("failed", "weights")
-        return recorded.named_by_value(replace(made, **typed))
+        return record_names.named_by_value(replace(made, **typed))
 
     assert named(resolved(), variant="data.normalise=half").variant == ""
     assert named(resolved("lr=0.1"), variant="lr=1e-1").variant == "lr=0.1"
@@ -324,9 +324,9 @@ def test_what_is_on_disk_gets_its_right_name(data_root: Path) -> None:
     assert misfiled.backbone == "vit_nano"
     older = named(resolved())
     assert older.config["method"].pop("init_std") == 0.0
-    assert recorded.named_by_value(older).variant == ""  # as the option was not there yet
+    assert record_names.named_by_value(older).variant == ""  # as the option was not there yet
     by_hand = a_record(variant="lr=3")
-    assert recorded.named_by_value(by_hand) == by_hand
+    assert record_names.named_by_value(by_hand) == by_hand
 
 
 def test_normalization_that_is_the_pretrainings_own_is_the_default(data_root: Path) -> None:

@@ -15,10 +15,11 @@ import numpy as np
 
 from san.answers import count_by_class
 from san.compose import compose_grid
+from san.config_files import choices
 from san.counts import ParameterCounts
 from san.record import DataSource, Record, Seconds, Status, hash_identity
 from san.record_file import read_records, record_path, write_record
-from san.recorded import named_by_value
+from san.record_names import named_by_value
 from san.renamed_keys import schema_1_config
 from san.report.draw import draw_table
 from san.report.render import write_table
@@ -26,7 +27,6 @@ from san.report.selection import Wanted, select
 from san.report.table import make_table
 from san.runtime.environment import CodeState, DeviceInfo
 from san.score import ClassScore, EpochEntry, Score
-from san.shipped import choices
 from san.tasks import load_suite
 
 SUITES = ("vtab", "fgvc", "gic")

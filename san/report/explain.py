@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from san import recorded, shipped
+from san import config_files, config_names, record_names
 from san.record import DataSource, Record
 from san.record_file import record_path
 from san.report.aggregate import newest_done
@@ -86,7 +86,7 @@ def explain_cell(
 
     name: a method, or a row as tables print it, ours or published. column: a task or a mean. They
     and the suite are taken by key or as tables print them. records: with the names that
-    `recorded.named_by_value` gives. folder: where they are. backbone: of all where it is None.
+    `record_names.named_by_value` gives. folder: where they are. backbone: of all where it is None.
     Raises UnknownNameError with the nearest names.
     """
     place = find_place(find_suite(suite), column)
@@ -136,7 +136,7 @@ def _published_rows(suite: Suite, backbone: str) -> list[Row]:
 
 def _known_names(ours: Sequence[_OurRow], printed: Mapping[str, Sequence[Row]]) -> Iterator[str]:
     """Yield every name of a method or row."""
-    methods = shipped.choices("method")
+    methods = config_files.choices("method")
     yield from methods
     for our_row in ours:
         yield our_row.method
@@ -149,7 +149,7 @@ def _known_names(ours: Sequence[_OurRow], printed: Mapping[str, Sequence[Row]]) 
 def _method_of(name: str, ours: Sequence[_OurRow]) -> str:
     """Return the method that a name stands for, alone or in a row of ours; or nothing."""
     compared = published_index().our_methods
-    methods = [*shipped.choices("method"), *(row.method for row in ours)]
+    methods = [*config_files.choices("method"), *(row.method for row in ours)]
     for method in methods:
         if name in (method, method_label(method), compared.get(method)):
             return method
@@ -266,7 +266,7 @@ def _words_of_seeds(other: Record, task: str, seeds: Sequence[int]) -> list[str]
         task=task,
         data=DataSource(),
     )
-    words = recorded.rerun_words(run, seeds)
+    words = record_names.rerun_words(run, seeds)
     program = ["python", "train.py"]
     if len(seeds) > 1:
         program.append("-m")
@@ -279,7 +279,7 @@ def _describe_missing_row(method: str, place: Place, backbone: str | None) -> It
     other = None if backbone == place.suite.backbone else backbone
     if place.task is not None:
         words = ["python", "train.py", f"method={method}", f"data={place.title}"]
-        words += shipped.backbone_words(other) if other else []
+        words += config_names.backbone_words(other) if other else []
     else:
         words = ["python", "scripts/reproduce.py"]
         words += [place.suite.name, "--methods", method]

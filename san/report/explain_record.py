@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from san import recorded, settings
+from san import record_names, settings
 from san.chance import near_chance
 from san.record import Record
 from san.record_file import find_completed
@@ -83,7 +83,7 @@ def rerun_words(r: Record, path: Path) -> list[str]:
 
     Where its record still exists and would be taken for the answer, `force=true` is the last.
     """
-    words = ["python", "train.py", *recorded.rerun_words(r)]
+    words = ["python", "train.py", *record_names.rerun_words(r)]
     if find_completed(path) is not None:
         words.append("force=true")
     return words

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from san import compose, settings
 from san.record import Record
-from san.recorded import config_of, variant_of
+from san.record_names import config_of, variant_of
 from san.tasks import load_suite
 
 _Recipe = tuple[str, ...]  # name, search and file of a recipe with rows; all others are one

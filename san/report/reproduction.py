@@ -58,7 +58,7 @@ def describe_reproduction(
     """Yield sentences on how the runs here compare with those of the reference.
 
     own, reference: records of the suites that are shown, in any order; failed runs count as not
-    there. Both as `recorded.named_by_value` returns them. Nothing where no run is in both.
+    there. Both as `record_names.named_by_value` returns them. Nothing where no run is in both.
     """
     pairs = _pair_runs(own, reference)
     if not pairs:

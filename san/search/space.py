@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from san.errors import InvalidValueError, UnknownNameError, choose
-from san.recipes import ROOT
+from san.recipe_files import ROOT
 from san.runtime.files import read_yaml
 from san.schema import NonNegativeInt, PositiveFloat, PositiveInt, check_value, from_mapping
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from san import shipped
+from san import config_files
 from san.config_keys import RECIPE_KEYS
 from san.errors import InvalidValueError, choose
 from san.search.space import Search, Values
@@ -45,7 +45,7 @@ def _with_values(run: RunConfig, point: Values) -> dict[str, Any]:
 
 def _check_is_read(method: str, option: str) -> None:
     """Raise InvalidValueError for an option whose best value no recipe could give to a run."""
-    if not shipped.reads_recipe(method, option):
+    if not config_files.reads_recipe(method, option):
         raise InvalidValueError(
             f"method.{option} of {method} came as a searched setting, but recipe=tuned would not "
             f"give it what is found. Write `{option}: ${{recipe:method.{option},DEFAULT}}` in "

@@ -1,6 +1,6 @@
 """The file that a search writes: a line for each method and task, with its evidence.
 
-`benchmarks/tuned/<suite>_<backbone>_<search>.csv`, in the format of `san.recipes`, which
+`benchmarks/tuned/<suite>_<backbone>_<search>.csv`, in the format of `san.recipe_files`, which
 `recipe=tuned` reads. What was found for other methods and tasks stays in it.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from san import settings
 from san.errors import InvalidValueError
-from san.recipes import EVIDENCE, NAMES, ROOT, read_rows
+from san.recipe_files import EVIDENCE, NAMES, ROOT, read_rows
 from san.runtime.files import read_text, write_text
 from san.search.selection import Choice
 from san.search.space import Search

@@ -12,7 +12,7 @@ import yaml
 
 from san import settings
 from san.errors import InvalidValueError, LaunchError, choose
-from san.recipes import ROOT
+from san.recipe_files import ROOT
 from san.runtime.files import read_text
 from san.schema import from_mapping
 from san.sweep import driver

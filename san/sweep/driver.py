@@ -22,7 +22,6 @@ from san.search.tuned_file import TUNED, tuned_path, write_tuned
 from san.settings import RunConfig
 from san.sweep import ray_pool, slurm
 from san.sweep.disk import disk_estimate
-from san.sweep.found import collect
 from san.sweep.plan import (
     PlannedRun,
     RunState,
@@ -34,6 +33,7 @@ from san.sweep.plan import (
 )
 from san.sweep.pool import Pool
 from san.sweep.request import ROOT, Launcher, SweepRequest
+from san.sweep.search_result import collect
 from san.sweep.status import details, progress_table, summary
 from san.tasks import load_suite
 

@@ -17,7 +17,7 @@ from san.errors import UnknownNameError
 from san.experiment import from_config
 from san.record import DataSource, Record
 from san.record_file import read_records, record_path, write_record
-from san.recorded import named_by_value
+from san.record_names import named_by_value
 from san.report.explain import explain_cell
 from san.report.explain_names import find_place
 from san.report.explain_record import labelled_command, rerun_words

@@ -7,7 +7,7 @@ import pytest
 from conftest import resolved
 from samples import DEMO, done
 
-from san import recipes, recorded
+from san import recipe_files, record_names
 from san.record import Record
 from san.report.recipe_rows import in_every_row
 from san.report.table import deduplicate, make_table
@@ -21,7 +21,7 @@ TUNED = ("recipe=tuned",)
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in place of the project's, where no search has written anything."""
-    monkeypatch.setattr(recipes, "ROOT", tmp_path)
+    monkeypatch.setattr(recipe_files, "ROOT", tmp_path)
     (tmp_path / "benchmarks" / "tuned").mkdir(parents=True)
     return tmp_path
 
@@ -40,7 +40,7 @@ def record(task: str, *words: str, correct: int = 700) -> Record:
     run = resolved("method=san", f"data=demo/{task}", *words)
     key = f"{task} {' '.join(words)} {run.config['lr']}"
     made = done(correct, task=task, config=run.config, weights="w", variant=key)
-    return recorded.named_by_value(made)
+    return record_names.named_by_value(made)
 
 
 def rows(records: Sequence[Record]) -> dict[str, dict[str, int]]:
@@ -135,7 +135,7 @@ def test_a_copy_says_which_recipe_it_is_shown_as(root: Path) -> None:
     assert copy.config["recipe"]["name"] == "tuned"
     assert copy.config["recipe"]["row"]["lr"] == DEFAULT_LR
     assert {**copy.config, "recipe": None} == {**records[0].config, "recipe": None}
-    assert recorded.named_by_value(copy) == copy
+    assert record_names.named_by_value(copy) == copy
 
 
 def test_two_searches_are_two_rows(root: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_row_of_recorded_runs_stays_though_its_file_changes(root: Path) -> Non
     records = [record(task, *TUNED) for task in TASKS]
     before = rows(records)
     write(root, {task: rate / 2 for task, rate in RATES.items()})
-    again = [recorded.named_by_value(r) for r in records]
+    again = [record_names.named_by_value(r) for r in records]
     assert again == records
     assert rows(again) == before == {"recipe=tuned": dict.fromkeys(TASKS, 700)}
     (root / "benchmarks" / "tuned" / "demo_vit_nano_lr.csv").unlink()

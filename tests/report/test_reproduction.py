@@ -8,7 +8,7 @@ import pytest
 from samples import DEMO
 from samples import run as samples_run
 
-from san import recorded
+from san import record_names
 from san.answers import Answers
 from san.record import Record
 from san.record_file import answers_path, read_answers, read_records, record_path
@@ -90,7 +90,7 @@ def test_the_reference_that_is_shipped_is_whole_and_of_committed_code() -> None:
     for r in records:
         assert r.code.dirty is False
         assert r.answers is not None
-        assert recorded.named_by_value(r).variant == ""
+        assert record_names.named_by_value(r).variant == ""
     text = "\n".join(describe_reproduction(records, records))
     assert "equal to the bit" in text
     changed = [msgspec.structs.replace(r, host="elsewhere") for r in records]
@@ -105,7 +105,7 @@ def test_the_tables_that_are_shipped_are_those_of_the_reference_runs(tmp_path: P
         path = record_path(REFERENCE / "records", r.suite, r.method, r.task, r.seed, r.id)
         return read_answers(r, answers_path(path))
 
-    named = [recorded.named_by_value(r) for r in records]
+    named = [record_names.named_by_value(r) for r in records]
     write_table(make_table(DEMO, named, answers_of=answers_of), tmp_path)
     for name in ("demo.md", "demo.csv", "demo_runs.csv", "demo.tex", "demo.bib"):
         assert (tmp_path / name).read_text() == (REFERENCE / "tables" / name).read_text(), name

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from san.answers import Answers
-from san.recipes import ROOT, RecipeRow, read_rows
+from san.recipe_files import ROOT, RecipeRow, read_rows
 from san.record import Record
 from san.record_file import answers_path, read_answers, read_records, record_path
-from san.recorded import named_by_value
+from san.record_names import named_by_value
 from san.report.comparability import RowKey
 from san.report.duplicates import deduplicate
 from san.report.render import write_table

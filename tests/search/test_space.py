@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from san.config_files import reads_recipe
 from san.config_keys import RECIPE_KEYS
 from san.errors import InvalidValueError, SanError, UnknownNameError
 from san.methods import default_options, method_names
 from san.search.space import Dimension, Search, load_search, read_search, search_names
-from san.shipped import reads_recipe
 
 LR = Dimension(low=4e-4, high=0.1)
 WEIGHT_DECAY = Dimension(low=1e-5, high=0.1)

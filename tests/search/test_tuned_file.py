@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from san import recipes
+from san import recipe_files
 from san.errors import FileAccessError, InvalidValueError
-from san.recipes import Cell, RecipeRow
+from san.recipe_files import Cell, RecipeRow
 from san.score import Score
 from san.search.selection import Choice, Trial
 from san.search.space import Search, load_search
@@ -33,7 +33,7 @@ def cell(
 
 
 def row(path: Path, method: str = "san", task: str = "digits", **options: str) -> RecipeRow | None:
-    return recipes.find_row(path, Cell("demo", "vit_nano", method, options, task))
+    return recipe_files.find_row(path, Cell("demo", "vit_nano", method, options, task))
 
 
 def lines(path: Path) -> list[dict[str, str]]:
@@ -115,8 +115,8 @@ def test_a_column_comes_with_the_first_line_that_has_it(path: Path) -> None:
     assert (san["method.rank"], lora["method.rank"]) == ("", "4")
     assert (san["addition"], lora["addition"]) == ("", "method.rank 4 8")
     columns = list(san)
-    assert columns[:7] == [*recipes.NAMES, "lr", "method.rank"]
-    assert columns[7:] == list(recipes.EVIDENCE)
+    assert columns[:7] == [*recipe_files.NAMES, "lr", "method.rank"]
+    assert columns[7:] == list(recipe_files.EVIDENCE)
     read = row(path)
     assert read is not None
     assert dict(read.values) == {"lr": 0.00632}

@@ -8,7 +8,7 @@ import pytest
 from san import settings
 from san.compose import compose_grid
 from san.errors import SanError
-from san.recipes import ROOT
+from san.recipe_files import ROOT
 from san.sweep import ablation, driver
 from san.sweep.arguments import make_request
 from san.sweep.request import SweepRequest

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import composed
 
-from san import recipes, record_file
+from san import recipe_files, record_file
 from san.errors import InvalidValueError, UnknownNameError
 from san.record import Status
 from san.runtime.lease_holder import Liveness, find_holder
@@ -290,8 +290,8 @@ def test_a_search_that_is_killed_at_random_moments_finds_the_same(
 
 def check_that_a_run_reads(search: Searching) -> None:
     """Check that train.py takes its learning rate from the file of a search, and records why."""
-    cell = recipes.Cell("demo", "vit_nano", "ssf", {}, "digits")
-    row = recipes.find_row(search.file, cell)
+    cell = recipe_files.Cell("demo", "vit_nano", "ssf", {}, "digits")
+    row = recipe_files.find_row(search.file, cell)
     assert row is not None
     words = ["recipe=tuned", f"recipe.rows={search.file}", "method=ssf", "data=demo/digits"]
     command = [sys.executable, str(ROOT / "train.py"), *words, "epochs=1", *search.shared]

@@ -10,7 +10,7 @@ import yaml
 from conftest import composed
 from timm.scheduler import CosineLRScheduler
 
-from san import shipped
+from san import config_files
 from san.errors import InvalidValueError
 from san.schema import from_mapping
 from san.training.recipe import Recipe
@@ -47,9 +47,9 @@ def timm_rates(epochs: int, first: float, lowest: float, trained: int, lag: int)
 
 
 def test_there_is_a_file_for_each_and_the_default_is_that_of_the_code() -> None:
-    assert shipped.choices("schedule") == tuple(CHOICES)
+    assert config_files.choices("schedule") == tuple(CHOICES)
     assert chosen("cosine") == COSINE
-    plain = yaml.safe_load(Path(shipped.CONFIGS, "schedule", "cosine.yaml").read_text("utf-8"))
+    plain = yaml.safe_load(Path(config_files.CONFIGS, "schedule", "cosine.yaml").read_text("utf-8"))
     assert plain.keys() == {field.name for field in fields(Schedule)}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from san import compose, settings, shipped
+from san import compose, config_files, config_names, settings
 from san.record import Record
 from san.renamed_keys import current_config, current_words
 from san.tasks import load_suite, suite_names
@@ -38,8 +38,8 @@ def rerun_words(record: Record, seeds: Sequence[int] = ()) -> list[str]:
     chosen = ",".join(map(str, seeds or [record.seed]))
     words.append(f"seed={chosen}")
     if record.backbone != load_suite(record.suite).backbone:
-        words += shipped.backbone_words(record.backbone)
-    words += shipped.protocol_words(record.protocol) or [
+        words += config_names.backbone_words(record.backbone)
+    words += config_names.protocol_words(record.protocol) or [
         f"protocol.name={settings.override_value(record.protocol)}"
     ]
     words.append(f"precision={record.config.get('precision', 'auto')}")
@@ -97,13 +97,13 @@ def config_of(record: Record) -> dict[str, Any] | None:
         return None
     if not _is_known(config["data"], config["method"]["name"]):
         return None
-    config["backbone"]["name"] = shipped.backbone_name(config["backbone"])
-    config["protocol"]["name"] = shipped.protocol_name(config["protocol"])
+    config["backbone"]["name"] = config_names.backbone_name(config["backbone"])
+    config["protocol"]["name"] = config_names.protocol_name(config["protocol"])
     return config
 
 
 def _is_known(data: Mapping[str, Any], method: str) -> bool:
     """Return whether suite, task and method of a record are still there."""
-    if method not in shipped.choices("method") or data["suite"] not in suite_names():
+    if method not in config_files.choices("method") or data["suite"] not in suite_names():
         return False
     return data["task"] in load_suite(data["suite"]).tasks

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from san import recipes
+from san import recipe_files
 from san.errors import FileAccessError, InvalidValueError, SanError
-from san.recipes import Cell, RecipeRow
+from san.recipe_files import Cell, RecipeRow
 
 NAMES = "suite,backbone,method,settings,task"
 HEADER = f"{NAMES},lr,method.rank,source\n"
@@ -27,7 +27,7 @@ def find(
     backbone: str = "vit_nano",
     **settings: str,
 ) -> RecipeRow | None:
-    return recipes.find_row(path, Cell("demo", backbone, method, settings, task))
+    return recipe_files.find_row(path, Cell("demo", backbone, method, settings, task))
 
 
 def rate(path: Path, **cell: str) -> Any:
@@ -40,7 +40,7 @@ def value(text: str, path: Path) -> Any:
     """What a field means."""
     quoted = text.replace('"', '""')
     path.write_text(f'{NAMES},x\ndemo,*,lora,,*,"{quoted}"\n')
-    (row,) = recipes.read_rows(path)
+    (row,) = recipe_files.read_rows(path)
     path.unlink()
     return row.values.get("x", "nothing")
 
@@ -69,7 +69,7 @@ def test_a_line_is_for_its_suite_backbone_method_and_task_alone(path: Path) -> N
     assert rate(path, task="count") is None
     assert rate(path, backbone="vit_b16_augreg_in21k") is None
     assert rate(path, method="ssf") is None
-    assert recipes.find_row(path, Cell("vtab", "vit_nano", "lora", {}, "digits")) is None
+    assert recipe_files.find_row(path, Cell("vtab", "vit_nano", "lora", {}, "digits")) is None
 
 
 def test_a_star_is_every_task_and_backbone(path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_field_is_a_value_as_json_has_it_a_list_or_a_text(
 
 def test_evidence_is_no_value(path: Path) -> None:
     path.write_text(f"{NAMES},lr,source,trials,seeds\ndemo,*,lora,,*,0.1,a paper,5,[0]\n")
-    (row,) = recipes.read_rows(path)
+    (row,) = recipe_files.read_rows(path)
     assert row.values == {"lr": 0.1}
     assert row.evidence == {"source": "a paper", "trials": 5, "seeds": [0]}
 
@@ -171,20 +171,20 @@ def test_a_bad_file_is_refused_with_its_name(kind: str, path: Path) -> None:
     text, message = BAD[kind]
     path.write_text(text)
     with pytest.raises(InvalidValueError, match=message) as error:
-        recipes.read_rows(path)
+        recipe_files.read_rows(path)
     assert str(path) in str(error.value)
 
 
 def test_what_is_no_text_or_no_file_is_named(path: Path) -> None:
     path.write_bytes(GOOD.encode("utf-16"))
     with pytest.raises(FileAccessError, match="it is no UTF-8 text"):
-        recipes.read_rows(path)
+        recipe_files.read_rows(path)
     path.unlink()
     with pytest.raises(SanError, match="does not exist"):
-        recipes.read_rows(path)
+        recipe_files.read_rows(path)
     path.mkdir()
     with pytest.raises(FileAccessError, match="is a directory"):
-        recipes.read_rows(path)
+        recipe_files.read_rows(path)
 
 
 def test_a_file_that_was_written_again_is_read_again(path: Path) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from san import recipes, settings
+from san import recipe_files, settings
+from san.config_files import method_node, read_choice
+from san.config_names import backbone_name
 from san.errors import InvalidValueError
-from san.recipes import Cell
-from san.shipped import backbone_name, method_node, shipped
+from san.recipe_files import Cell
 from san.tasks import load_suite, suite_names
 
 _FOLDER_RECIPE = "vtab"  # of configs/data/folder.yaml
@@ -55,10 +56,10 @@ def _recipe_value(key: str, *default: Any, _root_: DictConfig) -> Any:
 
 def _recipe_row(_root_: DictConfig) -> DictConfig | None:
     """Return values and evidence of the row that a recipe has for the cell of a configuration."""
-    path = recipes.ROOT / _root_.recipe.rows
+    path = recipe_files.ROOT / _root_.recipe.rows
     if _root_.recipe.get("search") is not None and not path.is_file():
         return None
-    row = recipes.find_row(path, _cell_of(_root_))
+    row = recipe_files.find_row(path, _cell_of(_root_))
     return None if row is None else OmegaConf.create({**row.values, **row.evidence})
 
 
@@ -97,4 +98,4 @@ def _suite_recipe(_root_: DictConfig) -> DictConfig:
     if _root_.data.suite in suite_names():
         suite = load_suite(_root_.data.suite)
         name = suite.task(_root_.data.task).recipe or suite.recipe
-    return OmegaConf.create(shipped("recipe", name))
+    return OmegaConf.create(read_choice("recipe", name))
