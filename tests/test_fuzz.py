@@ -34,7 +34,6 @@ import san
 from san import recipe_files, record_file
 from san.answers import pack_answers
 from san.backbones import build_backbone
-from san.config_files import CONFIGS
 from san.data.images import decode_image
 from san.data.manifest import sha256_16
 from san.data.pack import write_split
@@ -50,7 +49,7 @@ from san.report.table import make_table
 from san.runtime import lease, lease_holder
 from san.runtime.cost import Meter
 from san.score import ClassScore, EpochEntry, Score
-from san.search.space import read_search
+from san.search.space import SPACES, read_search
 from san.sweep.status import summary
 from san.tasks import BENCHMARKS, Task, load_suite
 from san.training.checkpoint import Checkpoint, Position, Trained
@@ -300,7 +299,7 @@ def read_recipe(path: Path) -> None:
 
 
 def make_search(folder: Path) -> Path:
-    (folder / "s.yaml").write_bytes((CONFIGS / "search" / "lr_rank.yaml").read_bytes())
+    (folder / "s.yaml").write_bytes((SPACES / "lr_rank.yaml").read_bytes())
     return folder / "s.yaml"
 
 

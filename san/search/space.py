@@ -1,4 +1,4 @@
-"""What is searched: `configs/search/<name>.yaml`, and the settings of each trial.
+"""What is searched: `benchmarks/searches/<name>.yaml`, and the settings of each trial.
 
 Every method has the same space and the same number of trials. What a method searches beside it is
 an addition under its name, which multiplies the number of its trials.
@@ -18,7 +18,7 @@ from san.recipe_files import ROOT
 from san.runtime.files import read_yaml
 from san.schema import NonNegativeInt, PositiveFloat, PositiveInt, check_value, from_mapping
 
-SPACES = ROOT / "configs" / "search"
+SPACES = ROOT / "benchmarks" / "searches"
 Values = Mapping[str, Any]  # by setting of train.py: `lr`, `weight_decay`, `method.rank`
 # Of a file: at least one setting, each with what its Dimension says.
 _Rows = Annotated[dict[str, dict[str, Any]], Meta(min_length=1)]
@@ -162,7 +162,7 @@ def search_names() -> list[str]:
 
 
 def load_search(name: str, trials: int | None = None) -> Search:
-    """Read `configs/search/<name>.yaml`. trials: another number of them than the file says.
+    """Read `benchmarks/searches/<name>.yaml`. trials: another number of them than the file says.
 
     Raises UnknownNameError where there is none of that name, InvalidValueError on a wrong value.
     """

@@ -13,7 +13,7 @@ from san.tasks import load_suite, suite_names
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what is searched."""
     parser.add_argument(
-        "--search", default="lr", choices=search_names(), help="a file of configs/search/"
+        "--search", default="lr", choices=search_names(), help="a file of benchmarks/searches/"
     )
     parser.add_argument("--trials", type=positive, help="points of the space; default: the file's")
     parser.add_argument("--tuned-dir", type=Path, help="where the file goes: benchmarks/tuned")

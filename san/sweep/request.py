@@ -30,9 +30,9 @@ class SweepRequest:
     `clusters/<launcher>.yaml`. overrides: settings of all runs, as train.py takes them.
     submitted_ns: set in a job of a launcher: when it was submitted, in nanoseconds. A job retries
     only runs that had failed by then, does not wait for other processes and makes no table.
-    search: a file of `configs/search/`, whose points all runs try under protocol=tune; trials: how
-    many, None means as the file says. tuned_dir: where what is found is written. table_options: of
-    scripts/tables.py, which makes the table.
+    search: a file of `benchmarks/searches/`, whose points all runs try under protocol=tune; trials:
+    how many, None means as the file says. tuned_dir: where what is found is written.
+    table_options: of scripts/tables.py, which makes the table.
     """
 
     suite: str
