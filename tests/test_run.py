@@ -169,14 +169,15 @@ def test_a_result_near_chance_is_a_warning(train: Shell, caplog: pytest.LogCaptu
 
 
 def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
-    settings = ("epochs=1", "method=ssf", "logger=none")
-    assert train(*settings).returncode == 0
+    settings = ("epochs=1", "method=ssf", "logger=none", *train.places)
+    run(*resolved(*settings))
     (done,) = train.records()
     assert done.variant == "epochs=1"
     (path,) = train.results.rglob("*.json")
     assert not path.with_suffix(".safetensors").exists()
-    asked = train(*settings, "save_adapter=true")  # the record is there, the adapter is not
-    assert "already complete" not in asked.stderr
+    # The record is there, the adapter is not.
+    asked = run(*resolved(*settings, "save_adapter=true"))
+    assert asked.outcome is RunOutcome.COMPLETED
     assert [values(r)[:7] for r in train.records()] == [values(done)[:7]]
     model = Backbone.from_config(composed()["backbone"]).build(10).model
     adapter = san.restore(model, path.with_suffix(".safetensors"))
@@ -203,9 +204,10 @@ def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
     assert kept.tolist() == evaluation.answers.tolist()
     stored = load_file(path.with_suffix(".safetensors")).values()
     assert done.adapter_bytes == sum(tensor.numel() * 4 for tensor in stored)
-    assert "already complete" in train(*settings, "save_adapter=true").stderr
+    again = run(*resolved(*settings, "save_adapter=true"))
+    assert again.outcome is RunOutcome.ALREADY_COMPLETE
     elsewhere = f"adapter_checkpoint={path.with_suffix('.safetensors')}"
-    assert train("method=ssf", "logger=none", elsewhere).returncode == 0
+    run(*resolved("method=ssf", "logger=none", elsewhere, *train.places))
     (tested,) = [r for r in train.records() if r.config["restore"]]
     assert (tested.last.correct, tested.last.epoch, tested.data.train) == (
         done.last.correct,
