@@ -22,13 +22,13 @@ SWEEP = $(if $(METHODS),--methods $(METHODS)) $(if $(TASKS),--tasks $(TASKS)) $(
 SWEEP += $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RETRY),--retry $(RETRY)) $(if $(FAIL_FAST),--fail-fast)
 SWEEP += $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(CLUSTER),--cluster $(CLUSTER))
 SETTINGS = data_root=$(DATA) $(SET)
-SUITES := demo vtab fgvc gic robustness
+SUITES := demo vtab fgvc gic robustness folder
 
 .DEFAULT_GOAL := help
 SUITE ?=
 SET ?=
 REPRODUCE := $(addprefix reproduce-,$(SUITES))
-PREPARE_SUITES := $(addprefix prepare-,$(filter-out demo,$(SUITES)))
+PREPARE_SUITES := $(addprefix prepare-,$(filter-out demo folder,$(SUITES)))
 .PHONY: help demo search ablate-san plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-fuzz test-lowest test-data test-sweep test-slurm test-latex lint types check bench clean
 
 # Which variables a target takes, beside PYTHON and VENV. Any other on the command line is refused: it would be swallowed.
@@ -75,6 +75,7 @@ reproduce-fgvc: $(VENV)/installed  ## The same for FGVC
 reproduce-gic: $(VENV)/installed  ## The same for CIFAR-100 and ImageNet-1k
 reproduce-robustness: $(VENV)/installed  ## The same for ImageNet-A, -R and -C: SET="adapter_checkpoint=FILE"
 reproduce-demo: $(VENV)/installed  ## The same for the demo suite
+reproduce-folder: $(VENV)/installed  ## The same for your own images: SET="data.root=FOLDER data.task=NAME"
 $(REPRODUCE):
 	$(BIN)/python scripts/reproduce.py $(@:reproduce-%=%) $(SWEEP) $(SETTINGS)
 

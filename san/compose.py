@@ -12,12 +12,18 @@ from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 
 from san import settings
 from san.config_files import choices, choices_without_rows, compose_file, method_node, read_choice
-from san.config_names import backbone_name, backbone_words, protocol_name, protocol_words
+from san.config_names import (
+    backbone_name,
+    backbone_words,
+    protocol_name,
+    protocol_words,
+    task_words,
+)
 from san.errors import InvalidValueError, SanError
 from san.recipe_resolvers import register_resolvers
 from san.renamed_keys import current_config, current_words
 from san.settings import Base, RunConfig
-from san.tasks import Suite, Task, load_suite, suite_names
+from san.tasks import OWN_IMAGES, Suite, Task, load_suite, suite_names
 
 _CHOSEN_BY_SWEEP = {"data": "--tasks", "method": "--methods", "seed": "--seeds"}
 
@@ -30,23 +36,35 @@ def register() -> None:
     """
     for name in suite_names():
         suite = load_suite(name)
+        if suite.source == "folder":
+            _register_own_images(suite)
         for task in suite.tasks.values():
             _register_task(suite, task)
     register_resolvers()
 
 
-def _register_task(suite: Suite, task: Task) -> None:
-    node = {
+def _register_own_images(suite: Suite) -> None:
+    """Store the choice `data=folder`, whose folder is `data.root`; `data.task` may name it."""
+    node = {**_data_node(suite, suite.recipe), "root": "???", "task": None}
+    ConfigStore.instance().store(group="data", name=suite.name, node=node, package="data")
+
+
+def _data_node(suite: Suite, recipe: str) -> dict[str, Any]:
+    """Return what all tasks of a suite with a recipe have in common."""
+    return {
         "defaults": [
             {"override /backbone@_global_.backbone": suite.backbone},
             {"override /augment@_global_.augment": suite.augment},
-            {"override /recipe@_global_.recipe": task.recipe or suite.recipe},
+            {"override /recipe@_global_.recipe": recipe},
         ],
         "suite": suite.name,
-        "task": task.name,
         "resize": suite.resize,
         "normalize": "${backbone.normalize}",
     }
+
+
+def _register_task(suite: Suite, task: Task) -> None:
+    node = {**_data_node(suite, task.recipe or suite.recipe), "task": task.name}
     store = ConfigStore.instance()
     # Hydra loads `data=demo/count` from the group data/demo, but lists, completes and globs by
     # the group data.
@@ -76,7 +94,7 @@ def compose_grid(
     resolved: dict[tuple[str, str], RunConfig] = {}
     for alike in _alike(tasks):
         # Words may be options that not every method has.
-        node = _compose([f"method={names[0]}", f"data={alike[0]}", *words])
+        node = _compose([f"method={names[0]}", *_words_of(alike[0]), *words])
         for method in methods:
             node.method = by_method[method]
             for task, run in zip(alike, _resolve_alike(node, alike), strict=True):
@@ -89,12 +107,32 @@ def compose_grid(
     return runs
 
 
+def own_images(overrides: Sequence[str]) -> tuple[str, str | None]:
+    """Return the folder of own images that overrides choose, and the name that they give it.
+
+    Raises InvalidValueError where they choose no folder.
+    """
+    register()
+    data: Any = OmegaConf.to_container(compose_config([*_words_of(OWN_IMAGES), *overrides]).data)
+    if data["root"] == "???":
+        raise InvalidValueError(
+            f"No folder of {OWN_IMAGES} was given; give data.root=FOLDER, with FOLDER/CLASS/*.jpg."
+        )
+    return data["root"], data["task"]
+
+
+def _words_of(task: str) -> list[str]:
+    """Return the overrides that choose a task called `vtab/cifar`."""
+    suite, _, name = task.partition("/")
+    return task_words(suite, name or None)
+
+
 def _alike(tasks: Sequence[str]) -> list[list[str]]:
     """Return tasks (`vtab/cifar`) by what they are composed alike with: suite and recipe."""
     groups: dict[tuple[str, str | None], list[str]] = {}
     for name in tasks:
         suite, _, task = name.partition("/")
-        recipe = load_suite(suite).task(task).recipe
+        recipe = None if suite == OWN_IMAGES else load_suite(suite).task(task).recipe
         groups.setdefault((suite, recipe), []).append(name)
     return list(groups.values())
 
@@ -125,7 +163,7 @@ def _grid_method(method: str, task: str, words: Sequence[str]) -> DictConfig:
     own = current_words([f"method.{option}" for option in options], [name])
     if not own and not any(word.lstrip("+~").startswith("method.") for word in words):
         return method_node(name)
-    node: DictConfig = _compose([f"method={name}", f"data={task}", *words, *own]).method
+    node: DictConfig = _compose([f"method={name}", *_words_of(task), *words, *own]).method
     return node
 
 
@@ -264,11 +302,13 @@ def _cell_words(config: Mapping[str, Any], of_task: bool) -> tuple[str, ...]:
     The task is the first of its suite with the same default composition, unless its own matters.
     """
     data = config["data"]
-    words = ["data=folder", "data.root=."]
-    if data["suite"] in suite_names():
-        suite = load_suite(data["suite"])
-        task = data["task"] if of_task else _representative(suite, suite.task(data["task"]))
-        words = [f"data={suite.name}/{task}"]
+    suite = load_suite(data["suite"])
+    task = data["task"]
+    if suite.source == "folder":
+        task = task if of_task else None
+    elif not of_task:
+        task = _representative(suite, suite.task(task))
+    words = task_words(suite.name, task, root=".")
     words += backbone_words(config["backbone"]["name"])
     words += protocol_words(config["protocol"]["name"])
     return tuple(words)

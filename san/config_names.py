@@ -5,6 +5,7 @@ from typing import Any
 
 from san import settings
 from san.config_files import choices, read_choice
+from san.tasks import load_suite
 
 _ANY_MODEL = "timm"  # the choice of `backbone` that takes a name of timm
 
@@ -27,6 +28,18 @@ def backbone_name(backbone: Mapping[str, Any]) -> str:
         if all(own[key] == backbone[key] for key in ("kwargs", "weights")):
             return choice
     return timm_name
+
+
+def task_words(suite: str, task: str | None, root: str | None = None) -> list[str]:
+    """Return the overrides that choose a task; root: the folder, where it is of own images."""
+    if load_suite(suite).source != "folder":
+        return [f"data={suite}/{task}"]
+    words = [f"data={suite}"]
+    if root is not None:
+        words.append(f"data.root={settings.override_value(root)}")
+    if task is not None:
+        words.append(f"data.task={settings.override_value(task)}")
+    return words
 
 
 def backbone_words(name: str) -> list[str]:

@@ -188,10 +188,10 @@ def from_config(
     recipe = _recipe_of(config, device)
     backbone.with_drop_path(recipe.drop_path).check_kwargs()
     protocol = from_mapping(EvalProtocol, config["protocol"], "protocol")
-    suite, task = _task_of(config["data"])
+    suite, task = task_of(config["data"])
     preprocess = _preprocess_of(config["data"], backbone)
     base = base or Base(config)
-    config = _with_resolved(config, base, recipe, preprocess, backbone)
+    config = _with_resolved(config, base, recipe, preprocess, backbone, task)
     adapter_path = _resolve_adapter_path(config["adapter_checkpoint"], task)
     wanted = _wanted_splits(protocol, task, adapter_path)
     packed = open_task(
@@ -268,12 +268,11 @@ def _recipe_of(config: Mapping[str, Any], device: torch.device) -> Recipe:
     return Recipe(**values, schedule=schedule)
 
 
-def _task_of(data: Mapping[str, Any]) -> tuple[Suite, Task]:
+def task_of(data: Mapping[str, Any]) -> tuple[Suite, Task]:
     """Return suite and task of the group `data`; a user's folder is a suite of one task."""
-    if data["suite"] == task_data.CUSTOM:
-        suite = task_data.folder_suite(data["root"])
-    else:
-        suite = load_suite(data["suite"])
+    suite = load_suite(data["suite"])
+    if suite.source == "folder":
+        suite = task_data.folder_suite(data["root"], data["task"])
     return suite, suite.task(data["task"] or next(iter(suite.tasks)))
 
 
@@ -282,9 +281,14 @@ def _preprocess_of(data: Mapping[str, Any], backbone: Backbone) -> Preprocess:
 
 
 def _with_resolved(
-    config: dict[str, Any], base: Base, recipe: Recipe, preprocess: Preprocess, backbone: Backbone
+    config: dict[str, Any],
+    base: Base,
+    recipe: Recipe,
+    preprocess: Preprocess,
+    backbone: Backbone,
+    task: Task,
 ) -> dict[str, Any]:
-    """Return the configuration with the values that `auto` and `timm` stood for.
+    """Return the configuration with the values that `auto`, `timm` and a null task stood for.
 
     The pre-training's normalization stays `timm` where that is the default: it is no departure.
     """
@@ -292,7 +296,7 @@ def _with_resolved(
     usual = base.config["data"]["normalize"]
     if usual == "timm" and _is_pretrainings(normalize, backbone):
         normalize = "timm"
-    data = {**config["data"], "normalize": normalize}
+    data = {**config["data"], "task": task.name, "normalize": normalize}
     return {**config, "data": data, "precision": recipe.precision}
 
 

@@ -15,9 +15,7 @@ from san.config_files import method_node, read_choice
 from san.config_names import backbone_name
 from san.errors import InvalidValueError
 from san.recipe_files import Cell
-from san.tasks import load_suite, suite_names
-
-_FOLDER_RECIPE = "vtab"  # of configs/data/folder.yaml
+from san.tasks import load_suite
 
 
 def register_resolvers() -> None:
@@ -94,8 +92,8 @@ def _method_options(method: str) -> dict[str, tuple[Any, ...]]:
 
 def _suite_recipe(_root_: DictConfig) -> DictConfig:
     """Return the recipe that the suite of a configuration has for its task."""
-    name = _FOLDER_RECIPE
-    if _root_.data.suite in suite_names():
-        suite = load_suite(_root_.data.suite)
-        name = suite.task(_root_.data.task).recipe or suite.recipe
+    suite = load_suite(_root_.data.suite)
+    name = suite.recipe
+    if suite.source != "folder":
+        name = suite.task(_root_.data.task).recipe or name
     return OmegaConf.create(read_choice("recipe", name))

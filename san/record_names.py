@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from san import compose, config_files, config_names, settings
 from san.record import Record
 from san.renamed_keys import current_config, current_words
-from san.tasks import load_suite, suite_names
+from san.tasks import OWN_IMAGES, load_suite, suite_names
 
 
 def named_by_value(record: Record) -> Record:
@@ -34,7 +34,7 @@ def rerun_words(record: Record, seeds: Sequence[int] = ()) -> list[str]:
 
     record: as `named_by_value` returns it. seeds: others than its own, of a sweep.
     """
-    words = [f"method={record.method}", f"data={record.suite}/{record.task}"]
+    words = [f"method={record.method}", *_task_words(record)]
     chosen = ",".join(map(str, seeds or [record.seed]))
     words.append(f"seed={chosen}")
     if record.backbone != load_suite(record.suite).backbone:
@@ -57,6 +57,15 @@ def rerun_words(record: Record, seeds: Sequence[int] = ()) -> list[str]:
     if record.data.forced:
         words.append("allow_unverified_data=true")
     return words
+
+
+def _task_words(record: Record) -> list[str]:
+    """Return the overrides that choose the task of a run; of own images, by their folder."""
+    data = record.config.get("data") or {}
+    name: str | None = record.task
+    if record.suite == OWN_IMAGES:
+        name = data.get("task")  # None in older records: it was called like the folder
+    return config_names.task_words(record.suite, name, data.get("root"))
 
 
 def _row_words(config: Mapping[str, Any]) -> dict[str, str]:
@@ -106,4 +115,5 @@ def _is_known(data: Mapping[str, Any], method: str) -> bool:
     """Return whether suite, task and method of a record are still there."""
     if method not in config_files.choices("method") or data["suite"] not in suite_names():
         return False
-    return data["task"] in load_suite(data["suite"]).tasks
+    suite = load_suite(data["suite"])
+    return suite.source == "folder" or data["task"] in suite.tasks

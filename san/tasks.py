@@ -1,7 +1,7 @@
 """Suites and tasks: the rows of `benchmarks/*.yaml`, typed. The one place where a fact stands."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from msgspec import Meta
 
-from san.errors import choose
+from san.errors import InvalidValueError, choose
 from san.schema import PositiveInt, from_mapping
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+OWN_IMAGES = "folder"  # the suite of users' own folders, whose tasks no file lists
 Storage = Literal["array", "encoded"]
 _SHARED = ("splits", "storage", "covers_all_classes")  # a suite may say them for its tasks
 
@@ -114,7 +115,7 @@ class Suite:
     seed: of what is drawn. seeds: of its runs.
     group_labels: how papers write the groups, where they are more than one.
     baselines: methods that are not parameter-efficient: compared with, and not ranked.
-    source: `drawn` where the images are made on the spot.
+    source: `drawn` where the images are made on the spot, `folder` where they are a user's own.
     """
 
     name: str
@@ -144,6 +145,10 @@ class Suite:
         """
         return self.tasks[choose(name, self.tasks, f"task of {self.name}")]
 
+    def with_tasks(self, tasks: Iterable[Task]) -> "Suite":
+        """Return the suite with these tasks alone."""
+        return replace(self, tasks={task.name: task for task in tasks})
+
 
 def suite_names() -> list[str]:
     """Return the names of all benchmarks, sorted."""
@@ -153,12 +158,17 @@ def suite_names() -> list[str]:
 def select_tasks(names: Sequence[str]) -> list[tuple[Suite, Task]]:
     """Return suite and task for names such as `vtab` (all its tasks) and `vtab/cifar`.
 
-    Raise UnknownNameError.
+    Raise UnknownNameError; InvalidValueError where it is that of a user's own images.
     """
     pairs = []
     for name in names:
         suite_name, _, task_name = name.partition("/")
         suite = load_suite(suite_name)
+        if suite.source == "folder":
+            raise InvalidValueError(
+                f"{name} came, but own images need no preparation: the run does it. "
+                "Give data=folder data.root=FOLDER to train.py, or another suite."
+            )
         tasks = [suite.task(task_name)] if task_name else suite.tasks.values()
         pairs += [(suite, task) for task in tasks]
     return pairs

@@ -28,6 +28,7 @@ from san.report.comparability import RowKey
 from san.report.draw import can_draw, draw_table
 from san.report.explain import explain_cell
 from san.report.markdown import markdown
+from san.report.own_images import with_own_tasks
 from san.report.paper import paper_latex
 from san.report.recipe_rows import in_every_row
 from san.report.render import cells_frame, runs_frame, write_table
@@ -41,11 +42,15 @@ from san.tasks import load_suite, suite_names
 
 
 class _TableKey(NamedTuple):
-    """Which table: of a suite, a backbone, and the split that runs were scored on."""
+    """Which table: of a suite, a backbone, and the split that runs were scored on.
+
+    task: of a user's own images, each of which is a table of its own; else nothing.
+    """
 
     suite: str
     backbone: str
     split: str = "test"
+    task: str = ""
 
 
 def main() -> None:
@@ -94,7 +99,10 @@ def _choose_tables(args: Arguments, records: Sequence[Record]) -> list[_TableKey
     _name_failed_attempts([r for r in shown if not _has_table(r, tables)], args.records)
     for suite in suites:
         key = _TableKey(suite.name, args.backbone or suite.backbone)
-        if not any(table[:2] == key[:2] for table in tables):
+        is_shown = any(table[:2] == key[:2] for table in tables)
+        # Nothing is published of a user's own images.
+        has_own = suite.source == "folder" and any(table.suite == suite.name for table in tables)
+        if not (is_shown or has_own):
             tables.add(key)
     if args.backbone:
         tables = {table for table in tables if table.backbone == args.backbone}
@@ -111,8 +119,10 @@ def _choose_tables(args: Arguments, records: Sequence[Record]) -> list[_TableKey
 def _tables_of(records: Sequence[Record]) -> Iterator[_TableKey]:
     """Yield the tables that records have; of another backbone only where a run is done."""
     for r in records:
-        if r.status == Status.DONE or r.backbone == load_suite(r.suite).backbone:
-            yield _TableKey(r.suite, r.backbone, r.evaluated_on)
+        suite = load_suite(r.suite)
+        if r.status == Status.DONE or r.backbone == suite.backbone:
+            task = r.task if suite.source == "folder" else ""
+            yield _TableKey(r.suite, r.backbone, r.evaluated_on, task)
 
 
 def _has_table(r: Record, tables: set[_TableKey]) -> bool:
@@ -135,7 +145,9 @@ def _name_failed_attempts(failed: Sequence[Record], root: Path) -> None:
 
 def _make(key: _TableKey, records: Sequence[Record], unreadable: int, args: Arguments) -> str:
     """Write a table; return it as text, nothing if it has no rows or cannot be written whole."""
-    suite = load_suite(key.suite)
+    if key.task:
+        records = [r for r in records if r.task == key.task]
+    suite = with_own_tasks(load_suite(key.suite), records)
     if args.name:
         if not args.rows:
             raise InvalidValueError("--name came without --rows; give the rows of that table.")
@@ -148,7 +160,8 @@ def _make(key: _TableKey, records: Sequence[Record], unreadable: int, args: Argu
         reference=args.reference,
         answers_of=lambda r: _find_answers(r, args.records),
     )
-    table = replace(table, label=args.name)
+    labels = [label for label in (key.task, args.name) if label]
+    table = replace(table, label="_".join(labels))
     if unreadable:
         note = (
             f"Left out: {count_of(unreadable, 'file')} that no record of this version is in; "

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import transforms
 
+from san.data.resize import cut_strip
 from san.data.split import Split
 from san.errors import InvalidValueError
 from san.schema import NonNegativeFloat, Probability, check_fields
@@ -124,7 +125,7 @@ class AugmentedImages(Dataset[Tensor]):
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
         row, seed = key
         with seeded(seed):
-            return self.transform(Image.fromarray(self.split.image(row)))
+            return self.transform(Image.fromarray(cut_strip(self.split.image(row))))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from san.data.arrays import Pixels
@@ -20,13 +20,16 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "BMP": (".bmp",),
     "GIF": (".gif",),
     "WEBP": (".webp",),
-    "PPM": (".ppm",),
+    "PPM": (".ppm", ".pgm", ".pbm"),
     "TIFF": (".tif", ".tiff"),
 }
 
 
-def decode_image(data: bytes) -> Pixels:
-    """Decode an image file to uint8 `(H, W, 3)`; a single channel is repeated, alpha left out.
+def decode_image(data: bytes, as_shown: bool = False) -> Pixels:
+    """Decode an image file to uint8 `(H, W, 3)`; a single channel is repeated.
+
+    as_shown: turn it as its EXIF says, and put white behind what is transparent, as viewers do.
+    Else pixels are taken as they are stored, and alpha is left out, as benchmarks are read.
 
     Raises DataError, which says why, if it is not of one of FORMATS, cannot be decoded, has more
     than 8 bits a channel, or more pixels than PIL takes for an honest image (179 million).
@@ -35,13 +38,22 @@ def decode_image(data: bytes) -> Pixels:
         with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
             mode = image.mode
             if not _is_deep(image):
-                return np.array(image.convert("RGB"))
+                return np.array(_as_shown(image) if as_shown else image.convert("RGB"))
     except UnidentifiedImageError as error:
         formats = ", ".join(FORMATS)
         raise DataError(f"it is not an image of a format that is read: {formats}") from error
     except Exception as error:  # PIL and its codecs raise whatever they stumble on
         raise DataError(str(error) or type(error).__name__) from error
     raise DataError(f"it has more than 8 bits a channel (mode {mode}); 8 are allowed")
+
+
+def _as_shown(image: Image.Image) -> Image.Image:
+    """Return an image upright, in RGB, on a white ground."""
+    upright = ImageOps.exif_transpose(image)
+    if not upright.has_transparency_data:
+        return upright.convert("RGB")
+    ground = Image.new("RGBA", upright.size, "white")
+    return Image.alpha_composite(ground, upright.convert("RGBA")).convert("RGB")
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -66,10 +78,12 @@ class Images:
     """The memory-mapped images of one packed split; reading copies, so the file is never changed.
 
     data: uint8 `(N, H, W, 3)`; or, with offsets `(N + 1,)`, the bytes of N image files end to end.
+    as_shown: how these are decoded, see `decode_image`.
     """
 
     data: Pixels
     offsets: NDArray[np.int64] | None = None
+    as_shown: bool = False
 
     def __len__(self) -> int:
         if self.offsets is None:
@@ -79,7 +93,7 @@ class Images:
     def __getitem__(self, i: int) -> Pixels:
         if self.offsets is None:
             return np.array(self.stored(i))  # a copy
-        return decode_image(self.stored(i).tobytes())
+        return decode_image(self.stored(i).tobytes(), self.as_shown)
 
     def stored(self, i: int) -> Pixels:
         """Return image i as it is stored, `(H, W, 3)` or the bytes of its file; a view."""

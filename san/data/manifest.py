@@ -53,6 +53,7 @@ class _Source(TypedDict):
     layout: NotRequired[str | None]
     names: NotRequired[list[str] | None]
     ids: NotRequired[str | None]
+    as_shown: NotRequired[bool]
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -122,6 +123,11 @@ def fingerprint(contents: Contents) -> str:
         contents["ids"],
     ]
     return sha256_16(json.dumps(facts).encode())
+
+
+def is_as_shown(manifest: Manifest) -> bool:
+    """Return whether image files are decoded as viewers show them; see `images.decode_image`."""
+    return bool(manifest["source"].get("as_shown", False))
 
 
 def labels_digest(labels: Labels) -> str:

@@ -23,7 +23,7 @@ import PIL
 from numpy.typing import NDArray
 
 from san.data.arrays import Pixels, load_array
-from san.data.images import Images, decode_image
+from san.data.images import Images
 from san.data.manifest import sha256_16
 from san.errors import DataError, SanError
 from san.runtime.files import atomic_write, read_json, write_text
@@ -112,7 +112,7 @@ def _hash_decoded(images: Images) -> Hashes:
     def hash_file(i: int) -> int:
         """Return the hash of one image, with its shape: equal bytes may be other pixels."""
         try:
-            pixels = decode_image(images.stored(i).tobytes())
+            pixels = images[i]
         except DataError:
             return hash_image(images.stored(i))
         shape = np.array(pixels.shape, "<i8")

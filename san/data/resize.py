@@ -16,6 +16,8 @@ from PIL import Image
 from san.data.arrays import Pixels
 from san.errors import choose
 
+LONGEST = 256  # sides of an image, as a ratio, before its ends are cut off
+
 
 def resize(images: Sequence[Pixels], name: str, image_size: int) -> Pixels:
     """Bring images `(H, W, 3)` of any sizes to `(B, image_size, image_size, 3)`.
@@ -33,6 +35,20 @@ def resize(images: Sequence[Pixels], name: str, image_size: int) -> Pixels:
         else:
             resized[i] = resize_image(image, image_size)
     return resized
+
+
+def cut_strip(image: Pixels) -> Pixels:
+    """Return the middle of a strip that is over LONGEST times as long as it is wide.
+
+    To enlarge one of 1 x 20000 pixels for a crop would take gigabytes. Others stay as they are.
+    """
+    height, width = image.shape[:2]
+    most = LONGEST * min(height, width)
+    if max(height, width) <= most:
+        return image
+    top = max(0, height - most) // 2
+    left = max(0, width - most) // 2
+    return np.ascontiguousarray(image[top : top + most, left : left + most])
 
 
 def _bilinear(image: Pixels, image_size: int) -> Pixels:
@@ -85,6 +101,7 @@ def _resize_shorter_side(image: Pixels, shorter: int, filter_: Image.Resampling)
 
     The longer side is rounded down, as torchvision does.
     """
+    image = cut_strip(image)
     height, width = image.shape[:2]
     if width <= height:
         size = (shorter, int(shorter * height / width))

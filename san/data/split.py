@@ -16,6 +16,7 @@ from san.data.manifest import (
     Manifest,
     fingerprint,
     ids_digest,
+    is_as_shown,
     labels_digest,
     load_manifest,
     no_permission,
@@ -136,12 +137,17 @@ def open_split(
         parts=(images,),
         labels=labels,
         ids=ids,
-        fingerprint=manifest["digest"],
+        fingerprint=_fingerprint(manifest),
         sources=(manifest["source"],),
         problems=problems,
         hashes=hashes.stored,
         pixel_hashes=hashes.pixels,
     )
+
+
+def _fingerprint(manifest: Manifest) -> str:
+    """Return what is equal for equal images as a run sees them, labels and ids."""
+    return manifest["digest"] + ("-as-shown" if is_as_shown(manifest) else "")
 
 
 def join_splits(splits: Sequence[Split]) -> Split:
@@ -196,7 +202,7 @@ def _load_arrays(folder: Path, manifest: Manifest) -> tuple[Images, Labels, Sequ
         )
     if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
         raise DataError(f"{folder / 'ids.json'} is not a list of names. {_PREPARE_AGAIN}")
-    images = Images(data, offsets)
+    images = Images(data, offsets, is_as_shown(manifest))
     _check_offsets(folder, images)
     return images, labels, ids
 

@@ -1,6 +1,7 @@
 """The packed splits that a run asks for, prepared on the spot where they can be."""
 
 import logging
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -10,14 +11,22 @@ from san.data.manifest import ids_digest
 from san.data.packed_task import PackedTask
 from san.data.prepare import demo
 from san.data.prepare.pack_task import pack_splits
-from san.data.prepare.sources import Source, folders
+from san.data.prepare.sources import Source
 from san.data.prepare.sources.files import other_files
+from san.data.prepare.sources.own_folder import read_own_folder
 from san.data.split import Split
-from san.errors import DataError, MissingFileError, NotPreparedError, UnknownNameError
-from san.runtime.paths import expand_path
-from san.tasks import Suite, Task
+from san.errors import (
+    DataError,
+    InvalidValueError,
+    MissingFileError,
+    NotPreparedError,
+    UnknownNameError,
+)
+from san.runtime.formatting import printable_line
+from san.runtime.paths import expand_path, printable_path
+from san.tasks import OWN_IMAGES, Suite, Task, load_suite
 
-CUSTOM = "folder"  # the suite of a user's own images
+_TASK_NAME = re.compile(r"[\w-][\w. -]*")
 log = logging.getLogger(__name__)
 
 
@@ -92,7 +101,9 @@ def open_task(suite: Suite, task: Task, root: Path, resize: str, image_size: int
         assert task.root is not None
         source = _folder_source(task.root)
         # Whether splits may share images is for the run to say: see `usable_split`.
-        pack_splits(suite, task, source, root, resize, image_size, force=True)
+        done = pack_splits(suite, task, source, root, resize, image_size, force=True)
+        if any(not each.endswith("already packed") for each in done):
+            _say_shared_images(PackedTask.open(task, folder))
     if not expand_path(folder).is_dir():
         message = _how_to_prepare(task, root, resize, image_size)
         raise NotPreparedError(message, packed_bytes(task, image_size))
@@ -101,21 +112,37 @@ def open_task(suite: Suite, task: Task, root: Path, resize: str, image_size: int
     return packed
 
 
-def folder_suite(root: str) -> Suite:
-    """Return a suite of one task, a user's folder of images.
+def _say_shared_images(packed: PackedTask) -> None:
+    """Warn of images that two splits of a user's folder have, few as they may be."""
+    for finding in packed.overlaps:
+        log.warning("%s: %s", packed.task.name, finding.text)
 
-    Its layouts are `train/CLASS/` with `val/CLASS/` and `test/CLASS/`, or `CLASS/` alone. Raises
-    MissingFileError where there is no such directory, FileAccessError where it may not be looked
-    at, and DataError, which says what is allowed, where it has neither layout.
+
+def folder_suite(root: str, name: str | None = None) -> Suite:
+    """Return the suite of own images with one task, a user's folder.
+
+    Its layouts are `train/CLASS/` with `val/CLASS/` and `test/CLASS/`, or `CLASS/` alone. name: of
+    the task; None calls it like the folder, with digits of its path. Raises MissingFileError where
+    there is no such directory, FileAccessError where it may not be looked at, DataError, which says
+    what is allowed, where it has neither layout, and InvalidValueError on a name that no file has.
     """
     source = _folder_source(root)
     path = expand_path(root).resolve()
-    # Two folders may have the same last name.
-    name = f"{path.name}-{ids_digest([str(path)])[:6]}"
+    label = printable_line(printable_path(path.name))
+    if name is None:
+        # Two folders may have the same last name.
+        name = f"{label}-{ids_digest([printable_path(str(path))])[:6]}"
+    elif _TASK_NAME.fullmatch(name) is None:
+        raise InvalidValueError(
+            f"data.task is '{name}', which is to name files; allowed: letters, digits, _, -, . and "
+            "spaces, such as data.task=birds."
+        )
+    else:
+        label = name
     task = Task(
-        suite=CUSTOM,
+        suite=OWN_IMAGES,
         name=name,
-        label=path.name,
+        label=name,
         group="own",
         classes=tuple(source.names or ()),
         splits={part: source.count(part) for part in source.parts},
@@ -123,19 +150,7 @@ def folder_suite(root: str) -> Suite:
         covers_all_classes=False,
         root=root,
     )
-    return Suite(
-        name=CUSTOM,
-        title="Own images",
-        backbone="",
-        recipe="",
-        augment="",
-        resize="",
-        seed=0,
-        methods=(),
-        means=(),
-        tasks={name: task},
-        source="folder",
-    )
+    return load_suite(OWN_IMAGES).with_tasks([task])
 
 
 @cache
@@ -147,7 +162,7 @@ def _folder_source(root: str) -> Source:
             f"data.root is '{root}', which is not a directory. "
             "Give data.root=FOLDER with FOLDER/CLASS/*.jpg."
         )
-    source = folders.own_folder(path)
+    source = read_own_folder(path)
     names = source.names or ()
     counts = ", ".join(f"{part} {source.count(part)}" for part in source.parts)
     first = ", ".join(names[:5])

@@ -50,7 +50,8 @@ class Posterior:
 class RowDifference:
     """A row less its baseline over the same tasks, in points.
 
-    interval: of the mean. wilcoxon_p: two-sided, of one comparison alone (see `holm`).
+    interval: of the mean. p: two-sided, of one comparison alone (see `holm`). wins, ties, losses:
+    tasks. Of a single task interval, p and posterior are those that its test images and seeds give.
     """
 
     tasks: int
@@ -59,7 +60,7 @@ class RowDifference:
     wins: int
     ties: int
     losses: int
-    wilcoxon_p: float
+    p: float
     posterior: Posterior
 
 
@@ -113,7 +114,7 @@ def compare_rows(
         wins=int(np.count_nonzero(differences > 0)),
         ties=int(np.count_nonzero(differences == 0)),
         losses=int(np.count_nonzero(differences < 0)),
-        wilcoxon_p=_wilcoxon_p(differences),
+        p=_wilcoxon_p(differences),
         posterior=_signed_rank_posterior(differences, practically_equal),
     )
 

@@ -67,7 +67,7 @@ def _emphasize_column(
         return {}
     best = max(candidates, key=lambda index: goodness(column, rows[index].values[column].mean))
     others = [index for index in candidates if index != best]
-    is_mean = columns != [column]
+    is_mean = len(columns) > 1  # that of a single task is the task
     if is_mean and smallest_wilcoxon_p(len(columns)) * len(others) >= LEVEL:
         return {
             index: Emphasis.BEST_UNTESTED for index in _level_with(rows, candidates, best, column)

@@ -27,6 +27,7 @@ from san.report.explain_value import (
     flagged_value,
 )
 from san.report.means import task_column, tasks_of_mean
+from san.report.own_images import with_own_tasks
 from san.report.published import all_published_rows
 from san.report.published_index import method_label, published_index, without_remark
 from san.report.published_rows import make_published_row
@@ -89,7 +90,7 @@ def explain_cell(
     `record_names.named_by_value` gives. folder: where they are. backbone: of all where it is None.
     Raises UnknownNameError with the nearest names.
     """
-    place = find_place(find_suite(suite), column)
+    place = find_place(with_own_tasks(find_suite(suite), records), column)
     ours = list(_our_rows(place.suite, records, backbone))
     backbones = [backbone] if backbone else _backbones(place.suite, ours)
     printed = {each: _published_rows(place.suite, each) for each in backbones}
@@ -278,7 +279,9 @@ def _describe_missing_row(method: str, place: Place, backbone: str | None) -> It
     yield f"{MISSING}  {place.title}, {method}: not run yet"
     other = None if backbone == place.suite.backbone else backbone
     if place.task is not None:
-        words = ["python", "train.py", f"method={method}", f"data={place.title}"]
+        task = place.task
+        words = ["python", "train.py", f"method={method}"]
+        words += config_names.task_words(task.suite, task.name, task.root)
         words += config_names.backbone_words(other) if other else []
     else:
         words = ["python", "scripts/reproduce.py"]

@@ -33,8 +33,9 @@ _EMPHASIS = {
 _LEGEND = (
     "*Italic*: the best of a column; **bold**: not told apart from it at 5 % (means: over tasks; "
     "tasks: over test images and seeds); nothing is bold where so few tasks could tell no row "
-    "apart. Baselines are not ranked."
+    "apart."
 )
+_NOT_RANKED = " Baselines are not ranked."
 
 
 def markdown(table: Table, selection: Selection) -> str:
@@ -78,7 +79,10 @@ def _notes(table: Table, selection: Selection) -> list[str]:
     notes = [effort.note for effort in effort_columns(selection.ours)]
     notes += table.notes
     if len(selection.ours) > 1:
-        notes.insert(0, _LEGEND)
+        legend = _LEGEND
+        if table.suite.baselines:
+            legend += _NOT_RANKED
+        notes.insert(0, legend)
     return [textwrap.fill(note, _LINE, break_on_hyphens=False) for note in notes]
 
 

@@ -115,7 +115,7 @@ def _comparison_line(standing: Standing) -> dict[str, object]:
         "reference_wins": comparison.wins,
         "ties": comparison.ties,
         "reference_losses": comparison.losses,
-        "p": comparison.wilcoxon_p,
+        "p": comparison.p,
         "p_holm": standing.p,
         "probability_reference_better": comparison.posterior.better,
         "probability_practically_equal": comparison.posterior.practically_equal,

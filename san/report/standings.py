@@ -15,6 +15,7 @@ from san.report.compare import (
 )
 from san.report.means import Column, goodness, mean_columns, task_column, tasks_of_mean
 from san.report.rows import DEFAULT_SETTINGS, Row
+from san.report.within_task import compare_on_one_task
 from san.tasks import Suite
 
 LEVEL = 0.05
@@ -131,10 +132,9 @@ def _is_complete(suite: Suite, row: Row) -> bool:
 def _standings(suite: Suite, rows: Sequence[Row], reference: Row) -> tuple[Standing, ...]:
     """Compare rows with the reference; it stands among them where it is one of them."""
     column = main_column(suite)
-    own = _task_scores(suite, reference)
     others = [row for row in rows if row is not reference]
-    compared = [compare_rows(own, _task_scores(suite, row)) for row in others]
-    adjusted = holm([comparison.wilcoxon_p for comparison in compared])
+    compared = [_compare(suite, reference, row) for row in others]
+    adjusted = holm([comparison.p for comparison in compared])
     results = iter(zip(compared, adjusted, strict=True))
     found = []
     for row in rows:
@@ -144,6 +144,17 @@ def _standings(suite: Suite, rows: Sequence[Row], reference: Row) -> tuple[Stand
         else:
             found.append(Standing(row, mean, *next(results)))
     return tuple(found)
+
+
+def _compare(suite: Suite, reference: Row, row: Row) -> RowDifference:
+    """Return the reference less a row: over tasks, or on the only one of the suite."""
+    columns = compared_columns(suite)
+    if len(columns) == 1:
+        ours = reference.values[columns[0]].runs
+        other = row.values[columns[0]].runs
+        if ours is not None and other is not None:
+            return compare_on_one_task(ours, other)
+    return compare_rows(_task_scores(suite, reference), _task_scores(suite, row))
 
 
 def _ranks(suite: Suite, rows: Sequence[Row]) -> RankComparison | None:

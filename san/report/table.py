@@ -4,6 +4,7 @@ Missing cells are shown, and never averaged over. Rows that were run again stand
 that are cited; gaps are ours minus the published value.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ class Table:
         if self.split != "test":
             name += f"_{self.split}"
         if self.label:
-            name += f"_{self.label}"
+            name += "_" + re.sub(r"[^\w.-]+", "_", self.label)
         return name
 
     @property

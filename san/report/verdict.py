@@ -24,6 +24,7 @@ from san.report.standings import (
     main_column,
 )
 from san.report.value import CellStatus, Flag
+from san.runtime.formatting import count_of
 from san.tasks import Suite
 
 _LEVEL_POINTS = 0.005  # what rounds to less than a hundredth
@@ -91,7 +92,7 @@ def _sentences(suite: Suite, found: Standings) -> Iterator[str]:
         yield f"All rows are compared with {reference.name}, {mean:.2f} % ({_what(suite)})."
     yield from _difference_sentences(suite, reference, others)
     if others:
-        yield _practical_sentence(reference, others[0])
+        yield _practical_sentence(suite, reference, others[0])
     if found.ranks is not None:
         yield _rank_sentence(found.ranks, found.ranked)
     for standing in found.baselines:
@@ -108,9 +109,8 @@ def _brief_sentences(suite: Suite, found: Standings) -> Iterator[str]:
     yield from _leader_sentences(suite, found.ranked[0], others)
     apart = [standing.row.name for standing in others if standing.is_told_apart]
     equal = [standing.row.name for standing in others if not standing.is_told_apart]
-    test = (
-        f"at 5 % over {len(compared_columns(suite))} tasks, corrected for {len(others)} comparisons"
-    )
+    tasks = count_of(len(compared_columns(suite)), "task")
+    test = f"at 5 % over {tasks}, corrected for {len(others)} comparisons"
     if apart:
         yield f"Told apart from it {test}: {', '.join(apart)}."
     if equal:
@@ -134,7 +134,8 @@ def _difference_sentences(
     """Say which rows can be told apart from the reference, and which cannot."""
     if not others:
         return
-    test = "Wilcoxon signed-rank over tasks"
+    tasks = len(compared_columns(suite))
+    test = "Wilcoxon signed-rank over tasks" if tasks > 1 else "over test images and seeds"
     if len(others) > 1:
         test += f", Holm's correction for {len(others)} comparisons"
     apart = [standing for standing in others if standing.is_told_apart]
@@ -143,7 +144,9 @@ def _difference_sentences(
         yield f"Told apart from {reference.name} at 5 % ({test}): {_with_p(apart)}."
     if equal:
         yield f"Cannot be told apart from {reference.name} at 5 % ({test}): {_with_p(equal)}."
-    tasks = len(compared_columns(suite))
+    if tasks == 1:
+        yield "One task: it says nothing of others."
+        return
     if tasks < _FEW_TASKS:
         yield f"Bootstrap intervals are too narrow for {tasks} tasks; it is the test that decides."
     least = smallest_wilcoxon_p(tasks) * len(others)
@@ -154,16 +157,20 @@ def _difference_sentences(
         )
 
 
-def _practical_sentence(reference: Row, second: Standing) -> str:
+def _practical_sentence(suite: Suite, reference: Row, second: Standing) -> str:
     """Say how probable it is that the next row is better, equal or worse."""
     assert second.comparison is not None
     posterior = second.comparison.posterior
     points = f"{PRACTICALLY_EQUAL:g} points"
+    where = "on a further task like these"
+    test = "Bayesian signed-rank test"
+    if len(compared_columns(suite)) == 1:
+        where = "on all images like these"
+        test = "normal posterior"
     return (
         f"Probability that {reference.name} is better than {second.row.name} by more than {points} "
-        f"on a further task like these: {posterior.better:.0%}; worse by more: "
-        f"{posterior.worse:.0%}; within {points}: {posterior.practically_equal:.0%} (Bayesian "
-        "signed-rank test)."
+        f"{where}: {posterior.better:.0%}; worse by more: {posterior.worse:.0%}; within {points}: "
+        f"{posterior.practically_equal:.0%} ({test})."
     )
 
 
@@ -252,7 +259,8 @@ def _why_excluded(suite: Suite, row: Row) -> str:
 
 def _what(suite: Suite) -> str:
     """Return what the main column is: `mean of all tasks`, and how many."""
-    return f"{suite.means[0]}, {len(compared_columns(suite))}"
+    columns = compared_columns(suite)
+    return columns[0].label if len(columns) == 1 else f"{suite.means[0]}, {len(columns)}"
 
 
 def _describe(comparison: RowDifference, other: Row) -> str:
@@ -261,13 +269,13 @@ def _describe(comparison: RowDifference, other: Row) -> str:
     points = f"{abs(comparison.mean):.2f} points {side}"
     if abs(comparison.mean) < _LEVEL_POINTS:
         points = "level with"
+    interval = comparison.interval
+    between = f"{interval.low:+.2f} to {interval.high:+.2f}"
+    if comparison.tasks == 1:
+        return f"{points} {other.name} (95 % interval over test images and seeds {between})"
     wins = f"better on {comparison.wins} of {comparison.tasks} tasks"
     ties = f", equal on {comparison.ties}" if comparison.ties else ""
-    interval = comparison.interval
-    return (
-        f"{points} {other.name} (95 % interval over tasks "
-        f"{interval.low:+.2f} to {interval.high:+.2f}; {wins}{ties})"
-    )
+    return f"{points} {other.name} (95 % interval over tasks {between}; {wins}{ties})"
 
 
 def _with_p(standings: Sequence[Standing]) -> str:

@@ -14,7 +14,7 @@ import scipy  # imports its parts when they are first used: scipy.stats takes ha
 from numpy.typing import NDArray
 
 from san.answers import Answers
-from san.report.compare import Interval
+from san.report.compare import PRACTICALLY_EQUAL, Interval, Posterior, RowDifference
 
 Floats = NDArray[np.float64]
 
@@ -133,6 +133,31 @@ def compare_cells(ours: CellRuns, other: CellRuns) -> CellDifference:
         freedom = variance**2 / sum(part.value**2 / part.freedom for part in parts)
         p = 2 * float(scipy.special.stdtr(freedom, -abs(difference) / math.sqrt(variance)))
     return CellDifference(100 * difference, 100 * math.sqrt(variance), p, evidence)
+
+
+def compare_on_one_task(
+    ours: CellRuns, other: CellRuns, practically_equal: float = PRACTICALLY_EQUAL
+) -> RowDifference:
+    """Compare two rows of a table of one task, as `compare_rows` does over several.
+
+    The interval and the posterior (of a flat prior) take the difference to be normal, with the
+    standard error of `compare_cells`; p is its.
+    """
+    found = compare_cells(ours, other)
+    difference = found.difference
+    error = found.standard_error
+    larger = float(scipy.special.ndtr((difference - practically_equal) / error))
+    smaller = float(scipy.special.ndtr((-practically_equal - difference) / error))
+    return RowDifference(
+        tasks=1,
+        mean=difference,
+        interval=Interval(difference - Z * error, difference + Z * error),
+        wins=int(difference > 0),
+        ties=int(difference == 0),
+        losses=int(difference < 0),
+        p=found.p,
+        posterior=Posterior(larger, 1 - larger - smaller, smaller),
+    )
 
 
 def _best_evidence(ours: CellRuns, other: CellRuns) -> Evidence:

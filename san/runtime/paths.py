@@ -25,6 +25,14 @@ def expand_path(path: str | Path) -> Path:
     return expanded
 
 
+def printable_path(path: str) -> str:
+    """Return a path as text that every file and terminal can hold.
+
+    Bytes that are not UTF-8, which names of files may have, are written as escapes.
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _unreadable(path: str | Path, reason: str) -> FileAccessError:
     return FileAccessError(
         f"{path} cannot be looked at ({reason}). "

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from san import compose, record_file
+from san.data.task_data import folder_suite
 from san.errors import FileAccessError, InvalidValueError, LaunchError, Preempted
 from san.run_options import RunOptions
 from san.runtime.files import read_yaml
@@ -35,7 +36,7 @@ from san.sweep.pool import Pool
 from san.sweep.request import ROOT, Launcher, SweepRequest
 from san.sweep.search_result import collect
 from san.sweep.status import details, progress_table, summary
-from san.tasks import load_suite
+from san.tasks import Suite, load_suite
 
 
 def work(request: SweepRequest, *, plan: bool, status: bool, cancel: bool) -> bool:
@@ -181,7 +182,7 @@ def cluster_options(request: SweepRequest) -> dict[str, Any]:
 
 def _compose_runs(request: SweepRequest) -> list[RunConfig]:
     """Return the configurations of a request; names that occur twice count once."""
-    suite = load_suite(request.suite)
+    suite = _suite_of(request)
     tasks = [suite.task(name).name for name in request.tasks] or list(suite.tasks)
     methods = request.methods or suite.methods
     overrides = list(request.overrides)
@@ -197,6 +198,14 @@ def _compose_runs(request: SweepRequest) -> list[RunConfig]:
         overrides,
     )
     return runs if request.search is None else trial_runs(runs, _search_of(request))
+
+
+def _suite_of(request: SweepRequest) -> Suite:
+    """Return the suite of a request; of a user's own images with the folder that it chooses."""
+    suite = load_suite(request.suite)
+    if suite.source == "folder":
+        return folder_suite(*compose.own_images(request.overrides))
+    return suite
 
 
 def _shared_options(configs: Sequence[RunConfig]) -> RunOptions:

@@ -16,13 +16,13 @@ from san.config_keys import check_keys
 from san.data import task_data
 from san.data.packed_task import PackedTask
 from san.errors import FileAccessError, NotPreparedError, RecordError, SanError
-from san.experiment import OpenTask, from_config
+from san.experiment import OpenTask, from_config, task_of
 from san.record import Record, Status
 from san.run_options import RunOptions
 from san.runtime import lease
 from san.runtime.lease_holder import Holder, Liveness, find_holder
 from san.settings import RunConfig
-from san.tasks import Suite, Task, load_suite
+from san.tasks import Suite, Task
 from san.training.schedule import trained_epochs
 
 
@@ -219,11 +219,10 @@ def _describe_run(run_config: RunConfig) -> PlannedRun:
     """Return a run without a path; the only place of a sweep that reads configuration keys."""
     config = run_config.config
     check_keys(config)
-    data = config["data"]
     method_options = dict(config["method"])
     method = method_options.pop("name")
     return PlannedRun(
-        task=load_suite(data["suite"]).task(data["task"]),
+        task=task_of(config["data"])[1],
         backbone=Backbone.from_config(config["backbone"]),
         method=method,
         method_options=method_options,

@@ -32,6 +32,64 @@ def test_each_format_is_decoded(name: str) -> None:
     assert np.array_equal(found, PIXELS) or name not in WITHOUT_LOSS
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_photographs_are_turned_as_viewers_show_them(name: str, orientation: int) -> None:
+    """What each EXIF orientation means stands in the standard (CIPA DC-008, 4.6.5)."""
+    stored = np.zeros((16, 24, 3), np.uint8)
+    stored[:8, :8] = 255  # a corner that is light
+    shown = {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.transpose(1, 0, 2),
+        6: stored[::-1].transpose(1, 0, 2),
+        7: stored[::-1, ::-1].transpose(1, 0, 2),
+        8: stored[:, ::-1].transpose(1, 0, 2),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = saved(Image.fromarray(stored), name, exif=exif)
+    found = decode_image(file, as_shown=True)
+    assert found.shape == shown.shape
+    assert np.array_equal(found > 128, shown > 128)
+    # A benchmark's stay as they are stored; Pillow turns TIFF itself.
+    assert name == "TIFF" or np.array_equal(decode_image(file) > 128, stored > 128)
+
+
+def test_what_is_transparent_is_white_in_own_images() -> None:
+    rgba = np.dstack([PIXELS, np.full(PIXELS.shape[:2], 255, np.uint8)])
+    rgba[0, 0, 3] = 0
+    rgba[1, 1, 3] = 51  # a fifth
+    expected = PIXELS.copy()
+    expected[0, 0] = 255
+    mixed = 255 - (255 - PIXELS[1, 1].astype(float)) / 5
+    found = decode_image(saved(Image.fromarray(rgba), "PNG"), as_shown=True)
+    assert np.abs(found[1, 1] - mixed).max() <= 1
+    expected[1, 1] = found[1, 1]
+    assert np.array_equal(found, expected)
+    assert np.array_equal(decode_image(saved(Image.fromarray(rgba), "PNG")), PIXELS)
+
+    grey = Image.fromarray(np.array([[0, 100], [200, 50]], np.uint8))
+    shown = decode_image(saved(grey, "PNG", transparency=100), as_shown=True)
+    assert shown[..., 0].tolist() == [[0, 255], [200, 50]]
+    palette = Image.fromarray(PIXELS).quantize(4)
+    shown = decode_image(saved(palette, "GIF", transparency=0), as_shown=True)
+    index = np.asarray(palette)
+    assert (shown[index == 0] == 255).all()
+    assert np.array_equal(shown[index > 0], np.asarray(palette.convert("RGB"))[index > 0])
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("L", ".pgm"), ("1", ".pbm"), ("RGB", ".ppm")])
+def test_the_family_of_ppm_is_read(mode: str, suffix: str, tmp_path: Path) -> None:
+    image = Image.fromarray(PIXELS).convert(mode)
+    image.save(tmp_path / f"x{suffix}")
+    assert suffix in FORMATS["PPM"]
+    found = decode_image((tmp_path / f"x{suffix}").read_bytes())
+    assert np.array_equal(found, np.asarray(image.convert("RGB")))
+
+
 def test_photographs_of_phones_are_decoded() -> None:
     image = Image.fromarray(PIXELS)
     file = saved(image, "MPO", save_all=True, append_images=[image])

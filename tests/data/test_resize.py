@@ -6,7 +6,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from san.data.resize import RESIZE, resize
+from san.data.resize import LONGEST, RESIZE, cut_strip, resize
 
 SIZES = [(8, 8, 32), (60, 41, 24), (37, 124, 16)]
 BILINEAR = InterpolationMode.BILINEAR
@@ -105,3 +105,32 @@ def test_only_the_crops_change_an_image_of_the_right_size() -> None:
     image = picture(32, 32)
     unchanged = [name for name in RESIZE if np.array_equal(resize([image], name, 32)[0], image)]
     assert unchanged == ["vtab", "bicubic", "ssf"]
+
+
+@pytest.mark.parametrize("name", ["ssf", "crop_248", "crop_256"])
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_strip_needs_no_gigabytes(name: str, wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1 x 20000 pixels the middle is what a crop shows; the ends are never enlarged."""
+    shades = np.arange(20000) // 80
+    strip = np.repeat(shades.astype(np.uint8)[None, :, None], 3, axis=2)
+    if not wide:
+        strip = np.ascontiguousarray(strip.transpose(1, 0, 2))
+    sizes = []
+    resize_ = Image.Image.resize
+
+    def measured(image: Image.Image, size: tuple[int, int], *options: object) -> Image.Image:
+        sizes.append(size[0] * size[1])
+        return resize_(image, size, *options)
+
+    monkeypatch.setattr(Image.Image, "resize", measured)
+    found = resize([strip], name, 224)
+    assert found.shape == (1, 224, 224, 3)
+    assert sizes and max(sizes) <= 256**2 * LONGEST
+    assert abs(int(found[0, 112, 112, 0]) - shades[10000]) <= 1
+
+
+def test_benchmarks_have_no_strips_that_are_cut() -> None:
+    image = picture(4, 4 * LONGEST)
+    assert cut_strip(image) is image
+    longer = picture(4, 4 * LONGEST + 6)
+    assert np.array_equal(cut_strip(longer), longer[:, 3:-3])

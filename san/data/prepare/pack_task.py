@@ -62,6 +62,7 @@ def pack_splits(
         resize,
         image_size,
         source.pixel_scale,
+        source.as_shown,
     )
     if not force:
         _check_source(task, source)
@@ -197,6 +198,7 @@ class _StoredForm:
     """How the images of a task are stored.
 
     name: of the form, as `layout.storage_format` says. pixel_scale: the factor for the pixels.
+    as_shown: how files are decoded; see `images.decode_image`.
     """
 
     task: Task
@@ -204,6 +206,7 @@ class _StoredForm:
     resize: str
     image_size: int
     pixel_scale: int
+    as_shown: bool
 
     def convert_all(self, examples: Iterable[Example]) -> Iterator[Example]:
         """Yield examples as they are stored, in order, made in threads on all cores.
@@ -218,7 +221,7 @@ class _StoredForm:
         name, label, file = example
         assert isinstance(file, bytes)
         # A file that is stored as it is has to be one that can be decoded, too.
-        image = _decode(name, file, self.task)
+        image = _decode(name, file, self.task, self.as_shown)
         if self.name == "encoded":
             return name, label, file
         scaled = image * np.uint8(self.pixel_scale)  # stays uint8
@@ -256,14 +259,14 @@ def _stored_examples(
     return form.convert_all(_check_labels(examples, form.task))
 
 
-def _decode(name: str, file: bytes, task: Task) -> NDArray[np.uint8]:
+def _decode(name: str, file: bytes, task: Task, as_shown: bool) -> NDArray[np.uint8]:
     """Decode an image to uint8 `(H, W, 3)`.
 
     Raises DataError, which names it, where that fails or it is not of the size that the row states.
     """
     where = f"Image {name} of {task.suite}/{task.name}"
     try:
-        image = decode_image(file)
+        image = decode_image(file, as_shown)
     except DataError as error:
         raise DataError(f"{where} cannot be decoded ({error}).") from error
     size = task.native_size

@@ -13,8 +13,9 @@ from odd_files import DEEP, NOT_REGULAR, ODD_FILES, replace_by
 from small_tasks import DTD, FGVC, GIC, LISTS, SmallTask, small
 
 from san.data import task_data
-from san.data.prepare.sources import archives, fgvc, files, find_source, folders
+from san.data.prepare.sources import archives, fgvc, files, find_source
 from san.data.prepare.sources.files import images_by_folder
+from san.data.prepare.sources.own_folder import read_own_folder
 from san.errors import DataError
 
 CUB = small(FGVC.task("cub"), train=4, val=2, test=3)
@@ -309,11 +310,11 @@ def test_a_folder_that_is_linked_twice_is_refused(tmp_path: Path) -> None:
         for link in ("x", "y"):
             (folder / f".{i}" / link).symlink_to(folder / f".{i + 1}")
     with pytest.raises(DataError, match="more than 32 folders deep|is a link to"):
-        folders.own_folder(folder)
+        read_own_folder(folder)
     (folder / ".30/x").unlink()
     (folder / ".30/y").unlink()
     with pytest.raises(DataError, match="is a link to .*, which is below it, too"):
-        folders.own_folder(folder)
+        read_own_folder(folder)
 
 
 def test_a_folder_of_any_depth_is_refused(tmp_path: Path) -> None:
@@ -325,13 +326,6 @@ def test_a_folder_of_any_depth_is_refused(tmp_path: Path) -> None:
         os.chdir("d")
     os.chdir(here)
     with pytest.raises(DataError, match="is more than 32 folders deep. Move its images up"):
-        folders.own_folder(folder)
+        read_own_folder(folder)
     shutil.move(folder / "a/d", folder / ".d")
     task_data.folder_suite(str(folder))
-
-
-def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
-    folder = own(tmp_path)
-    (folder / "a/1.png").rename(os.fsdecode(os.fsencode(folder) + b"/a/\xff.png"))
-    with pytest.raises(DataError, match="name is not UTF-8. Rename it"):
-        folders.own_folder(folder)

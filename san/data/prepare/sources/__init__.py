@@ -22,6 +22,10 @@ class Source(Protocol):
         """The factor by which stored pixels are multiplied."""
 
     @property
+    def as_shown(self) -> bool:
+        """Whether image files are decoded as viewers show them; see `images.decode_image`."""
+
+    @property
     def names(self) -> Sequence[str] | None:
         """Class names in label order, where it states them."""
 

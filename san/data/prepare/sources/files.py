@@ -48,6 +48,7 @@ class FileList:
 
     origin: what it is, in words. files: the images of each split. names: of the classes, in label
     order, where it states them. layout: `official` where the splits are not those of the papers.
+    as_shown: whether they are decoded as viewers show them; see `images.decode_image`.
     """
 
     root: Root
@@ -56,6 +57,7 @@ class FileList:
     names: Sequence[str] | None = None
     layout: str | None = None
     pixel_scale: int = 1
+    as_shown: bool = False
 
     @property
     def parts(self) -> Sequence[str]:
@@ -65,13 +67,14 @@ class FileList:
     def describe(self, part: str) -> dict[str, Any]:
         """Say what it is, for the manifest; equal for equal data."""
         lines = [f"{image.id} {image.label}" for image in self.files[part]]
-        return {
+        about = {
             "made_by": self.origin,
             "layout": self.layout,
             "lines": ids_digest(lines),
             "stamp": self._stamp,
             "ids": "file names",
         }
+        return about | {"as_shown": True} if self.as_shown else about
 
     def count(self, part: str) -> int:
         """Return how many images a split has."""
@@ -267,19 +270,11 @@ def _images_of_folder(root: Path, above: tuple[str, ...], seen: set[str]) -> Ite
 
 
 def _list_folder(root: Path) -> list[Path]:
-    """Return what is in a folder; raise DataError where it cannot be read, or named in UTF-8."""
+    """Return what is in a folder; raise DataError where it cannot be read."""
     try:
-        paths = list(root.iterdir())
+        return list(root.iterdir())
     except OSError as error:
         raise DataError(f"{root} cannot be read ({error.strerror}).") from error
-    for path in paths:
-        try:
-            path.name.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"{root} has a file {path.name!r}, whose name is not UTF-8. Rename it."
-            ) from error
-    return paths
 
 
 def other_files(root: Path) -> Counter[str]:

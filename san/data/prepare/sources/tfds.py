@@ -40,6 +40,11 @@ class TfdsCopy:
         return tuple(self._source.splits)
 
     @property
+    def as_shown(self) -> bool:
+        """Whether image files are decoded as viewers show them: a benchmark's are not."""
+        return False
+
+    @property
     def pixel_scale(self) -> int:
         """The factor by which stored pixels are multiplied: dsprites has 0 and 1."""
         return self._source.pixel_scale
