@@ -157,7 +157,7 @@ def _sync_command(folder: Path, run_id: str) -> str:
     if older == 0:
         return command
     folders = count_of(older, "older folder")
-    return f"{command} (it has all epochs; syncing {folders} of this run later would undo it)"
+    return f"{command} (it has everything; syncing {folders} of this run later would undo it)"
 
 
 def _log_point(run: "wandb.Run", values: Mapping[str, float], step: int) -> None:

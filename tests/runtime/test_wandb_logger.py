@@ -238,7 +238,7 @@ def test_the_last_folder_of_an_interrupted_run_has_the_whole_run(
         assert list(run.tags) == ["demo", "digits", "linear", "vit_nano", "last_epoch"]
     steps = [[int(point["_step"]) for point in history(records)] for records in written]
     assert steps == list(EPOCHS_KNOWN)
-    assert f"wandb sync {folders[2]} (it has all epochs; syncing 2 older folders" in caplog.text
+    assert f"wandb sync {folders[2]} (it has everything; syncing 2 older folders" in caplog.text
 
     for point, entry in zip(history(written[2]), record.history, strict=True):
         expected = {"train/loss": entry.train_loss}
