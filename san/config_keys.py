@@ -26,7 +26,7 @@ _REQUIRED_OF_GROUP: Mapping[str, Sequence[str]] = {
 # Keys of the groups that no dataclass checks.
 _KNOWN_OF_GROUP: Mapping[str, Sequence[str]] = {
     "data": ("suite", "task", "root", "resize", "normalize"),
-    "logger": ("name", "log_adapter"),
+    "logger": ("name", "log_adapter", "project"),
     "recipe": ("name", "source", "trials", "search", "folder", "rows", "row", "base", *RECIPE_KEYS),
 }
 _KNOWN = (

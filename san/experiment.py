@@ -92,8 +92,13 @@ class Experiment:
     @property
     def display_name(self) -> str:
         """What a person calls this run."""
+        return f"{self.suite.name}/{self.name_in_suite}"
+
+    @property
+    def name_in_suite(self) -> str:
+        """What a person calls this run among those of its suite: `cifar san [lr=0.1] seed 0`."""
         extra = f" [{settings.shorten_variant(self.variant)}]" if self.variant else ""
-        return f"{self.suite.name}/{self.task.name} {self.method}{extra} seed {self.seed}"
+        return f"{self.task.name} {self.method}{extra} seed {self.seed}"
 
     @cached_property
     def identity(self) -> str:

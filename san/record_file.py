@@ -3,6 +3,7 @@
     <task>-seed<seed>-<id>.json       the record, see `san.record`
     <task>-seed<seed>-<id>.answers    right (1) or wrong (0) for every image of the evaluated
                                       split, in its order, of the score that counts: bits
+    <task>-seed<seed>-<id>.csv        the curves, with logger=csv
 
 The record holds a digest of its answers. They are written first: a record whose answers are
 missing or another run's is as complete as one that never had any.
@@ -55,6 +56,11 @@ def record_path(records: Path, suite: str, method: str, task: str, seed: int, ke
 def answers_path(record: Path) -> Path:
     """Return where the answers of a run are, by the path of its record."""
     return record.with_suffix(".answers")
+
+
+def curves_path(record: Path) -> Path:
+    """Return where the curves of a run are, with logger=csv, by the path of its record."""
+    return record.with_suffix(".csv")
 
 
 def write_record(record: Record, path: Path) -> None:

@@ -21,7 +21,8 @@ from san.chance import near_chance
 from san.config_keys import recipe_gap
 from san.errors import InvalidValueError, Preempted
 from san.experiment import Experiment, from_config
-from san.record import Record
+from san.record import Record, Status
+from san.record_file import curves_path
 from san.run_options import RunOptions
 from san.run_outputs import (
     check_outputs,
@@ -32,11 +33,14 @@ from san.run_outputs import (
 )
 from san.runtime import distributed, lease
 from san.runtime.cost import Meter
+from san.runtime.csv_logger import CsvLogger
 from san.runtime.deterministic import set_deterministic
 from san.runtime.lease import HeldLease
 from san.runtime.lease_holder import Sighting, find_holder
+from san.runtime.logger import Logger
+from san.runtime.no_logger import NoLogger
 from san.runtime.signals import stop_on_signal
-from san.runtime.wandb_logger import NoLogger, WandbLogger, open_logger
+from san.runtime.wandb_logger import open_wandb
 from san.score import Score
 from san.settings import Base
 from san.trainer import train_and_evaluate
@@ -163,7 +167,7 @@ def _execute(
 ) -> RunResult:
     """Build, train and evaluate; write a record whether that succeeds or fails."""
     checkpoint = _new_checkpoint(experiment, path, stop)
-    logger = _open_logger(experiment, options)
+    logger = _open_logger(experiment, options, path)
     weights = ""
     try:
         start = time.perf_counter()
@@ -190,11 +194,9 @@ def _execute(
     is_saved = not options.save_adapter or save_adapter(adapter, result, path)
     if is_saved:
         checkpoint.remove()
-    if options.log_adapter and path.with_suffix(".safetensors").is_file():
-        logger.log_artifact(path.with_suffix(".safetensors"), experiment.identity)
-    counts = msgspec.to_builtins(result.params)
-    seconds = msgspec.to_builtins(result.seconds)
-    logger.finish({"accuracy": result.accuracy, **counts, **seconds})
+    saved = path.with_suffix(".safetensors")
+    keeps_adapter = options.log_adapter and saved.is_file()
+    logger.finish(_summary(result), adapter=saved if keeps_adapter else None)
     message = "%s: %.2f %% in %.0f s: %s"
     log.info(message, experiment.display_name, result.accuracy, fitted.fit_seconds, path)
     _warn_near_chance(experiment, result)
@@ -217,16 +219,35 @@ def _new_checkpoint(experiment: Experiment, path: Path, stop: threading.Event) -
     return Checkpoint(file, experiment.identity, history, meter, stop)
 
 
-def _open_logger(experiment: Experiment, options: RunOptions) -> WandbLogger | NoLogger:
-    """Open the logger of a run; only rank 0 logs."""
-    return open_logger(
-        options.logger if distributed.rank() == 0 else "none",
+def _open_logger(experiment: Experiment, options: RunOptions, path: Path) -> Logger:
+    """Open the logger of a run; only rank 0 logs. path: of the record."""
+    if options.logger == "none" or distributed.rank() != 0:
+        return NoLogger()
+    if options.logger == "csv":
+        return CsvLogger(curves_path(path))
+    suite = experiment.suite.name
+    method = experiment.method
+    backbone = experiment.backbone.name
+    recipe = experiment.config["recipe"]["name"]
+    return open_wandb(
         options.results_dir,
-        experiment.config,
         run_id=experiment.identity,
-        group=experiment.suite.name,
-        job_type=experiment.method,
+        name=experiment.name_in_suite,
+        group=suite,
+        job_type=method,
+        config=experiment.config,
+        tags=(suite, experiment.task.name, method, backbone, experiment.protocol.name, recipe),
+        project=options.wandb_project,
     )
+
+
+def _summary(result: Record) -> dict[str, object]:
+    """Return what a logger shows of a run that is done; names of groups keep the rest apart."""
+    summary: dict[str, object] = {"status": Status.DONE.value, "accuracy": result.accuracy}
+    for group, values in (("params", result.params), ("seconds", result.seconds)):
+        for name, value in msgspec.to_builtins(values).items():
+            summary[f"{group}/{name}"] = value
+    return summary
 
 
 def _build(experiment: Experiment) -> tuple[Adapter, str]:

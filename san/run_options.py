@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from san.schema import PositiveFloat, check_value
 
-Logger = Literal["wandb", "none"]
+LoggerName = Literal["wandb", "csv", "none"]
 
 
 @dataclass(frozen=True)
@@ -15,15 +15,17 @@ class RunOptions:
     """How a run is carried out; nothing here may change its number.
 
     force: run although a record exists. save_adapter: write the adapter beside the record;
-    log_adapter: upload it, too. max_hours: of training, after which the run fails. deterministic:
-    use algorithms that give the same bits each time, or fail where there is none.
+    log_adapter: upload it, too. wandb_project: as typed, or None. max_hours: of training, after
+    which the run fails. deterministic: use algorithms that give the same bits each time, or fail
+    where there is none.
     """
 
     results_dir: Path
     force: bool
     save_adapter: bool
-    logger: Logger
+    logger: LoggerName
     log_adapter: bool
+    wandb_project: str | None
     max_hours: float | None
     deterministic: bool
 
@@ -39,8 +41,9 @@ class RunOptions:
             results_dir=Path(check_value(config["results_dir"], str, "results_dir")),
             force=check_value(config["force"], bool, "force"),
             save_adapter=check_value(config["save_adapter"], bool, "save_adapter"),
-            logger=check_value(logger["name"], Logger, "logger"),
+            logger=check_value(logger["name"], LoggerName, "logger"),
             log_adapter=check_value(logger["log_adapter"], bool, "logger.log_adapter"),
+            wandb_project=check_value(logger.get("project"), str | None, "logger.project"),
             max_hours=check_value(config["max_hours"], max_hours, "max_hours"),
             deterministic=check_value(config["deterministic"], bool, "deterministic"),
         )

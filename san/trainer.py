@@ -14,9 +14,9 @@ from san.errors import TimeLimitError
 from san.experiment import Experiment
 from san.runtime import distributed
 from san.runtime.lease import HeldLease
+from san.runtime.logger import Logger
 from san.runtime.progress import Progress
-from san.runtime.wandb_logger import NoLogger, WandbLogger
-from san.score import Score
+from san.score import EpochEntry, Score
 from san.training.checkpoint import Checkpoint
 from san.training.history import Evaluation, History
 from san.training.loop import evaluate, fit
@@ -40,7 +40,7 @@ def train_and_evaluate(
     experiment: Experiment,
     adapter: Adapter,
     checkpoint: Checkpoint,
-    logger: WandbLogger | NoLogger,
+    logger: Logger,
     held: HeldLease | None = None,
     max_hours: float | None = None,
 ) -> FitResult:
@@ -62,6 +62,7 @@ def train_and_evaluate(
             step_seconds = fit_seconds / (recipe.total_epochs * len(batches))
     finally:
         callbacks.progress.close()
+        callbacks.log_new_epochs()
     validation = None
     if experiment.validation is not None:
         val = _evaluation_batches(experiment, experiment.validation)
@@ -77,7 +78,7 @@ class _RunCallbacks:
         experiment: Experiment,
         model: nn.Module,
         checkpoint: Checkpoint,
-        logger: WandbLogger | NoLogger,
+        logger: Logger,
         held: HeldLease | None,
         max_hours: float | None,
     ) -> None:
@@ -86,6 +87,7 @@ class _RunCallbacks:
         self.history = checkpoint.history
         self.meter = checkpoint.meter
         self.logger = logger
+        self.logged = 0  # epochs of the history
         self.held = held
         self.max_hours = max_hours
         self.batches = _evaluation_batches(experiment, experiment.evaluate)
@@ -96,6 +98,7 @@ class _RunCallbacks:
     def on_step_end(self, step: int, steps: int, loss: float, lr: float) -> None:
         """Show the progress; raise TimeLimitError after `max_hours`."""
         self.progress.step(step, steps, loss, lr)
+        self.log_new_epochs()
         if self.max_hours is None:
             return
         if time.monotonic() - self.start > 3600 * self.max_hours:
@@ -110,19 +113,22 @@ class _RunCallbacks:
         every = self.experiment.protocol.eval_every
         if self.held is not None:
             self.held.report(epoch, epochs)
-        metrics = {"train/loss": mean_loss}
         evaluation = None
         if epoch == epochs or (every > 0 and epoch % every == 0):
             evaluation = self.evaluate(epoch, self.batches)
-            metrics |= _metrics(evaluation.score)
         self.history.add(epoch, mean_loss, lr, evaluation)
-        self.logger.log(metrics, epoch)
+        self.log_new_epochs()
 
     def on_evaluation_alone(self) -> None:
         """Evaluate a saved adapter."""
         evaluation = self.evaluate(0, self.batches)
         self.history.add(0, evaluation=evaluation)
-        self.logger.log(_metrics(evaluation.score), 0)
+
+    def log_new_epochs(self) -> None:
+        """Log what the history has gained; also the epochs that a checkpoint has brought back."""
+        for entry in self.history.entries[self.logged :]:
+            self.logger.log(_metrics(entry), entry.epoch)
+        self.logged = len(self.history.entries)
 
     def evaluate(self, epoch: int, batches: Batches) -> Evaluation:
         """Score a split once."""
@@ -134,10 +140,16 @@ class _RunCallbacks:
         return evaluation
 
 
-def _metrics(score: Score) -> dict[str, float]:
-    """Return what is logged of a score."""
-    assert score.loss is not None
-    return {"eval/accuracy": score.accuracy, "eval/loss": score.loss}
+def _metrics(entry: EpochEntry) -> dict[str, float]:
+    """Return what is logged of an epoch, by the names of the curves."""
+    metrics = {}
+    if entry.train_loss is not None:
+        metrics["train/loss"] = entry.train_loss
+    if entry.score is not None:
+        assert entry.score.loss is not None
+        metrics["eval/accuracy"] = entry.score.accuracy
+        metrics["eval/loss"] = entry.score.loss
+    return metrics
 
 
 def _training_batches(experiment: Experiment, split: Split) -> Batches:

@@ -37,7 +37,7 @@ from san.report.rows import row_name
 from san.report.selection import Selection, select
 from san.report.table import Table, make_table
 from san.runtime.formatting import count_of, printable
-from san.runtime.wandb_logger import open_logger
+from san.runtime.wandb_logger import open_wandb
 from san.tasks import load_suite, suite_names
 
 
@@ -226,13 +226,14 @@ def _find_answers(r: Record, records: Path) -> NDArray[np.bool_] | None:
 
 def _log_tables(table: Table, results: Path) -> None:
     """Log the cells and runs of a table as a run of W&B."""
-    logger = open_logger(
-        "wandb",
-        results_dir=results,
-        config={"results_dir": str(results)},
+    logger = open_wandb(
+        results,
         run_id=f"tables-{table.name}",
+        name=f"tables {table.name}",
         group=table.suite.name,
         job_type="tables",
+        config={"results_dir": str(results)},
+        tags=(table.suite.name, "tables"),
     )
     logger.log_tables({"cells": cells_frame(table), "runs": runs_frame(table)})
     logger.finish({})

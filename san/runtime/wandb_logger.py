@@ -9,18 +9,20 @@ import logging
 import netrc
 import os
 import queue
+import shlex
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from san.errors import choose
+from san.runtime.formatting import count_of
 
 if TYPE_CHECKING:  # an optional package, and a slow import
     import wandb
 
-LOGGERS = ("wandb", "none")
+PROJECT = "san"  # where neither the command line nor WANDB_PROJECT says another
+MAX_TAG = 64  # characters; wandb.init refuses a longer one
 FINISH_TIMEOUT_S = 30.0  # seconds that a finished run waits for wandb
 
 log = logging.getLogger(__name__)
@@ -34,34 +36,48 @@ def wandb_mode() -> str:
 
 
 class WandbLogger:
-    """Logs to one wandb run; a run id that wandb already knows is continued.
+    """A `san.runtime.logger.Logger` of one W&B run; one that the server knows is continued.
+
+    An offline run cannot be continued: each process writes a folder, and of folders of one id the
+    one that is synced last replaces the others. As a resumed run logs all of its epochs again, its
+    last folder has the whole run.
 
     init: `wandb.init`, or a stand-in for it, which gets `settings` as keyword arguments;
-    folder: where wandb keeps its files.
+    folder: where wandb keeps its files. run_id: W&B's id.
     """
 
-    def __init__(self, init: "Callable[..., wandb.Run]", folder: Path, **settings: object) -> None:
+    def __init__(
+        self, init: "Callable[..., wandb.Run]", folder: Path, run_id: str, **settings: object
+    ) -> None:
+        self._run_id = run_id
         self._calls: queue.Queue[Callable[[wandb.Run], object] | None] = queue.Queue()
         self._offline_folder: Path | None = None
-        work = (init, folder, settings)
+        work = (init, folder, {"id": run_id, **settings})
         self._thread = threading.Thread(target=self._work, args=work, daemon=True)
         self._thread.start()
 
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        """Add a point to each of the named curves."""
-        self._calls.put(lambda run: run.log(dict(values), step=step))
-
-    def log_artifact(self, path: Path, key: str) -> None:
-        """Upload a saved adapter as the artifact `adapter-<key>`."""
-        name = f"adapter-{key}"
-        self._calls.put(lambda run: run.log_artifact(str(path), name=name, type="adapter"))
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Add a point to each of the named curves, unless the run that is continued has it."""
+        self._calls.put(lambda run: _log_point(run, metrics, step))
 
     def log_tables(self, frames: Mapping[str, Any]) -> None:
         """Log data frames of pandas as tables, by name."""
         self._calls.put(lambda run: run.log(_wandb_tables(frames)))
 
-    def finish(self, summary: Mapping[str, object], failed: bool = False) -> None:
-        """Write the summary and close; wait for this at most FINISH_TIMEOUT_S seconds."""
+    def finish(
+        self,
+        summary: Mapping[str, object],
+        *,
+        failed: bool = False,
+        adapter: Path | None = None,
+    ) -> None:
+        """Write the summary and close; wait for this at most FINISH_TIMEOUT_S seconds.
+
+        adapter: uploaded as the artifact `adapter-<id>`.
+        """
+        if adapter is not None:
+            name = f"adapter-{self._run_id}"
+            self._calls.put(lambda run: run.log_artifact(str(adapter), name=name, type="adapter"))
         self._calls.put(lambda run: run.summary.update(dict(summary)))
         self._calls.put(lambda run: run.finish(exit_code=int(failed)))
         self._calls.put(None)
@@ -70,7 +86,8 @@ class WandbLogger:
             text = "wandb did not finish within %.0f s; the run goes on without it."
             log.warning(text, FINISH_TIMEOUT_S)
         elif self._offline_folder is not None:
-            log.info("wandb is offline. To upload: wandb sync %s", self._offline_folder)
+            command = _sync_command(self._offline_folder, self._run_id)
+            log.info("wandb is offline. To upload: %s", command)
 
     def _work(
         self,
@@ -92,46 +109,61 @@ class WandbLogger:
             log.warning("wandb failed (%s: %s); the run goes on without it.", kind, error)
 
 
-class NoLogger:
-    """Accepts what WandbLogger accepts, and keeps nothing."""
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        """Do nothing."""
-
-    def log_artifact(self, path: Path, key: str) -> None:
-        """Do nothing."""
-
-    def log_tables(self, frames: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def finish(self, summary: Mapping[str, object], failed: bool = False) -> None:
-        """Do nothing."""
-
-
-def open_logger(
-    name: str,
+def open_wandb(
     results_dir: Path,
-    config: Mapping[str, object],
     run_id: str,
+    name: str,
     group: str,
     job_type: str,
-) -> WandbLogger | NoLogger:
-    """Return the logger called `name`; raise UnknownNameError if there is no such logger.
+    config: Mapping[str, object],
+    tags: Sequence[str],
+    project: str | None = None,
+) -> WandbLogger:
+    """Start a W&B run, or continue the one with this id.
+
+    What W&B's own environment variables say goes before what is given here, but for `project`: as
+    typed by the user, or None. WANDB_TAGS are added to `tags`.
 
     config: shown beside the curves; group, job_type: W&B's words for what its runs are sorted by.
     """
-    if choose(name, LOGGERS, "logger") == "none":
-        return NoLogger()
+    labels = {
+        "name": os.environ.get("WANDB_NAME") or name,
+        "group": os.environ.get("WANDB_RUN_GROUP") or group,
+        "job_type": os.environ.get("WANDB_JOB_TYPE") or job_type,
+        "project": project or os.environ.get("WANDB_PROJECT") or PROJECT,
+    }
     return WandbLogger(
         _init_wandb,
-        results_dir,
-        project="san",
-        id=run_id,
-        group=group,
-        job_type=job_type,
+        Path(os.environ.get("WANDB_DIR") or results_dir),
+        run_id,
         config=dict(config),
         mode=wandb_mode(),
+        tags=_all_tags(tags),
+        **labels,
     )
+
+
+def _all_tags(tags: Sequence[str]) -> list[str]:
+    """Return the tags of a run and of the environment, each once, as wandb takes them."""
+    typed = os.environ.get("WANDB_TAGS", "").split(",")
+    short = [tag.strip()[:MAX_TAG] for tag in (*tags, *typed)]
+    return [tag for tag in dict.fromkeys(short) if tag]
+
+
+def _sync_command(folder: Path, run_id: str) -> str:
+    """Return how an offline run is uploaded, which may have been interrupted before."""
+    command = f"wandb sync {shlex.quote(str(folder))}"
+    older = len(list(folder.parent.glob(f"offline-run-*-{run_id}"))) - 1
+    if older == 0:
+        return command
+    folders = count_of(older, "older folder")
+    return f"{command} (it has everything; syncing {folders} of this run later would undo it)"
+
+
+def _log_point(run: "wandb.Run", values: Mapping[str, float], step: int) -> None:
+    """Log the values of a step, unless the run that is continued has them."""
+    if step >= run.starting_step:
+        run.log(dict(values), step=step)
 
 
 def _has_api_key() -> bool:

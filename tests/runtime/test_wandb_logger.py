@@ -1,6 +1,8 @@
 """The logger never prompts, never stalls a run and never fails one."""
 
+import json
 import logging
+import os
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -9,10 +11,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import resolved
+from interrupted import EPOCHS_KNOWN, WORDS, record_file_of, starts
 
-from san.errors import UnknownNameError
+from san.record_file import read_record
 from san.runtime import wandb_logger
-from san.runtime.wandb_logger import NoLogger, WandbLogger, open_logger, wandb_mode
+from san.runtime.wandb_logger import WandbLogger, open_wandb, wandb_mode
 
 RUN_ID = "0123456789ab"
 CONFIG = {"method": {"name": "san", "neurons": False}, "data": {"suite": "demo"}, "epochs": 3}
@@ -23,8 +27,9 @@ class FakeRun:
 
     offline = False
 
-    def __init__(self, broken: str = "") -> None:
+    def __init__(self, broken: str = "", starting_step: int = 0) -> None:
         self.broken = broken
+        self.starting_step = starting_step
         self.logged: list[tuple[int, dict[str, float]]] = []
         self.summary: dict[str, object] = {}
         self.exit_code: int | None = None
@@ -40,16 +45,24 @@ class FakeRun:
         self.exit_code = exit_code
 
 
-@pytest.fixture
-def open_offline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[], WandbLogger | NoLogger]:
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of W&B but that it is offline."""
+    for name in list(os.environ):
+        if name.startswith("WANDB_"):
+            monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    return lambda: open_logger("wandb", tmp_path, CONFIG, RUN_ID, "demo", "san")
+
+
+@pytest.fixture
+def open_offline(tmp_path: Path) -> Callable[[], WandbLogger]:
+    name = "digits san [lr=0.1] seed 0"
+    tags = ("demo", "digits")
+    return lambda: open_wandb(tmp_path, RUN_ID, name, "demo", "san", CONFIG, tags)
 
 
 def offline_folders(folder: Path) -> list[Path]:
-    return sorted((folder / "wandb").glob(f"offline-run-*-{RUN_ID}"))
+    return sorted((folder / "wandb").glob("offline-run-*"))
 
 
 @pytest.mark.parametrize("failed", [False, True])
@@ -61,14 +74,24 @@ def test_values_arrive_in_order(failed: bool, tmp_path: Path) -> None:
         settings.update(given)
         return run
 
-    logger = WandbLogger(init, tmp_path / "w", id="abc")
+    logger = WandbLogger(init, tmp_path / "w", "abc", group="g")
     logger.log({"loss": 1.0}, 1)
     logger.log({"loss": 0.5}, 2)
     logger.finish({"accuracy": 90.0}, failed=failed)
     assert run.logged == [(1, {"loss": 1.0}), (2, {"loss": 0.5})]
     assert run.summary == {"accuracy": 90.0}
     assert run.exit_code == failed
-    assert settings == {"id": "abc", "resume": "allow", "dir": str(tmp_path / "w")}
+    folder = str(tmp_path / "w")
+    assert settings == {"id": "abc", "resume": "allow", "dir": folder, "group": "g"}
+
+
+def test_a_run_that_the_server_continues_is_not_told_twice(tmp_path: Path) -> None:
+    run = FakeRun(starting_step=3)
+    logger = WandbLogger(lambda **_: run, tmp_path, "abc")
+    for epoch in (1, 2, 3, 4):
+        logger.log({"loss": 1.0 / epoch}, epoch)
+    logger.finish({})
+    assert [step for step, _ in run.logged] == [3, 4]
 
 
 @pytest.mark.parametrize("broken", ["raises", "hangs", "init"])
@@ -84,7 +107,7 @@ def test_a_broken_wandb_is_survived(
 
     begin = time.monotonic()
     with caplog.at_level(logging.WARNING):
-        logger = WandbLogger(init, tmp_path)
+        logger = WandbLogger(init, tmp_path, "abc")
         logger.log({"loss": 1.0}, 1)
         logger.finish({})
     assert time.monotonic() - begin < 5
@@ -107,18 +130,44 @@ def test_mode_never_prompts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert wandb_mode() == "disabled"
 
 
-def test_names(tmp_path: Path) -> None:
-    assert isinstance(open_logger("none", tmp_path, {}, "id", "group", "job"), NoLogger)
-    with pytest.raises(UnknownNameError, match="Unknown logger 'wand'. Did you mean wandb"):
-        open_logger("wand", tmp_path, {}, "id", "group", "job")
+# What the environment says in place of what the suite would; tags are in addition.
+ENVIRONMENT = [
+    ("WANDB_PROJECT", "project", "theirs"),
+    ("WANDB_NAME", "name", "theirs"),
+    ("WANDB_RUN_GROUP", "group", "theirs"),
+    ("WANDB_JOB_TYPE", "job_type", "theirs"),
+    ("WANDB_DIR", "dir", "theirs"),
+    ("WANDB_TAGS", "tags", ["demo", "theirs", "x" * 64]),
+]
 
 
-def test_both_loggers_offer_the_same() -> None:
-    def face(kind: type) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")}
+@pytest.mark.parametrize(("variable", "setting", "theirs"), ENVIRONMENT)
+def test_what_the_environment_says_is_heeded(
+    variable: str, setting: str, theirs: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    usual = settings_of(monkeypatch, None)
+    monkeypatch.setenv(variable, "")
+    assert settings_of(monkeypatch, None) == usual
+    value = f"theirs, demo,,{'x' * 70}" if setting == "tags" else "theirs"
+    monkeypatch.setenv(variable, value)
+    assert settings_of(monkeypatch, None) == usual | {setting: theirs}
+    typed = settings_of(monkeypatch, "typed")
+    assert typed["project"] == "typed"
+    assert usual["project"] == "san"
 
-    assert face(NoLogger) == face(WandbLogger)
-    assert len(face(NoLogger)) == 4
+
+def settings_of(monkeypatch: pytest.MonkeyPatch, project: str | None) -> dict[str, Any]:
+    """What wandb.init is given."""
+    settings: dict[str, Any] = {}
+
+    def init(**given: Any) -> FakeRun:
+        settings.update(given)
+        return FakeRun()
+
+    monkeypatch.setattr(wandb_logger, "_init_wandb", init)
+    open_wandb(Path("ours"), RUN_ID, "n", "demo", "san", {}, ["demo", "demo"], project).finish({})
+    return settings
 
 
 def test_an_offline_run_can_be_read_back(
@@ -130,7 +179,11 @@ def test_an_offline_run_can_be_read_back(
         logger.finish({"accuracy": 91.25})
     (folder,) = offline_folders(tmp_path)
     assert f"wandb sync {folder}" in caplog.text
-    assert {"eval/accuracy": "91.25"}.items() <= history(complete_records(folder))[0].items()
+    records = complete_records(folder)
+    assert {"eval/accuracy": "91.25"}.items() <= history(records)[0].items()
+    run = run_of(records)
+    assert (run.display_name, run.project) == ("digits san [lr=0.1] seed 0", "san")
+    assert list(run.tags) == ["demo", "digits"]
 
 
 def test_a_resumed_run_continues_its_own_and_keeps_adapter_and_tables(
@@ -145,15 +198,14 @@ def test_a_resumed_run_continues_its_own_and_keeps_adapter_and_tables(
     time.sleep(1.1)  # W&B names folders by seconds
     resumed = open_offline()
     resumed.log({"train/loss": 0.5}, 2)
-    resumed.log_artifact(adapter, RUN_ID)
     resumed.log_tables({"cells": pd.DataFrame({"task": ["digits"], "mean": [91.25]})})
-    resumed.finish({"accuracy": 92.0})
+    resumed.finish({"accuracy": 92.0}, adapter=adapter)
 
     folders = offline_folders(tmp_path)
     assert len(folders) == 2
     written = [complete_records(folder) for folder in folders]
     for records in written:
-        (run,) = (r.run for r in records if r.WhichOneof("record_type") == "run")
+        run = run_of(records)
         assert (run.run_id, run.run_group, run.job_type) == (RUN_ID, "demo", "san")
         assert {item.key for item in run.config.update} >= {"method", "data", "epochs"}
     points = history(written[1])
@@ -162,11 +214,74 @@ def test_a_resumed_run_continues_its_own_and_keeps_adapter_and_tables(
     assert f"adapter-{RUN_ID}" in {artifact.name for artifact in artifacts(written[1])}
 
 
+def test_the_last_folder_of_an_interrupted_run_has_the_whole_run(
+    tmp_path: Path,
+    data_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """W&B keeps what is synced last of an id: it must have every epoch, each once."""
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    places = (f"results_dir={tmp_path}", f"data_root={data_root}")
+    config = resolved(*WORDS, "logger.project=typed", *places)
+    caplog.set_level(logging.INFO)
+    for _ in starts(config, monkeypatch):
+        time.sleep(1.1)  # W&B names folders by seconds
+    record = read_record(record_file_of(tmp_path))
+    folders = offline_folders(tmp_path)
+    written = [complete_records(folder) for folder in folders]
+    for records in written:
+        run = run_of(records)
+        assert (run.run_id, run.project) == (record.id, "typed")
+        assert run.display_name == "digits linear [epochs=4 protocol.train=val] seed 0"
+        assert run.run_group == "demo"
+        assert list(run.tags) == ["demo", "digits", "linear", "vit_nano", "last_epoch"]
+    steps = [[int(point["_step"]) for point in history(records)] for records in written]
+    assert steps == list(EPOCHS_KNOWN)
+    assert f"wandb sync {folders[2]} (it has everything; syncing 2 older folders" in caplog.text
+
+    for point, entry in zip(history(written[2]), record.history, strict=True):
+        expected = {"train/loss": entry.train_loss}
+        if entry.score is not None:
+            expected |= {"eval/accuracy": entry.score.accuracy, "eval/loss": entry.score.loss}
+        curves = {name: json.loads(text) for name, text in point.items() if name[0] != "_"}
+        assert curves == expected
+    assert summary(written[0])["status"] == '"interrupted"'
+    found = summary(written[2])
+    assert found["status"] == '"done"'
+    assert json.loads(found["accuracy"]) == record.accuracy
+    own = {"status", "accuracy"}
+    for group, values in (("params", record.params), ("seconds", record.seconds)):
+        for name in values.__struct_fields__:
+            own.add(f"{group}/{name}")
+            assert json.loads(found[f"{group}/{name}"]) == getattr(values, name)
+    assert len(own) == 2 + 6 + 4
+    curves = {"train/loss", "eval/accuracy", "eval/loss"}
+    assert {name for name in found if name[0] != "_"} == own | curves
+
+
+def run_of(records: list[Any]) -> Any:
+    """Return what a folder says of its run."""
+    (run,) = (r.run for r in records if r.WhichOneof("record_type") == "run")
+    return run
+
+
+def summary(records: list[Any]) -> dict[str, str]:
+    """Return the summary: JSON values by name."""
+    found = {}
+    for record in records:
+        if record.WhichOneof("record_type") == "summary":
+            for item in record.summary.update:
+                found[item.key or "/".join(item.nested_key)] = item.value_json
+    return found
+
+
 def complete_records(folder: Path) -> list[Any]:
     """Return the records of an offline run; W&B may write them after `finish`."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        records = list(read_back(folder / f"run-{RUN_ID}.wandb"))
+        (file,) = folder.glob("run-*.wandb")
+        records = list(read_back(file))
         if any(record.WhichOneof("record_type") == "exit" for record in records):
             return records
         time.sleep(0.1)
