@@ -42,7 +42,10 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 PAGES += sorted((ROOT / "benchmarks").glob("*/README.md"))
 PROGRAMS = "python|make|torchrun|pip|san-peft|eval|source|git|cd|wandb|sphinx-build|cffconvert"
+FENCE = re.compile(r"^ *```(.*?)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = {
+    "wandb sync": "an account",
+    "python train.py --help": "takes many seconds: Hydra lists every task of every suite",
     "git clone <this repository> san-peft": "the network",
     "cd san-peft": "it goes with the clone",
     "source .venv/bin/activate": "a shell; `make` makes the environment",
@@ -75,14 +78,14 @@ def page(name: str) -> str:
 
 def spans(text: str) -> list[str]:
     """The code within lines."""
-    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    prose = FENCE.sub("", text)
     return re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose)
 
 
 def commands_of(text: str) -> Iterator[str]:
     """Yield every line of a block without a language, and every command within a line of text."""
-    for block in re.findall(r"^```\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        for line in block.splitlines():
+    for language, block in FENCE.findall(text):
+        for line in [] if language else block.splitlines():
             yield from re.sub(r" +# .*", "", line).strip().split(" && ")
     for span in spans(text):
         if re.match(rf"({PROGRAMS}) ", span):
@@ -184,8 +187,9 @@ def check_script(script: str, words: Sequence[str], monkeypatch: pytest.MonkeyPa
     for word in filter(None, arguments.methods.split(",")):
         methods.method_module(word.partition(":")[0])
     assert {*filter(None, arguments.tasks.split(","))} <= set(suite.tasks)
-    if not any(word.startswith("recipe=") for word in arguments.overrides):  # tuned needs a search
-        composed(f"data={suite.name}/{next(iter(suite.tasks))}", *arguments.overrides)
+    others = [word for word in arguments.overrides if not word.startswith("data_root=")]
+    if others and not others[0].startswith("recipe="):  # of a search that is not made yet
+        composed(f"data={suite.name}/{next(iter(suite.tasks))}", *others)
 
 
 def stopping(parse: Callable[..., Any]) -> Callable[..., Any]:
@@ -246,7 +250,7 @@ def test_files_that_are_named_are_there() -> None:
         for link in links:
             assert (path.parent / link).exists(), (path.name, link)
         named += len(links)
-    assert named > 100
+    assert named > 80
 
 
 def rows(text: str, heading: str) -> list[list[str]]:
