@@ -45,6 +45,7 @@ PROGRAMS = "python|make|torchrun|pip|san-peft|eval|source|git|cd|wandb|sphinx-bu
 FENCE = re.compile(r"^ *```(.*?)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = {
     "wandb sync": "an account",
+    "san-peft --help": "an installed package; the tests of the programs make one",
     "python train.py --help": "takes many seconds: Hydra lists every task of every suite",
     "git clone <this repository> san-peft": "the network",
     "cd san-peft": "it goes with the clone",
@@ -62,12 +63,17 @@ COMING = {
     f"python train.py -m {FOLDER} method=linear,ssf,san seed=0,1 save_adapter=true",
     f"python train.py {FOLDER} method=san save_adapter=true",
     "python scripts/tables.py folder",
-    "python scripts/reproduce.py folder data.root=$HOME/my-images data.task=pets "
-    "--methods linear,ssf,san --seeds 0,1 --status",
-    "python scripts/predict.py ADAPTER new-images/*.jpg",
+    "python scripts/reproduce.py folder --methods linear,ssf,san --seeds 0,1 --status "
+    "data.root=$HOME/my-images data.task=pets",
+    'make reproduce-folder METHODS=linear,ssf,san SET="data.root=$HOME/my-images data.task=pets"',
+    "python scripts/predict.py ADAPTER.safetensors photo.jpg more-photos/",
+    "python scripts/predict.py ADAPTER.safetensors photo.jpg more-photos/ --top 5",
+    "python scripts/predict.py ADAPTER.safetensors test/ --output answers.csv",
+    "python scripts/predict.py ADAPTER.safetensors photos/ --labels labels.csv "
+    "--output answers.csv",
     f"san-peft train -m {FOLDER} method=linear,san seed=0,1",
     "san-peft tables folder",
-    "san-peft predict ADAPTER new-images/*.jpg",
+    "san-peft predict ADAPTER.safetensors photo.jpg",
     "python train.py logger=csv",
 }
 
@@ -113,7 +119,7 @@ def test_what_is_not_run_is_shown_and_most_is_run() -> None:
 def test_commands_do_what_can_be_tried_of_them(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = shlex.split(command)
+    words = in_checkout(shlex.split(command))
     if words[0] == "make":
         check_make(words[1:], monkeypatch)
     elif words[:2] == ["pip", "install"]:
@@ -128,6 +134,19 @@ def test_commands_do_what_can_be_tried_of_them(
         check_script(words[1], words[2:], monkeypatch)
     else:
         pytest.fail("neither tested, nor in NOT_RUN or COMING")
+
+
+def in_checkout(words: list[str]) -> list[str]:
+    """The words of `san-peft NAME ...` as its program is called in a checkout."""
+    if words[0] != "san-peft":
+        return words
+    assert project()["scripts"].keys() == {"san-peft"}
+    name = words[1] if len(words) > 1 else ""
+    return ["python", "train.py" if name == "train" else f"scripts/{name}.py", *words[2:]]
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
 def shell(command: str) -> str:
@@ -184,12 +203,13 @@ def check_script(script: str, words: Sequence[str], monkeypatch: pytest.MonkeyPa
     if not hasattr(arguments, "overrides"):
         return
     suite = load_suite(arguments.suite)
+    task = next((f"{suite.name}/{name}" for name in suite.tasks), suite.name)  # of own images none
     for word in filter(None, arguments.methods.split(",")):
         methods.method_module(word.partition(":")[0])
     assert {*filter(None, arguments.tasks.split(","))} <= set(suite.tasks)
     others = [word for word in arguments.overrides if not word.startswith("data_root=")]
     if others and not others[0].startswith("recipe="):  # of a search that is not made yet
-        composed(f"data={suite.name}/{next(iter(suite.tasks))}", *others)
+        composed(f"data={task}", *others)
 
 
 def stopping(parse: Callable[..., Any]) -> Callable[..., Any]:
@@ -216,8 +236,7 @@ def check_make(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def check_extra(words: Sequence[str]) -> None:
     editable, extra = words
     assert editable == "-e"
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert re.fullmatch(r"\.\[(\w+)\]", extra)[1] in project["optional-dependencies"]
+    assert re.fullmatch(r"\.\[(\w+)\]", extra)[1] in project()["optional-dependencies"]
 
 
 def test_a_command_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +363,7 @@ def test_lists_of_names_are_those_of_the_files() -> None:
     (experiments,) = re.findall(r"`experiment=`\*\* `([\w ]+)`", page("recipes.md"))
     assert sorted(experiments.split()) == sorted(config_files.choices("experiment"))
     suites = {names(row[0])[0] for row in rows(page("data.md"), "Data")}
-    assert suites == set(suite_names()) - {"demo"}
+    assert suites == set(suite_names()) - {"demo", "folder"}
     fgvc = next(row for row in rows(page("data.md"), "Data") if row[0] == "`fgvc`")
     assert fgvc[1].strip("`").split() == list(load_suite("fgvc").tasks)
 

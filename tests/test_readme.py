@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 TABLE_END = "<!-- end of table -->"
 # Blocks that use what is not there yet, by a word of each.
-COMING_BLOCKS = (".detach()",)
+COMING_BLOCKS = (".disable()",)
 
 
 def shown_table() -> str:
