@@ -29,7 +29,7 @@ SUITE ?=
 SET ?=
 REPRODUCE := $(addprefix reproduce-,$(SUITES))
 PREPARE_SUITES := $(addprefix prepare-,$(filter-out demo,$(SUITES)))
-.PHONY: help demo search ablate-san plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-fuzz test-lowest test-data test-sweep test-slurm test-latex lint types check bench docs clean
+.PHONY: help demo search ablate-san plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-fuzz test-lowest test-data test-sweep test-slurm test-latex lint types check bench clean
 
 # Which variables a target takes, beside PYTHON and VENV. Any other on the command line is refused: it would be swallowed.
 SWEEP_TAKES := METHODS TASKS SEEDS BACKBONE JOBS RETRY FAIL_FAST LAUNCHER CLUSTER PROFILE DATA SET
@@ -164,6 +164,7 @@ $(VENV)/installed-docs: pyproject.toml $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
+.PHONY: docs
 docs: $(VENV)/installed-docs  ## Build docs/ into docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
 
