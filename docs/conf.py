@@ -24,7 +24,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
 # Types of libraries, and of our own modules that have no page.
-nitpick_ignore_regex = [("py:.*", r"(torch|nn|numpy|PIL|os|pathlib|collections|san\.(counts|data))\..*")]
+nitpick_ignore_regex = [("py:.*", r"(torch|nn|numpy|PIL|os|pathlib|collections)\..*")]
+nitpick_ignore_regex += [("py:.*", r"san\.(counts|data)\..*")]
 nitpick_ignore_regex += [("py:.*", r"Module|Tensor|Path|PathLike|Any|ParameterCounts")]
 _FIELD = re.compile(r"^(?P<names>\w+(, \w+)*): ")
 
