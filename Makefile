@@ -161,5 +161,13 @@ check: lint types test  ## Everything that CI checks
 bench: $(VENV)/installed  ## Time a training step of every method against the floor (BACKBONE=a timm name)
 	$(BIN)/python benchmarks/speed/step_time.py $(if $(METHODS),--methods $(METHODS)) $(if $(BACKBONE),--backbone $(BACKBONE))
 
+$(VENV)/installed-docs: pyproject.toml $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+.PHONY: docs
+docs: $(VENV)/installed-docs  ## Build docs/ into docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
+
 clean:  ## Remove the environment and caches; records and tables stay
 	rm -rf $(VENV) $(PREPARE) $(LOWEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache

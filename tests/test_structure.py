@@ -139,9 +139,9 @@ def test_some_libraries_are_known_to_one_part() -> None:
         assert not strangers, library
 
 
-def test_the_readme_states_the_order_of_imports() -> None:
-    text = (ROOT / "README.md").read_text().split("## How it is built\n")[1].split("\n## ")[0]
-    (order,) = re.findall(r"```\n(version .*?)\n```", text, re.DOTALL)
+def test_the_documentation_states_the_order_of_imports() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    (order,) = re.findall(r"```text\n(version .*?)\n```", text, re.DOTALL)
     assert tuple(order.split()) == LAYERS
 
 
@@ -182,7 +182,8 @@ def test_no_two_assignments_in_one() -> None:
 
 def test_modules_show_their_face() -> None:
     """A function that only its own module uses is private."""
-    files = [*programs(), *(ROOT / "tests").rglob("*.py"), ROOT / "README.md"]
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    files = [*programs(), *(ROOT / "tests").rglob("*.py"), *pages]
     words = {path: Counter(re.findall(r"\w+", path.read_text())) for path in files}
     everywhere = sum(words.values(), Counter())
     public = 0

@@ -21,7 +21,7 @@ from san.tasks import load_suite
 DEMO = load_suite("demo")
 TUNED = ROOT / "results" / "tuned"
 LINES = read_rows(ROOT / "benchmarks" / "tuned" / "demo_vit_nano_lr.csv")
-README = (ROOT / "README.md").read_text("utf-8")
+PAGE = (ROOT / "docs/recipes.md").read_text("utf-8")
 ARMS = 6  # linear, full, ssf, and san: tied, off, untied
 
 
@@ -91,6 +91,6 @@ def test_the_tables_that_are_shown_are_those_of_the_runs(
 
 
 @pytest.mark.parametrize("name", ["demo", "demo_ablate_san"])
-def test_the_readme_shows_the_tables(name: str) -> None:
-    shown = README.split(f"<!-- table: tuned {name} -->\n")[1].split("<!-- end of table -->")[0]
+def test_the_page_of_recipes_shows_the_tables(name: str) -> None:
+    shown = PAGE.split(f"<!-- table: tuned {name} -->\n")[1].split("<!-- end of table -->")[0]
     assert shown == (TUNED / "tables" / f"{name}.md").read_text("utf-8")
