@@ -3,16 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from msgspec import Meta
 
 from san.errors import choose
+from san.installation import BENCHMARKS
 from san.schema import PositiveInt, from_mapping
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 Storage = Literal["array", "encoded"]
 _SHARED = ("splits", "storage", "covers_all_classes")  # a suite may say them for its tasks
 
