@@ -77,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def show_progress(examples: Iterable[Example], title: str, total: int) -> Iterable[Example]:
+def _show_progress(examples: Iterable[Example], title: str, total: int) -> Iterable[Example]:
     """Show a bar on a terminal, a line now and then in a log."""
     return tqdm(
         examples,
@@ -114,7 +114,7 @@ def main() -> None:
         args.side,
         force=args.force,
         jobs=args.jobs,
-        progress=show_progress,
+        progress=_show_progress,
         say=print,
     )
     for error in errors:
