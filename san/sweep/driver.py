@@ -13,7 +13,7 @@ import torch
 
 from san import compose, record_file
 from san.errors import FileAccessError, InvalidValueError, LaunchError, Preempted
-from san.installation import CLUSTERS, command, process_words
+from san.installation import CLUSTERS, process_words
 from san.run_options import RunOptions
 from san.runtime.files import read_yaml
 from san.runtime.formatting import printable
@@ -142,7 +142,7 @@ def submit(request: SweepRequest, pending: Sequence[PlannedRun]) -> None:
     ids = slurm.submit(words, request.jobs or 1, cluster_options(request), directory)
     _print(f"Submitted {len(ids)} jobs: {', '.join(ids)}. Logs: {directory}.")
     if request.search is None:
-        _print(f"Status: {command('reproduce')} {request.suite} --status")
+        _print("Status: the same command with --status.")
     else:
         _print("Once they are done, the same command without --launcher writes what they found.")
 

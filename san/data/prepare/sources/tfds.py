@@ -259,7 +259,8 @@ def load() -> Any:
         raise MissingPackageError(
             "TFDS copies need tensorflow-datasets, which is not installed here "
             f"({error}). To read them, without TensorFlow: {install_command('tfds')}. "
-            f"To fetch and build them: {install_command('prepare')}."
+            f"To fetch and build them: {install_command('prepare')}, "
+            "best in an environment of its own."
         ) from error
     return tfds
 
