@@ -1,4 +1,4 @@
-"""What train.py and the scripts share: which errors are printed without a trace, and exit codes.
+"""What the programs share: which errors are printed without a trace, and exit codes.
 
 | exit code | meaning                                                    |
 |----------:|:-----------------------------------------------------------|
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from san.errors import STOPPED_EXIT_CODE, Preempted, SanError, suggest
+from san.installation import command
 from san.runtime.formatting import printable
 
 USER_ERROR = 1
@@ -125,7 +126,7 @@ def _explain_group_error(error: Exception) -> str:
     group = override.key_or_group
     return (
         f"{override.input_line} is not a choice of `{group}`, which is required; "
-        f"allowed: {group}=NAME. `python train.py --help` lists the names."
+        f"allowed: {group}=NAME. `{command('train')} --help` lists the names."
     )
 
 

@@ -8,9 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from san.recipe_files import ROOT
-
-CONFIGS = ROOT / "configs"
+from san.installation import CONFIGS
 
 
 @cache

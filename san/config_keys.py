@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from san.errors import InvalidValueError, choose
+from san.installation import command
 from san.methods import discover_methods
 from san.training.recipe import Recipe
 
@@ -105,7 +106,7 @@ def check_recipe(config: Mapping[str, Any]) -> None:
     method = config["method"]["name"]
     raise InvalidValueError(
         f"{recipe['rows']} has no values of {method}, with its options, for {data['suite']}/"
-        f"{data['task']}. Search them: python scripts/search.py {data['suite']} --methods {method} "
+        f"{data['task']}. Search them: {command('search')} {data['suite']} --methods {method} "
         f"--tasks {data['task']} --search {recipe['search']}"
     )
 

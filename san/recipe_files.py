@@ -17,7 +17,6 @@ from typing import Any
 from san.errors import InvalidValueError
 from san.runtime.files import parse_json, read_text
 
-ROOT = Path(__file__).parents[1]
 ANY = "*"  # every task, or every backbone, that has no line of its own
 NAMES = ("suite", "backbone", "method", "settings", "task")
 # What is known of how the values were found; the other columns are values.

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from san import recipe_files, settings
+from san import installation, recipe_files, settings
 from san.config_files import method_node, read_choice
 from san.config_names import backbone_name
 from san.errors import InvalidValueError
@@ -54,8 +54,9 @@ def _recipe_value(key: str, *default: Any, _root_: DictConfig) -> Any:
 
 def _recipe_row(_root_: DictConfig) -> DictConfig | None:
     """Return values and evidence of the row that a recipe has for the cell of a configuration."""
-    path = recipe_files.ROOT / _root_.recipe.rows
-    if _root_.recipe.get("search") is not None and not path.is_file():
+    is_searched = _root_.recipe.get("search") is not None
+    path = installation.find_rows(_root_.recipe.rows, is_own=is_searched)
+    if is_searched and not path.is_file():
         return None
     row = recipe_files.find_row(path, _cell_of(_root_))
     return None if row is None else OmegaConf.create({**row.values, **row.evidence})

@@ -3,16 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from msgspec import Meta
 
 from san.errors import InvalidValueError, choose
+from san.installation import BENCHMARKS, command
 from san.schema import PositiveInt, from_mapping
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 OWN_IMAGES = "folder"  # the suite of users' own folders, whose tasks no file lists
 Storage = Literal["array", "encoded"]
 _SHARED = ("splits", "storage", "covers_all_classes")  # a suite may say them for its tasks
@@ -167,7 +166,7 @@ def select_tasks(names: Sequence[str]) -> list[tuple[Suite, Task]]:
         if suite.source == "folder":
             raise InvalidValueError(
                 f"{name} came, but own images need no preparation: the run does it. "
-                "Give data=folder data.root=FOLDER to train.py, or another suite."
+                f"{command('train')} data=folder data.root=FOLDER; or give another suite."
             )
         tasks = [suite.task(task_name)] if task_name else suite.tasks.values()
         pairs += [(suite, task) for task in tasks]

@@ -41,6 +41,7 @@ from san.data.prepare.sources import find_source
 from san.data.proof import hash_image
 from san.data.split import read_split
 from san.errors import DataError, SanError
+from san.installation import BENCHMARKS
 from san.recipe_files import Cell
 from san.record_names import named_by_value
 from san.report.explain import explain_cell
@@ -51,7 +52,7 @@ from san.runtime.cost import Meter
 from san.score import ClassScore, EpochEntry, Score
 from san.search.space import SPACES, read_search
 from san.sweep.status import summary
-from san.tasks import BENCHMARKS, Task, load_suite
+from san.tasks import Task, load_suite
 from san.training.checkpoint import Checkpoint, Position, Trained
 from san.training.history import Evaluation, History
 

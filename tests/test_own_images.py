@@ -22,7 +22,7 @@ from san.settings import RunConfig
 from san.sweep import driver
 from san.sweep.plan import RunState, run_status
 from san.tasks import load_suite
-from scripts import reproduce, tables
+from san.commands import reproduce, tables
 
 OPTIONS = ["backbone=vit_nano", "epochs=1", "logger=none"]
 

@@ -11,9 +11,10 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 
+from san.installation import BENCHMARKS
 from san.methods import check_options, method_names
 from san.schema import check_value
-from san.tasks import BENCHMARKS, load_suite
+from san.tasks import load_suite
 from san.training.recipe import Recipe
 
 FOLDER = BENCHMARKS / "recipes"

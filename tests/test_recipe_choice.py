@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from san import compose, config_files, record_names, settings
 from san.config_keys import RECIPE_KEYS
 from san.errors import SanError
+from san.installation import BENCHMARKS
 from san.methods import default_options, method_names
 from san.record import Record
 from san.settings import RunConfig
-from san.tasks import BENCHMARKS
 
 HEADER = "suite,backbone,method,settings,task,lr,epochs,method.rank,method.targets,source,trials\n"
 LINES = (

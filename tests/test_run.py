@@ -562,4 +562,4 @@ def test_a_table_of_nothing_says_what_to_run(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts/tables.py"), "demo", "--results", str(tmp_path)]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     assert shown.returncode == 1
-    assert "make demo" in shown.stderr
+    assert "Run `python scripts/reproduce.py demo --seeds 0` first" in shown.stderr

@@ -13,6 +13,7 @@ PROGRAMS = [ROOT / "san", ROOT / "scripts", ROOT / "benchmarks"]
 # The way of the data: a module imports from its own package and from what stands before it.
 LAYERS = (
     "version",
+    "installation",
     "errors",
     "schema",
     "renamed_keys",
@@ -48,6 +49,7 @@ LAYERS = (
     "search",
     "sweep",
     "cli",
+    "commands",
 )
 # Which part of `san` may import a library that nobody else does.
 ALONE = {
@@ -55,8 +57,14 @@ ALONE = {
     "torchvision": ("san.data.augment",),
     "tensorflow_datasets": ("san.data.prepare.sources.tfds",),
     "huggingface_hub": ("san.backbones.weights",),
-    "hydra": ("san.cli", "san.compose", "san.config_files"),
-    "omegaconf": ("san.cli", "san.compose", "san.recipe_resolvers", "san.config_files"),
+    "hydra": ("san.cli", "san.compose", "san.config_files", "san.commands.train"),
+    "omegaconf": (
+        "san.cli",
+        "san.compose",
+        "san.recipe_resolvers",
+        "san.config_files",
+        "san.commands.train",
+    ),
     "wandb": ("san.runtime.wandb_logger",),
     "submitit": ("san.sweep.slurm",),
     "ray": ("san.sweep.ray_pool",),

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from san.errors import SanError
-from san.tasks import BENCHMARKS, load_suite, read_suite, select_tasks, suite_names
+from san.installation import BENCHMARKS
+from san.tasks import load_suite, read_suite, select_tasks, suite_names
 
 
 def rows() -> dict[str, Any]:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from san.backbones.families import classifier_name
 from san.errors import WeightsError, suggest
+from san.installation import PACKAGE
 from san.runtime.paths import expand_path
 
-_PACKAGED = Path(__file__).parents[1] / "weights"
+_PACKAGED = PACKAGE / "weights"
 # What timm calls a file on the hub, and that file in a format that runs no code.
 _HUB_FILES = {
     None: "model.safetensors",

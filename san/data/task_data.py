@@ -22,6 +22,7 @@ from san.errors import (
     NotPreparedError,
     UnknownNameError,
 )
+from san.installation import IS_CHECKOUT, command
 from san.runtime.formatting import printable_line
 from san.runtime.paths import expand_path, printable_path
 from san.tasks import OWN_IMAGES, Suite, Task, load_suite
@@ -181,21 +182,24 @@ def _how_to_prepare(task: Task, root: Path, resize: str, image_size: int) -> str
         return (
             f"{name} is packed as {', '.join(formats)} in {root / task.suite / task.name}, "
             f"but this run takes resize {resize} at {image_size} px. Run\n"
-            f"    python scripts/prepare.py {name} --resize {resize} --side {image_size}\n"
+            f"    {command('prepare')} {name} --resize {resize} --side {image_size}\n"
             "or give data.resize=..., or another backbone."
         )
     size = packed_bytes(task, image_size)
     packed = "the images' own size" if size is None else f"{size / 1e9:.2g} GB"
+    build = f"{command('prepare')} {name}"
+    if IS_CHECKOUT:  # it has an environment of its own for what is needed to build
+        build = f"make prepare-{task.suite} TASKS={task.name}"
     fetch = f"needs files that you have to get: {task.how_to_get}"
     if task.download_gb:
         fetch = f"downloads {task.download_gb} GB with TFDS"
     return (
         f"{name} is not prepared below {root}. Either\n"
-        f"    make prepare-{task.suite} TASKS={task.name}\n"
+        f"    {build}\n"
         f"which {fetch} (and takes {packed} packed), "
         "or, if you have its images (the layouts: --help),\n"
-        f"    python scripts/prepare.py {name} --from FOLDER_OR_ZIP\n"
-        "Meanwhile, offline and at once: python train.py data=demo/digits"
+        f"    {command('prepare')} {name} --from FOLDER_OR_ZIP\n"
+        f"Meanwhile, offline and at once: {command('train')} data=demo/digits"
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line of scripts/tables.py."""
+"""The command line of the program `tables`."""
 
 import argparse
 from pathlib import Path
@@ -51,7 +51,7 @@ class Arguments(argparse.Namespace):
 
 
 def parse_arguments(description: str | None) -> Arguments:
-    """Parse the command line of scripts/tables.py."""
+    """Parse the command line of the program `tables`."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

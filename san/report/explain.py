@@ -12,6 +12,7 @@ from typing import NamedTuple
 from msgspec import structs
 
 from san import config_files, config_names, record_names
+from san.installation import command_words
 from san.record import DataSource, Record
 from san.record_file import record_path
 from san.report.aggregate import newest_done
@@ -228,7 +229,7 @@ def _describe_tasks(our_row: _OurRow, place: Place) -> Iterator[str]:
         column = task_column(task)
         value = our_row.row.values[column]
         yield f"    {task.label:<{_TASK_WIDTH}} {to_text(value)}"
-    words = ["python", "scripts/tables.py", "--cell"]
+    words = [*command_words("tables"), "--cell"]
     words += [place.suite.name, our_row.row.name, "TASK"]
     yield labelled_command("each task", words)
 
@@ -268,7 +269,7 @@ def _words_of_seeds(other: Record, task: str, seeds: Sequence[int]) -> list[str]
         data=DataSource(),
     )
     words = record_names.rerun_words(run, seeds)
-    program = ["python", "train.py"]
+    program = command_words("train")
     if len(seeds) > 1:
         program.append("-m")
     return program + words
@@ -280,11 +281,11 @@ def _describe_missing_row(method: str, place: Place, backbone: str | None) -> It
     other = None if backbone == place.suite.backbone else backbone
     if place.task is not None:
         task = place.task
-        words = ["python", "train.py", f"method={method}"]
+        words = [*command_words("train"), f"method={method}"]
         words += config_names.task_words(task.suite, task.name, task.root)
         words += config_names.backbone_words(other) if other else []
     else:
-        words = ["python", "scripts/reproduce.py"]
+        words = command_words("reproduce")
         words += [place.suite.name, "--methods", method]
         words += ["--backbone", other] if other else []
     yield labelled_command("run", words)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from san import record_names, settings
 from san.chance import near_chance
+from san.installation import command_words
 from san.record import Record
 from san.record_file import find_completed
 from san.runtime.formatting import first_line_of_error, format_bytes, format_duration
@@ -83,7 +84,7 @@ def rerun_words(r: Record, path: Path) -> list[str]:
 
     Where its record still exists and would be taken for the answer, `force=true` is the last.
     """
-    words = ["python", "train.py", *record_names.rerun_words(r)]
+    words = [*command_words("train"), *record_names.rerun_words(r)]
     if find_completed(path) is not None:
         words.append("force=true")
     return words

@@ -7,6 +7,7 @@ from functools import cache
 from typing import NamedTuple
 
 from san.errors import choose
+from san.installation import BENCHMARKS
 from san.report.published_index import (
     ProtocolFamily,
     counts_head,
@@ -15,7 +16,7 @@ from san.report.published_index import (
     published_index,
 )
 from san.report.published_sources import find_source
-from san.tasks import BENCHMARKS, Suite
+from san.tasks import Suite
 
 FOLDER = BENCHMARKS / "published"
 # Tasks of the files that are a mean over a whole suite; the last where a source does not say which.

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import yaml
 
+from san.installation import BENCHMARKS
 from san.report.published_sources import Source, find_source
 from san.schema import PositiveInt, from_mapping
-from san.tasks import BENCHMARKS, Task
+from san.tasks import Task
 
 _FILE = BENCHMARKS / "published" / "rows.yaml"
 

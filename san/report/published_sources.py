@@ -9,9 +9,9 @@ from typing import Any, Literal
 import yaml
 
 from san.errors import InvalidValueError, choose
+from san.installation import BENCHMARKS
 from san.report.latex_text import ACCENTS
 from san.schema import from_mapping
-from san.tasks import BENCHMARKS
 
 _FILE = BENCHMARKS / "published" / "sources.yaml"
 # The entry type of BibTeX, and its field for where something appeared.

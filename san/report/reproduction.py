@@ -9,12 +9,12 @@ Runs of another identity, under other settings or on other data, are named and n
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from san.installation import HOME
 from san.record import Record, Status
 from san.report.comparability import RowKey, facts_of_run
 
-REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+REFERENCE = HOME / "results" / "reference"  # in a checkout
 _MOST_LISTED = 10
 
 

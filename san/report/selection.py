@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from san.errors import InvalidValueError, choose
+from san.installation import command
 from san.report.means import MEAN_OF_GROUP, Column, goodness, mean_columns, task_column
 from san.report.published_index import method_label
 from san.report.rows import Row
@@ -85,7 +86,7 @@ def _our_rows(table: Table, names: Sequence[str] | None) -> list[Row]:
     if not rows:
         raise InvalidValueError(
             f"--rows came as {', '.join(names)}; nothing of {table.suite.name} has been run here "
-            "that could be shown. Leave it out, or run `python scripts/reproduce.py "
+            f"that could be shown. Leave it out, or run `{command('reproduce')} "
             f"{table.suite.name}` first."
         )
     known: dict[str, list[Row]] = {}

@@ -8,13 +8,12 @@ import socket
 import subprocess
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 
 from msgspec import Struct
 
+from san.installation import HOME
 from san.version import __version__
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "timm", "numpy", "hydra-core", "scikit-learn", "torchvision", "pillow")
 
 
@@ -44,7 +43,12 @@ class DeviceInfo(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
 
 @cache
 def git_state() -> CodeState:
-    """Return the state of the checkout that this code runs from."""
+    """Return the state of the checkout that this code runs from.
+
+    A package that is installed inside somebody's repository has no commit.
+    """
+    if not (HOME / ".git").exists():
+        return CodeState()
     try:
         commit = _git("rev-parse", "HEAD")
         changes = _git("status", "--porcelain")
@@ -66,6 +70,6 @@ def package_versions() -> dict[str, str]:
 
 def _git(*arguments: str) -> str:
     """Return what a git command prints; raise CalledProcessError where it fails."""
-    command = ["git", "-C", str(ROOT), *arguments]
+    command = ["git", "-C", str(HOME), *arguments]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)  # noqa: S603
     return done.stdout.strip()

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from san.errors import InvalidValueError, UnknownNameError, choose
-from san.recipe_files import ROOT
+from san.installation import BENCHMARKS
 from san.runtime.files import read_yaml
 from san.schema import NonNegativeInt, PositiveFloat, PositiveInt, check_value, from_mapping
 
-SPACES = ROOT / "benchmarks" / "searches"
+SPACES = BENCHMARKS / "searches"
 Values = Mapping[str, Any]  # by setting of train.py: `lr`, `weight_decay`, `method.rank`
 # Of a file: at least one setting, each with what its Dimension says.
 _Rows = Annotated[dict[str, dict[str, Any]], Meta(min_length=1)]

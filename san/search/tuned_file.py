@@ -12,13 +12,14 @@ from fractions import Fraction
 from pathlib import Path
 
 from san import settings
+from san.config_files import read_choice
 from san.errors import InvalidValueError
-from san.recipe_files import EVIDENCE, NAMES, ROOT, read_rows
+from san.installation import WORKPLACE
+from san.recipe_files import EVIDENCE, NAMES, read_rows
 from san.runtime.files import read_text, write_text
 from san.search.selection import Choice
 from san.search.space import Search
 
-TUNED = ROOT / "benchmarks" / "tuned"
 _Line = dict[str, str]
 
 
@@ -48,8 +49,13 @@ class TunedCell:
         return (self.suite, self.backbone, self.method, " ".join(self.options), self.task)
 
 
-def tuned_path(suite: str, backbone: str, search: str, directory: Path = TUNED) -> Path:
-    """Return where a search writes what it found."""
+def tuned_path(suite: str, backbone: str, search: str, directory: Path | None = None) -> Path:
+    """Return where a search writes what it found.
+
+    directory: None means the one where `recipe=tuned` looks.
+    """
+    if directory is None:
+        directory = WORKPLACE / read_choice("recipe", "tuned")["folder"]
     return directory / f"{suite}_{backbone}_{search}.csv"
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from san import settings
 from san.errors import InvalidValueError, LaunchError, choose
-from san.recipe_files import ROOT
+from san.installation import BENCHMARKS
 from san.runtime.files import read_text
 from san.schema import from_mapping
 from san.sweep import driver
@@ -20,7 +20,7 @@ from san.sweep.plan import PlannedRun
 from san.sweep.request import Launcher, SweepRequest
 from san.tasks import load_suite
 
-ABLATIONS = ROOT / "benchmarks" / "ablations"
+ABLATIONS = BENCHMARKS / "ablations"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _parts_of(ablation: Ablation, request: SweepRequest) -> tuple[SweepRequest, 
 
 
 def _table_options(ablation: Ablation, request: SweepRequest) -> tuple[str, ...]:
-    """Return the options of scripts/tables.py for a table of the arms alone."""
+    """Return the options of the program `tables` for a table of the arms alone."""
     planned = driver.plan_sweep(request)
     rows = _row_names([run for run in planned if run.path is not None])
     if not rows:

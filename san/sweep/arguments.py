@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from san.errors import InvalidValueError, choose
+from san.installation import IS_CHECKOUT, command
 from san.record import Status
 from san.search.space import search_names
 from san.sweep.request import Launcher, SweepRequest
@@ -21,6 +22,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which runs there are, and how they are done."""
+    program = "train.py" if IS_CHECKOUT else command("train")
     add = parser.add_argument
     add("suite", choices=suite_names())
     add("--methods", default="", help="comma-separated, as `san` or `san:propagation=off`")
@@ -44,7 +46,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     add("--plan", action="store_true", help="print what would be run, and stop")
     add("--status", action="store_true", help="print how far the runs are, and stop")
     add("--cancel", action="store_true", help="cancel the SLURM jobs of this results directory")
-    add("overrides", nargs="*", help="anything else that train.py takes, e.g. epochs=5")
+    add("overrides", nargs="*", help=f"anything else that {program} takes, e.g. epochs=5")
     # The old name of --cluster.
     add("--profile", type=Path, dest="cluster", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     # For the jobs of a launcher: when they were submitted, in nanoseconds.

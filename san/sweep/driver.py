@@ -14,12 +14,13 @@ import torch
 from san import compose, record_file
 from san.data.task_data import folder_suite
 from san.errors import FileAccessError, InvalidValueError, LaunchError, Preempted
+from san.installation import CLUSTERS, process_words
 from san.run_options import RunOptions
 from san.runtime.files import read_yaml
 from san.runtime.formatting import printable
 from san.search.space import Search, load_search
 from san.search.trials import refuse_searched, trial_runs
-from san.search.tuned_file import TUNED, tuned_path, write_tuned
+from san.search.tuned_file import tuned_path, write_tuned
 from san.settings import RunConfig
 from san.sweep import ray_pool, slurm
 from san.sweep.disk import disk_estimate
@@ -33,7 +34,7 @@ from san.sweep.plan import (
     should_run,
 )
 from san.sweep.pool import Pool
-from san.sweep.request import ROOT, Launcher, SweepRequest
+from san.sweep.request import Launcher, SweepRequest
 from san.sweep.search_result import collect
 from san.sweep.status import details, progress_table, summary
 from san.tasks import Suite, load_suite
@@ -120,7 +121,7 @@ def write_search(request: SweepRequest, runs: Sequence[PlannedRun]) -> bool:
     search = _search_of(request)
     found = collect([run_status(run) for run in runs], search)
     backbone = runs[0].backbone.name
-    path = tuned_path(request.suite, backbone, search.name, request.tuned_dir or TUNED)
+    path = tuned_path(request.suite, backbone, search.name, request.tuned_dir)
     if found.cells:
         write_tuned(found.cells, search, path)
     _print("\n".join(found.describe(search, path)))
@@ -138,28 +139,27 @@ def submit(request: SweepRequest, pending: Sequence[PlannedRun]) -> None:
         _print("Nothing to submit.")
         return
     directory = _job_directory(pending[0].options)
-    command = request.worker_command(time.time_ns())
-    ids = slurm.submit(command, request.jobs or 1, cluster_options(request), directory)
+    words = request.worker_command(time.time_ns())
+    ids = slurm.submit(words, request.jobs or 1, cluster_options(request), directory)
     _print(f"Submitted {len(ids)} jobs: {', '.join(ids)}. Logs: {directory}.")
     if request.search is None:
-        _print("Status: make status.")
+        _print("Status: the same command with --status.")
     else:
         _print("Once they are done, the same command without --launcher writes what they found.")
 
 
 def make_tables(run: PlannedRun, options: Sequence[str] = (), *, upload: bool) -> bool:
-    """Run scripts/tables.py, which prints the table of a run; return whether it succeeded.
+    """Run the program `tables`, which prints the table of a run; return whether it succeeded.
 
     options: of that program, further ones. upload: log the table to W&B, too, if the run is logged
     there.
     """
-    script = str(ROOT / "scripts" / "tables.py")
     table = [run.task.suite, "--backbone", run.backbone.name]
-    command = [sys.executable, script, *table, "--results", str(run.options.results_dir)]
-    command += options
+    words = [*process_words("tables"), *table, "--results", str(run.options.results_dir)]
+    words += options
     if upload and run.options.logger == "wandb":
-        command.append("--wandb")
-    return subprocess.run(command, check=False).returncode == 0  # noqa: S603  (our own program)
+        words.append("--wandb")
+    return subprocess.run(words, check=False).returncode == 0  # noqa: S603  (our own program)
 
 
 def cluster_options(request: SweepRequest) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def cluster_options(request: SweepRequest) -> dict[str, Any]:
 
     Raises FileAccessError or InvalidValueError if the file cannot be read or holds no options.
     """
-    path = request.cluster or ROOT / "clusters" / f"{request.launcher}.yaml"
+    path = request.cluster or CLUSTERS / f"{request.launcher}.yaml"
     try:
         options = read_yaml(path)
     except OSError as error:
@@ -175,7 +175,7 @@ def cluster_options(request: SweepRequest) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise InvalidValueError(
             f"--cluster {path} holds no options. Write `name: value` lines, "
-            f"as the files in {ROOT / 'clusters'} do."
+            f"as the files in {CLUSTERS} do."
         )
     return options
 
@@ -239,8 +239,8 @@ def _is_complete(statuses: Sequence[RunStatus]) -> bool:
 def _execute(request: SweepRequest, pending: Sequence[PlannedRun]) -> bool:
     """Do the runs on this machine or on Ray; return whether a signal stopped the sweep."""
     if request.launcher == Launcher.RAY:
-        command = request.worker_command(time.time_ns())
-        return ray_pool.run_on_ray(command, request.jobs, cluster_options(request))
+        words = request.worker_command(time.time_ns())
+        return ray_pool.run_on_ray(words, request.jobs, cluster_options(request))
     pool = Pool(
         pending,
         jobs=_local_workers(request),

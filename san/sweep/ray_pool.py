@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from san.errors import LaunchError
+from san.installation import install_command
 from san.runtime.signals import stop_on_signal
 from san.schema import NonNegativeFloat, from_mapping
 
@@ -116,7 +117,7 @@ def _import_ray() -> Any:
     try:
         import ray  # noqa: PLC0415  (an extra)
     except ImportError as error:
-        raise LaunchError("LAUNCHER=ray needs Ray: pip install -e '.[ray]'.") from error
+        raise LaunchError(f"--launcher ray needs Ray: {install_command('ray')}") from error
     return ray
 
 
@@ -148,6 +149,6 @@ def _count_fitting(name: str, requested: float, available: float) -> int:
     """Return how many workers a cluster's amount of one resource is enough for."""
     if available < requested:
         raise LaunchError(
-            f"A worker requests {requested:g} {name}; Ray has {available:g}. Give CLUSTER=FILE."
+            f"A worker requests {requested:g} {name}; Ray has {available:g}. Give --cluster FILE."
         )
     return int(available / requested)

@@ -1,14 +1,12 @@
 """What a user asks of a sweep. Imports no torch, so that `--help` is quick."""
 
-import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from san.errors import InvalidValueError
+from san.installation import process_words
 from san.record import Status
-
-ROOT = Path(__file__).parents[2]
 
 
 class Launcher(StrEnum):
@@ -32,7 +30,7 @@ class SweepRequest:
     only runs that had failed by then, does not wait for other processes and makes no table.
     search: a file of `benchmarks/searches/`, whose points all runs try under protocol=tune; trials:
     how many, None means as the file says. tuned_dir: where what is found is written.
-    table_options: of scripts/tables.py, which makes the table.
+    table_options: of the program `tables`, which makes the table.
     """
 
     suite: str
@@ -79,5 +77,5 @@ class SweepRequest:
         options = [f"{name}={value}" for name, value in values.items() if value]
         if self.fail_fast:
             options.append("--fail-fast")
-        script = str(ROOT / "scripts" / ("reproduce.py" if self.search is None else "search.py"))
-        return [sys.executable, script, self.suite, *options, *self.overrides]
+        program = process_words("reproduce" if self.search is None else "search")
+        return [*program, self.suite, *options, *self.overrides]

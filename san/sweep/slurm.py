@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from san.errors import STOPPED_EXIT_CODE, InvalidValueError, LaunchError, MissingFileError
+from san.installation import install_command
 from san.runtime import files
 from san.runtime.lease_holder import process_start_time
 
@@ -51,7 +52,7 @@ class SweepJob:
         if process.returncode:
             raise RuntimeError(
                 f"Not all runs are done (exit status {process.returncode}). "
-                "See this log, or run make status."
+                "See this log, or give the command of the sweep with --status."
             )
 
     def checkpoint(self) -> Any:
@@ -80,12 +81,12 @@ def submit(
     if shutil.which("sbatch") is None:
         raise LaunchError(
             "There is no sbatch here. Submit from a machine of the cluster, "
-            "or run with LAUNCHER=local."
+            "or give --launcher local."
         )
     try:
         import submitit  # noqa: PLC0415  (an extra)
     except ImportError as error:
-        raise LaunchError("LAUNCHER=slurm needs submitit: pip install -e '.[slurm]'.") from error
+        raise LaunchError(f"--launcher slurm needs submitit: {install_command('slurm')}") from error
     given_options = {name: value for name, value in options.items() if value is not None}
     refusals = (
         submitit.core.utils.FailedJobError,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
+from san.installation import command
 from san.record import Record, Status
 from san.runtime.formatting import first_line_of_error, format_duration
 from san.runtime.lease_holder import STALE_AFTER_S, UNREADABLE, Holder
@@ -145,8 +146,8 @@ def _obstacles(statuses: Sequence[RunStatus]) -> Iterator[str]:
             unprepared[status.run.task_name] += 1
     if unprepared:
         runs = unprepared.total()
-        command = "python scripts/prepare.py " + " ".join(unprepared)
-        yield f"{runs} runs: {len(unprepared)} tasks are not prepared. {command}"
+        names = " ".join(unprepared)
+        yield f"{runs} runs: {len(unprepared)} tasks are not prepared. {command('prepare')} {names}"
     for reason, count in reasons.items():
         yield f"{count} runs: {reason}"
 

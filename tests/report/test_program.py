@@ -12,12 +12,12 @@ import pytest
 from conftest import scores_alone
 from samples import demo_records, done
 
+from san.commands import tables as program
 from san.errors import SanError
 from san.record import Record
 from san.record_file import record_path, write_record
 from san.score import Score
 from san.tasks import known_split_sizes
-from scripts import tables as program
 
 ROOT = Path(__file__).parents[2]
 # As on a machine where they are not installed.

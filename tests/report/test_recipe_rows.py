@@ -7,7 +7,7 @@ import pytest
 from conftest import resolved
 from samples import DEMO, done
 
-from san import recipe_files, record_names
+from san import installation, record_names
 from san.record import Record
 from san.report.recipe_rows import in_every_row
 from san.report.table import deduplicate, make_table
@@ -21,7 +21,8 @@ TUNED = ("recipe=tuned",)
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in place of the project's, where no search has written anything."""
-    monkeypatch.setattr(recipe_files, "ROOT", tmp_path)
+    for name in ("HOME", "WORKPLACE"):
+        monkeypatch.setattr(installation, name, tmp_path)
     (tmp_path / "benchmarks" / "tuned").mkdir(parents=True)
     return tmp_path
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from san.answers import Answers
-from san.recipe_files import ROOT, RecipeRow, read_rows
+from san.installation import HOME
+from san.recipe_files import RecipeRow, read_rows
 from san.record import Record
 from san.record_file import answers_path, read_answers, read_records, record_path
 from san.record_names import named_by_value
@@ -19,9 +20,9 @@ from san.search.selection import Trial, choose_trial
 from san.tasks import load_suite
 
 DEMO = load_suite("demo")
-TUNED = ROOT / "results" / "tuned"
-LINES = read_rows(ROOT / "benchmarks" / "tuned" / "demo_vit_nano_lr.csv")
-PAGE = (ROOT / "docs/recipes.md").read_text("utf-8")
+TUNED = HOME / "results" / "tuned"
+LINES = read_rows(HOME / "benchmarks" / "tuned" / "demo_vit_nano_lr.csv")
+PAGE = (HOME / "docs/recipes.md").read_text("utf-8")
 ARMS = 6  # linear, full, ssf, and san: tied, off, untied
 
 

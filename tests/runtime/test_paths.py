@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from san.commands import prepare, verify
 from san.data import task_data
 from san.errors import FileAccessError, MissingFileError
 from san.runtime.paths import expand_path
 from san.tasks import load_suite
-from scripts import prepare, verify
 
 ODD = ["x" * 300, "~nouserx/y", f"{'x' * 300}/y", "a\0b"]
 
@@ -60,7 +60,7 @@ def test_a_folder_that_may_not_be_entered_is_named(
         (verify.main, ["--card", "--root"]),
     ],
 )
-def test_the_scripts_name_it(
+def test_the_programs_name_it(
     script: Callable[[], None],
     options: list[str],
     path: str,

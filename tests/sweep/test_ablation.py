@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from san import settings
+from san.commands import ablate as program
 from san.compose import compose_grid
 from san.errors import SanError
-from san.recipe_files import ROOT
+from san.installation import BENCHMARKS
 from san.sweep import ablation, driver
 from san.sweep.arguments import make_request
 from san.sweep.request import SweepRequest
-from scripts import ablate as program
 
 
 def request(*words: str) -> tuple[argparse.Namespace, SweepRequest]:
@@ -21,7 +21,7 @@ def request(*words: str) -> tuple[argparse.Namespace, SweepRequest]:
 
 
 def test_every_arm_is_another_row() -> None:
-    names = sorted(path.stem for path in (ROOT / "benchmarks" / "ablations").glob("*.yaml"))
+    names = sorted(path.stem for path in (BENCHMARKS / "ablations").glob("*.yaml"))
     assert names == ["san"]
     arms = ablation.load_ablation("san").arms
     assert len(arms) == 9

@@ -16,8 +16,10 @@ from conftest import Clock, a_record
 from safetensors.torch import save_file
 
 from san import compose, record_file
+from san.commands import reproduce
 from san.data import task_data
 from san.errors import FileAccessError, InvalidValueError, UnknownNameError
+from san.installation import process_words
 from san.record import Status
 from san.runtime import lease, lease_holder
 from san.runtime.lease_holder import STALE_AFTER_S, Lease, Sighting
@@ -27,7 +29,6 @@ from san.sweep.plan import PlannedRun, RunState
 from san.sweep.pool import Pool
 from san.sweep.request import Launcher, SweepRequest
 from san.sweep.worker import Assignment, Report, Verdict, Worker, do_run
-from scripts import reproduce
 
 
 def request(*words: str) -> SweepRequest:
@@ -40,9 +41,10 @@ def test_the_command_of_a_job_means_the_same_sweep() -> None:
     asked = request("demo", *words)
     assert asked.seeds == (0, 2)
     assert asked.retry == (Status.FAILED, Status.OOM)
-    _, script, *command = asked.worker_command(submitted_ns=17)
-    assert Path(script).samefile(reproduce.__file__)
-    job = request(*command)
+    start = process_words("reproduce")
+    command = asked.worker_command(submitted_ns=17)
+    assert command[: len(start)] == start
+    job = request(*command[len(start) :])
     assert job.is_job
     assert job == replace(asked, launcher=Launcher.LOCAL, jobs=None, submitted_ns=17)
 

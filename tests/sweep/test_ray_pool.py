@@ -85,7 +85,7 @@ def test_workers_end_with_their_driver_and_save_checkpoints(
 def test_requests_that_ray_cannot_meet_are_refused(on_ray: OnRay) -> None:
     on_ray.cluster.write_text("num_gpus: 99\n")
     text, _ = on_ray.start().communicate(timeout=100)
-    assert "A worker requests 99 GPU; Ray has 0. Give CLUSTER=FILE" in text
+    assert "A worker requests 99 GPU; Ray has 0. Give --cluster FILE" in text
     on_ray.cluster.write_text("gpus: 1\n")
     text, _ = on_ray.start().communicate(timeout=100)
     assert "Unknown key of the cluster file 'gpus'. Did you mean num_gpus" in text

@@ -8,6 +8,7 @@ from san.data.prepare.pack_task import Progress, no_progress, pack_splits
 from san.data.prepare.sources import find_source, tfds
 from san.data.prepare.steps import Action, Paths, Step, describe_error
 from san.errors import SanError
+from san.installation import command, install_command
 
 REASON_LENGTH = 300  # characters of TFDS's own message
 
@@ -119,8 +120,8 @@ def _explain(step: Step, paths: Paths, error: BaseException) -> str:
     """Say what was tried for a task, and which files to put where."""
     if isinstance(error, ModuleNotFoundError):
         return (
-            f"{step.name}: {error} (pip install -e '.[prepare]' has all that building needs; "
-            "make prepare-vtab does so.)"
+            f"{step.name}: {error} ({install_command('prepare')} has all that building "
+            "needs; best in an environment of its own)"
         )
     source = tfds.source_of(step.task)
     dataset = tfds.dataset_name(step.task)
@@ -136,7 +137,7 @@ def _explain(step: Step, paths: Paths, error: BaseException) -> str:
         f"    files in {folder}: {files}\n"
         f"    TFDS's download of {dataset}\n"
         f"Either put {wanted} into {folder} and run this again, or give another copy with --from "
-        "(python scripts/prepare.py --help lists the layouts)."
+        f"({command('prepare')} --help lists the layouts)."
     )
 
 

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from san.errors import InvalidValueError, MissingPackageError
+from san.installation import install_command
 from san.report.figures import text
 
 if TYPE_CHECKING:
@@ -105,10 +106,7 @@ def paper_style() -> Iterator[None]:
     """
     for package in ("matplotlib", "textalloc"):
         if importlib.util.find_spec(package) is None:
-            raise MissingPackageError(
-                f"No figures without {package}: `make tables` installs it and draws, "
-                "as does pip install 'san-peft[figures]'."
-            )
+            raise MissingPackageError(f"No figures without {package}: {install_command('figures')}")
     from matplotlib import style  # noqa: PLC0415  (an extra)
 
     with style.context(["default", _STYLE]):

@@ -137,7 +137,7 @@ def test_without_a_package_the_caller_gets_a_sentence(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == package else find_spec(name)
     )
-    with pytest.raises(MissingPackageError, match=f"No figures without {package}: `make tables`"):
+    with pytest.raises(MissingPackageError, match=f"No figures without {package}: pip install"):
         draw(Width.ONE_COLUMN)
 
 

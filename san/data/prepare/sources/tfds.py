@@ -16,6 +16,7 @@ from san.data.prepare.sources.files import Root
 from san.data.prepare.sources.tfds_checks import check_copy, naming_copy_errors
 from san.data.prepare.sources.tfrecord import read_tfrecord
 from san.errors import DataError, FileAccessError, MissingPackageError
+from san.installation import install_command
 from san.runtime.files import check_regular
 from san.tasks import Task, TfdsSource
 
@@ -262,8 +263,9 @@ def load() -> Any:
     except ImportError as error:
         raise MissingPackageError(
             "TFDS copies need tensorflow-datasets, which is not installed here "
-            f"({error}). To read them, without TensorFlow: pip install -e '.[tfds]'. "
-            "To fetch and build them: make prepare-vtab (without FROM=)."
+            f"({error}). To read them, without TensorFlow: {install_command('tfds')}. "
+            f"To fetch and build them: {install_command('prepare')}, "
+            "best in an environment of its own."
         ) from error
     return tfds
 

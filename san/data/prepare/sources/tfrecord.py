@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from san.errors import DataError, MissingPackageError, SanError
+from san.installation import install_command
 from san.runtime.files import open_regular
 
 
@@ -60,6 +61,6 @@ def _load_crc32c() -> Any:
     except ImportError as error:
         raise MissingPackageError(
             "The checksums of tfrecord files need google-crc32c, which is not installed here "
-            f"({error}). To install it: pip install -e '.[tfds]'."
+            f"({error}). To install it: {install_command('tfds')}."
         ) from error
     return google_crc32c
