@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from san.data.augment import MeanStd
 from san.data.preprocess import Preprocess
@@ -26,7 +26,7 @@ class Usage:
     normalize: str
     kwargs: dict[str, Any] = field(default_factory=dict)
     weights: str = "timm"
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -266,6 +266,14 @@ def test_a_repr_fits_a_screen() -> None:
     assert "VisionTransformer, disabled" in repr(adapter)
 
 
+def test_the_package_is_typed_and_names_what_it_has() -> None:
+    assert (Path(san.__file__).parent / "py.typed").is_file()
+    assert set(san.__all__) <= set(dir(san))
+    assert {name for name in san.__all__ if getattr(san, name) is not None} == set(san.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'wings'"):
+        _ = san.wings
+
+
 def test_the_help_names_every_method_and_option() -> None:
     text = san.attach.__doc__
     for method in methods.method_names():

@@ -243,6 +243,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         json.dumps({**USAGE.facts(), "resize": "twice"}),
         json.dumps({**USAGE.facts(), "mean": 3}),
         json.dumps({**USAGE.facts(), "wings": 2}),
+        json.dumps({**USAGE.facts(), "precision": "fp8"}),
     ],
 )
 def test_a_damaged_usage_is_refused(usage: str, tmp_path: Path) -> None:

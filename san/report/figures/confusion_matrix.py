@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from san.errors import InvalidValueError
 from san.report.figures.page import (
-    POINTS_PER_INCH,
     Drawing,
     Width,
     freeze_layout,
@@ -17,9 +16,10 @@ from san.report.figures.page import (
 )
 from san.report.figures.text import shorten
 
-_MOST_NUMBERS = 12  # classes whose counts can be read in their cells
-_MOST_NAMES = 45  # classes whose names fit beside the axes
-_LONGEST_NAME = 1.1 * POINTS_PER_INCH
+# Classes whose counts fit into their cells, and whose names fit beside the axes.
+_MOST_NUMBERS = {Width.ONE_COLUMN: 5, Width.TWO_COLUMNS: 12}
+_MOST_NAMES = {Width.ONE_COLUMN: 14, Width.TWO_COLUMNS: 40}
+_LONGEST_NAME = 0.16  # of the width
 _DARK = 0.6  # of a row, from which on a count is written in white
 
 
@@ -42,10 +42,10 @@ def draw_confusion_matrix(
     image = axes.imshow(shares, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
     bar = figure.colorbar(image, ax=axes, shrink=0.7)
     bar.set_label("share of the images of a class")
-    if len(classes) <= _MOST_NUMBERS:
+    if len(classes) <= _MOST_NUMBERS[width]:
         _write_counts(axes, counts, shares)
-    if len(classes) <= _MOST_NAMES:
-        names = [shorten(name, _LONGEST_NAME) for name in classes]
+    if len(classes) <= _MOST_NAMES[width]:
+        names = [shorten(name, _LONGEST_NAME * width.points) for name in classes]
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("answer")
