@@ -251,7 +251,7 @@ def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
     model is then as it was.
     """
     snapshot = Snapshot(model)
-    _check_attachable(model, method, options)
+    options = _check_attachable(model, method, options)
     try:
         own_head(model)
         adapter = attach_for_good(model, method, **options)

@@ -1,6 +1,7 @@
 """Adapters that are taken out of their model and put in again, cell by cell of the contract."""
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,12 @@ def test_a_failed_attachment_leaves_the_model_alone() -> None:
     with pytest.raises(InvalidValueError):
         san.attach(model, "lora", targets=["q", "qkv"])
     assert_same_model(model, tiny_vit())
+
+
+def test_an_old_word_is_remarked_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        san.attach(tiny_vit(), "vpt_deep", length=3)
+    assert len(caplog.records) == 1
 
 
 def test_errors_in_words(tmp_path: Path) -> None:
