@@ -2,22 +2,39 @@
 
 import san
 adapter = san.attach(model, "ssf")     # a timm ViT, Swin or ConvNeXt, in place
+predictor = san.load("adapter.safetensors")     # what a run with save_adapter=true wrote
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from san.version import __version__
 
 if TYPE_CHECKING:
-    from san.adapter import Adapter, attach, restore
+    from san.adapter import Adapter, attach
+    from san.predict.predictor import Predictor, load
+    from san.restoring import restore
+    from san.usage import Usage
 
-__all__ = ["Adapter", "__version__", "attach", "restore"]
+__all__ = ["Adapter", "Predictor", "Usage", "__version__", "attach", "load", "restore"]
+
+_MODULES = {
+    "Adapter": "san.adapter",
+    "Predictor": "san.predict.predictor",
+    "Usage": "san.usage",
+    "attach": "san.adapter",
+    "load": "san.predict.predictor",
+    "restore": "san.restoring",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import methods, and torch with them, when first asked for; tables and --help need neither."""
-    if name in __all__:
-        from san import adapter  # noqa: PLC0415
-
-        return getattr(adapter, name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'san' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """Name what there is, also before it is imported."""
+    return sorted({*globals(), *__all__})

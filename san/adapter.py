@@ -1,53 +1,62 @@
-"""Attach a method to a stock model; count its parameters, merge, save and restore it."""
+"""Attach a method to a stock model; switch, merge and save it; count its parameters."""
 
-import copy
+import contextlib
+import inspect
 import math
 import os
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from san.adapter_file import (
     SavedAdapter,
-    check_model,
     content_hash,
     layout_of,
-    logits_match,
     named_parameters,
     probe_logits,
-    read_adapter,
-    read_tensors,
     write_adapter,
+)
+from san.attachment import (
+    Attachment,
+    Snapshot,
+    State,
+    Switch,
+    batch_norms,
+    own_head,
+    own_parameters,
 )
 from san.backbones import backbone_tag, family, head_name, sites
 from san.counts import ParameterCounts
-from san.errors import AdapterFileError, InvalidValueError, SanError
-from san.layers.mergeable import FinishesMerge, Mergeable
-from san.methods import check_compatible, check_options, method_module, norm_parameters
+from san.errors import InvalidValueError
+from san.merging import merge_layers
+from san.methods import (
+    check_compatible,
+    check_options,
+    default_options,
+    describe_methods,
+    method_module,
+    norm_parameters,
+)
+from san.usage import Usage
+
+_WAY_OUT = {
+    State.DISABLED: "is disabled: call enable() first",
+    State.DETACHED: "was detached and is gone: attach it anew, or restore a saved one",
+    State.MERGED: "has been merged into this model; save before you merge",
+}
 
 
-@dataclass(frozen=True, eq=False)
-class Attachment:
-    """Token set on a model, as `adapted_by`, while a method is attached; compared by identity.
-
-    hooks: that keep batch norms from moving.
-    """
-
-    method: str
-    hooks: tuple[RemovableHandle, ...] = ()
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Adapter:
     """A method attached to a model.
 
     trainable: the names of exactly the parameters that receive gradients; added: of those that the
     stock model lacks. attachment: the token on the model as long as this adapter is attached.
+    switch: what takes it out of the model again; None if it is there for good.
     """
 
     model: nn.Module
@@ -57,67 +66,142 @@ class Adapter:
     added: frozenset[str]
     counts: ParameterCounts
     attachment: Attachment
+    switch: Switch | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        defaults = default_options(self.method)
+        given = [f"{k}={v!r}" for k, v in self.options.items() if v != defaults[k]]
+        counts = self.counts
+        return (
+            f"<Adapter {self.method}({', '.join(given)}) on {backbone_tag(self.model)}, "
+            f"{self.attachment.state.value}: {counts.trainable:,} of {counts.total:,} parameters "
+            f"train (method {counts.method:,}, norm {counts.norm:,}, head {counts.head:,}), "
+            f"{counts.percent:.2f} % of the backbone>"
+        )
 
     @property
     def saved_bytes(self) -> int:
         """The bytes of the tensors that `save` writes; a file has a few kB of facts besides."""
-        return sum(p.numel() * p.element_size() for p in self._trained().values())
+        return sum(p.numel() * p.element_size() for p in self.parameters())
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield what trains, head included, by name; also while it is disabled.
+
+        Raises InvalidValueError after a merge or a detach.
+        """
+        yield from self._trained().items()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield what trains, head included: what an optimizer takes.
+
+        They stay the same objects when the adapter is disabled and enabled. Raises
+        InvalidValueError after a merge or a detach.
+        """
+        yield from self._trained().values()
+
+    def disable(self) -> nn.Module:
+        """Take the method out and return the stock model; the adapter keeps what it has learned.
+
+        The model has its own classes of modules, tensors, hooks and `requires_grad` again, bit by
+        bit as they were when the adapter was attached or enabled, its head included. Then another
+        adapter can be attached, to another head if `model.reset_classifier` makes one. A second
+        call changes nothing. Raises InvalidValueError after a merge or a detach, and on an adapter
+        that a run has attached for good.
+        """
+        if self.attachment.state is State.DISABLED:
+            return self.model
+        self._require_attached("disable")
+        self._switch().take_out()
+        self.attachment.state = State.DISABLED
+        return self.model
+
+    def enable(self) -> nn.Module:
+        """Put a disabled adapter in again, with its own head, and return the model.
+
+        The outputs are bit by bit what they were. A second call changes nothing. Raises
+        InvalidValueError after a merge or a detach, while another adapter is attached, and where
+        the model itself has changed.
+        """
+        if self.attachment.state is not State.DISABLED:
+            self._require_attached("enable")
+            return self.model
+        other = getattr(self.model, "adapted_by", None)
+        if other is not None:
+            raise InvalidValueError(
+                f"'{self.method}' cannot be enabled: '{other.method}' is attached now; "
+                "call its disable() or detach() first."
+            )
+        self._switch().put_in()
+        self.attachment.state = State.ATTACHED
+        return self.model
+
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[nn.Module]:
+        """Disable the adapter for a while: `with adapter.disabled() as stock: ...`."""
+        stock = self.disable()
+        try:
+            yield stock
+        finally:
+            self.enable()
+
+    def detach(self) -> nn.Module:
+        """Take the method out for good and return the stock model, exactly as it was.
+
+        As `disable`, but what was learned is gone. A second call changes nothing.
+        """
+        if self.attachment.state is not State.DETACHED:
+            self.disable()
+        self.attachment.state = State.DETACHED
+        self._switch().forget()
+        return self.model
 
     def merge(self) -> nn.Module:
         """Fold the inserted layers into plain ones, in place, and return the model.
 
         The outputs stay the same, there are no extra modules, and everything is frozen. A second
         call changes nothing. Raises InvalidValueError, before anything is changed, where the method
-        has parameters that no plain layer can take in, or where another method is attached by now.
+        has parameters that no plain layer can take in, where another method is attached by now, and
+        where it is disabled or detached.
         """
-        attached = getattr(self.model, "adapted_by", None)
-        if attached is None:
-            return self.model
-        if attached is not self.attachment:
+        if self.attachment.state is State.MERGED:
+            other = getattr(self.model, "adapted_by", None)
+            if other is None:
+                return self.model
             raise InvalidValueError(
-                f"'{self.method}' was merged before; '{attached.method}' is attached now, "
+                f"'{self.method}' was merged before; '{other.method}' is attached now, "
                 "and has its own merge()."
             )
-        for name in sorted(self.added & named_parameters(self.model).keys()):
-            if not _is_mergeable(self.model, name):
-                raise InvalidValueError(
-                    f"'{self.method}' cannot be merged: no plain layer can take in {name}."
-                )
-        modules = dict(self.model.named_modules())
-        layers = {name: m for name, m in modules.items() if isinstance(m, Mergeable)}
-        # All are computed before any is replaced: a layer may refuse, and scales are shared.
-        plain_layers = {name: layer.merged() for name, layer in layers.items()}
-        for name, plain in plain_layers.items():
-            plain.train(modules[name].training)
-            self.model.set_submodule(name, plain)
-        for layer in layers.values():
-            if isinstance(layer, FinishesMerge):
-                layer.finish_merge(self.model)
-        self.model.requires_grad_(False)
+        self._require_attached("merge")
+        merge_layers(self.model, self.method, self.added)
         for hook in self.attachment.hooks:
             hook.remove()
         del self.model.adapted_by  # it is a stock model again
+        self.attachment.state = State.MERGED
+        if self.switch is not None:
+            self.switch.forget()
         return self.model
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], usage: Usage | None = None) -> None:
         """Write the trained parameters and no frozen one to a safetensors file.
 
-        The file is complete or not there at all; `san.adapter_file` has its format. Raises
-        InvalidValueError after a merge, and where the model's logits are not finite.
+        usage: what `san.load` needs to answer with the file alone. The file is complete or not
+        there at all; `san.adapter_file` has its format. Raises InvalidValueError after a merge or a
+        detach, while it is disabled, where the model's logits are not finite, and where `usage` has
+        another number of classes than they have.
         """
-        if getattr(self.model, "adapted_by", None) is not self.attachment:
-            raise InvalidValueError(
-                f"'{self.method}' has been merged into this model; save before you merge."
-            )
+        self._require_attached("save")
+        trained = self._trained()
         parameters = named_parameters(self.model)
-        frozen = {name: p for name, p in parameters.items() if name not in self.trainable}
-        tensors = {name: p.detach().cpu().contiguous() for name, p in self._trained().items()}
+        frozen = {name: p for name, p in parameters.items() if name not in trained}
+        tensors = {name: p.detach().cpu().contiguous() for name, p in trained.items()}
         logits = probe_logits(self.model)
         if not all(map(math.isfinite, logits)):
             raise InvalidValueError(
                 f"The logits of this '{self.method}' are not finite: it has diverged. "
                 "Nobody could tell a restored one from another; train it with a lower lr."
             )
+        if usage is not None:
+            usage.check_classes(len(logits))
         saved = SavedAdapter(
             method=self.method,
             options=self.options,
@@ -126,30 +210,74 @@ class Adapter:
             probe_logits=logits,
             digest=content_hash(tensors),
             layout=layout_of(tensors),
+            usage=usage,
         )
         write_adapter(saved, tensors, Path(path))
 
     def _trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that train, by name."""
+        if self.attachment.state is State.DISABLED:
+            return self._switch().own
+        self._require_attached("name the parameters of")
         parameters = named_parameters(self.model)
         return {name: parameters[name] for name in self.trainable}
+
+    def _require_attached(self, action: str) -> None:
+        """Raise InvalidValueError, which says why `action` cannot be done, unless it is in."""
+        state = self.attachment.state
+        if state is not State.ATTACHED:
+            way_out = _WAY_OUT[state]
+            raise InvalidValueError(f"Cannot {action} this adapter: '{self.method}' {way_out}.")
+
+    def _switch(self) -> Switch:
+        if self.switch is None:
+            raise InvalidValueError(
+                f"'{self.method}' was attached for good, without a copy of what the stock model "
+                "had; san.attach and san.restore keep one."
+            )
+        return self.switch
 
 
 def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
     """Attach `method` to a stock timm model in place and freeze all that it does not train.
 
+    It trains copies of the stock tensors that train (head, norms, biases; with `full` all, which
+    doubles their memory), so that `Adapter.detach` gives the model back exactly. Make the optimizer
+    afterwards, of `adapter.parameters()`.
+
     Raises UnknownNameError on an unknown method or option (with the nearest names),
     InvalidValueError on a model that has a method already, on an option out of range and on a
-    backbone where the method makes no sense, UnsupportedModelError on a family without sites.
+    backbone where the method makes no sense, UnsupportedModelError on a family without sites; the
+    model is then as it was.
     """
-    options = check_options(method, options)
-    _check_not_attached(model, method)
-    check_compatible(method, options, family(model))
+    snapshot = Snapshot(model)
+    options = _check_attachable(model, method, options)
+    try:
+        own_head(model)
+        adapter = attach_for_good(model, method, **options)
+        head = f"{head_name(model)}."
+        stock = [n for n in adapter.trainable if n not in adapter.added]
+        own_parameters(model, [name for name in stock if not name.startswith(head)])
+    except BaseException:
+        snapshot.put_back()
+        raise
+    return replace(adapter, switch=Switch(snapshot, adapter.trainable))
+
+
+def attach_for_good(model: nn.Module, method: str, /, **options: Any) -> Adapter:
+    """Attach a method as `attach` does, without the copies that taking it out again needs.
+
+    It is what a run does: the stock tensors that train are trained themselves.
+    """
+    options = _check_attachable(model, method, options)
     found = sites(model)
     head = f"{head_name(model)}."
     stock = {name: p.numel() for name, p in model.named_parameters()}
+    stock_modules = set(model.modules())
     stock_trainable = set(method_module(method).attach(model, found, **options))
-    model.train(model.training)  # the inserted modules get the model's mode
+    for name, module in model.named_modules():
+        if module not in stock_modules:
+            module.training = model.get_submodule(name.rpartition(".")[0]).training
     parameters = named_parameters(model)
     assert stock.keys() <= parameters.keys(), f"'{method}' renamed parameters of the stock model."
     assert stock_trainable <= stock.keys(), f"'{method}' names parameters that are not stock ones."
@@ -165,97 +293,35 @@ def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
     return Adapter(model, method, options, trainable, added, counts, attachment)
 
 
-def restore(model: nn.Module, path: str | os.PathLike[str]) -> Adapter:
-    """Attach to a fresh model the method that `Adapter.save` wrote, with the saved values.
-
-    The model must have the frozen weights that the adapter was trained on, in the same precision,
-    and the same classes. Raises AdapterFileError, before the model is touched, where the file is
-    not an adapter, or is one of a later version or of another model; that it is the same model is
-    checked by its logits for a fixed image.
-    """
-    path = Path(path)
-    saved = read_adapter(path)
-    _check_not_attached(model, saved.method)
-    check_model(model, saved, path)
-    options, planned = _plan(model, saved, path)
-    _check_layout(saved.layout, planned, path)
-    tensors = read_tensors(saved, path)
-    trial = attach(copy.deepcopy(model), saved.method, **options)
-    _copy_tensors(trial, tensors)
-    dtype = next(trial.model.parameters()).dtype
-    if not logits_match(probe_logits(trial.model), saved.probe_logits, dtype):
-        raise AdapterFileError(
-            f"{path} gives other logits here: this {backbone_tag(model)} is built in another way "
-            "than the model that it was trained on."
-        )
-    adapter = attach(model, saved.method, **options)
-    _copy_tensors(adapter, tensors)
-    return adapter
-
-
-def _plan(
-    model: nn.Module, saved: SavedAdapter, path: Path
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return all options of a saved method, and the layout of the tensors it would train here.
-
-    It is attached to a copy on the meta device, where nothing is allocated whatever rank a file
-    asks for. Raises AdapterFileError where it cannot be attached.
-    """
-    try:
-        options = check_options(saved.method, saved.options, warn=False)
-        with torch.device("meta"):
-            plan = attach(copy.deepcopy(model).to("meta"), saved.method, **options)
-    # Sizes that no tensor can have are errors of torch's, and of our counts.
-    except (SanError, RuntimeError, TypeError, ValueError, OverflowError) as error:
-        raise AdapterFileError(
-            f"{path}, written by version {saved.version}, cannot be attached: {error}"
-        ) from error
-    parameters = named_parameters(plan.model)
-    return options, layout_of({name: parameters[name] for name in plan.trainable})
-
-
-def _check_layout(found: Mapping[str, str], wanted: Mapping[str, str], path: Path) -> None:
-    """Raise AdapterFileError unless the saved tensors are those that the method trains here."""
-    for name in {**wanted, **found}:
-        if wanted.get(name) != found.get(name):
-            raise AdapterFileError(
-                f"{path} does not fit this model: {name} is {found.get(name, 'nothing')} there "
-                f"and {wanted.get(name, 'nothing')} here."
-            )
-
-
 def _keep_statistics(model: nn.Module) -> tuple[RemovableHandle, ...]:
     """Let batch norms, which hybrid ViTs have, use and keep their pre-trained statistics.
 
     So they do with every method: statistics that move are neither frozen nor trained by gradients,
     and a saved adapter has parameters alone. Return the hooks that see to it.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    return tuple(norm.register_forward_pre_hook(_evaluate) for norm in norms)
+    return tuple(norm.register_forward_pre_hook(_evaluate) for norm in batch_norms(model))
 
 
 def _evaluate(module: nn.Module, _inputs: object) -> None:
     module.eval()
 
 
-def _check_not_attached(model: nn.Module, method: str) -> None:
+def _check_attachable(model: nn.Module, method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all options of a method; raise as `attach` does, before anything is changed."""
+    checked = check_options(method, options)
+    check_not_attached(model, method)
+    check_compatible(method, checked, family(model))
+    return checked
+
+
+def check_not_attached(model: nn.Module, method: str) -> None:
     """Raise InvalidValueError if the model has a method attached."""
     attached = getattr(model, "adapted_by", None)
     if attached is not None:
         raise InvalidValueError(
-            f"This model has '{attached.method}' attached already; "
-            f"build a fresh one for '{method}'."
+            f"This model has '{attached.method}' attached already; call its detach() or disable(), "
+            f"or build a fresh one for '{method}'."
         )
-
-
-def _is_mergeable(model: nn.Module, parameter: str) -> bool:
-    """Tell whether the parameter called so is inside a layer that can be merged."""
-    layer = parameter
-    while "." in layer:
-        layer = layer.rpartition(".")[0]
-        if isinstance(model.get_submodule(layer), Mergeable):
-            return True
-    return False
 
 
 def _count_parameters(
@@ -281,9 +347,4 @@ def _count_parameters(
     )
 
 
-@torch.no_grad()
-def _copy_tensors(adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
-    """Copy the saved values into parameters of the same layout."""
-    parameters = named_parameters(adapter.model)
-    for name, value in tensors.items():
-        parameters[name].copy_(value)
+attach.__doc__ = f"{inspect.getdoc(attach)}\n\n{describe_methods()}"

@@ -10,6 +10,9 @@ Safetensors of format `san-adapter-1`; all values of its metadata are text:
     tensors     hash of the tensors in the file
     answer      logits of the whole model for a fixed image (JSON)
     san         version of this library
+    usage       where it is known, what it takes to answer with this file alone (JSON): names of
+                the classes, the backbone, input size, resize, normalization by name and numbers;
+                see `san.usage`. Files of before it was added have none
 """
 
 import contextlib
@@ -27,9 +30,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from san.backbones import as_bytes, backbone_tag, input_size
-from san.errors import AdapterFileError, InvalidValueError
+from san.errors import AdapterFileError, InvalidValueError, SanError
 from san.renamed_keys import schema_1_options
 from san.runtime.files import atomic_write, check_regular, parse_json
+from san.usage import Usage
 from san.version import __version__
 
 T = TypeVar("T")
@@ -45,7 +49,7 @@ class SavedAdapter:
     """What a file says beside its tensors.
 
     frozen: hash of the frozen weights. digest: of the tensors. layout: their shapes and types.
-    probe_logits: of the adapted model, by `probe_logits`.
+    probe_logits: of the adapted model, by `probe_logits`. usage: None where it is not known.
     """
 
     method: str
@@ -56,6 +60,7 @@ class SavedAdapter:
     digest: str
     layout: Mapping[str, str]
     version: str = __version__
+    usage: Usage | None = None
 
 
 def write_adapter(saved: SavedAdapter, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -70,6 +75,8 @@ def write_adapter(saved: SavedAdapter, tensors: Mapping[str, Tensor], path: Path
         "answer": json.dumps(saved.probe_logits, allow_nan=False),
         "san": saved.version,
     }
+    if saved.usage is not None:
+        metadata["usage"] = json.dumps(saved.usage.facts())
     with atomic_write(path) as unfinished:
         save_file(dict(tensors), unfinished, metadata)
 
@@ -93,7 +100,19 @@ def read_adapter(path: Path) -> SavedAdapter:
         digest=metadata["tensors"],
         layout=layout,
         version=metadata["san"],
+        usage=_read_usage(metadata, path),
     )
+
+
+def _read_usage(metadata: Mapping[str, str], path: Path) -> Usage | None:
+    """Return how an adapter is used, None where its file does not say."""
+    if "usage" not in metadata:
+        return None
+    facts = _parse_json(metadata["usage"], dict[str, Any], "usage", path)
+    try:
+        return Usage.from_facts(facts)
+    except (SanError, TypeError) as error:
+        raise AdapterFileError(f"{path} has no readable usage: {error}") from error
 
 
 def read_tensors(saved: SavedAdapter, path: Path) -> dict[str, Tensor]:

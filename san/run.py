@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from san import record_file
-from san.adapter import Adapter, attach, restore
+from san.adapter import Adapter, attach_for_good
 from san.backbones import weights_hash
 from san.chance import near_chance
 from san.config_keys import recipe_gap
@@ -23,6 +23,7 @@ from san.errors import InvalidValueError, Preempted
 from san.experiment import Experiment, from_config
 from san.record import Record, Status
 from san.record_file import curves_path
+from san.restoring import restore
 from san.run_options import RunOptions
 from san.run_outputs import (
     check_outputs,
@@ -191,7 +192,7 @@ def _execute(
         if peer_failed:
             raise Preempted("Another process of this run has died.") from error
         raise
-    is_saved = not options.save_adapter or save_adapter(adapter, result, path)
+    is_saved = not options.save_adapter or save_adapter(adapter, experiment, result, path)
     if is_saved:
         checkpoint.remove()
     saved = path.with_suffix(".safetensors")
@@ -260,7 +261,7 @@ def _build(experiment: Experiment) -> tuple[Adapter, str]:
     weights = weights_hash(model)
     init_classifier(model, recipe.head_init)
     if experiment.adapter_path is None:
-        adapter = attach(model, experiment.method, **experiment.options)
+        adapter = attach_for_good(model, experiment.method, **experiment.options)
     else:
         adapter = _restore(model, experiment, experiment.adapter_path)
     pretrained.check_trained(adapter.trainable, experiment.method)
@@ -277,7 +278,7 @@ def _build(experiment: Experiment) -> tuple[Adapter, str]:
 
 def _restore(model: nn.Module, experiment: Experiment, path: Path) -> Adapter:
     """Attach a saved adapter; raise InvalidValueError where it is of another method or options."""
-    adapter = restore(model, path)
+    adapter = restore(model, path, detachable=False)
     saved = (adapter.method, dict(adapter.options))
     wanted = (experiment.method, dict(experiment.options))
     if saved != wanted:

@@ -33,6 +33,7 @@ from san.runtime.formatting import printable_line
 from san.score import ClassScore, EpochEntry, Score
 from san.trainer import FitResult
 from san.training.checkpoint import Checkpoint
+from san.usage import Usage
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def write_result(result: Record, answers: Answers, path: Path) -> Record:
     return result
 
 
-def save_adapter(adapter: Adapter, result: Record, path: Path) -> bool:
+def save_adapter(adapter: Adapter, experiment: Experiment, result: Record, path: Path) -> bool:
     """Save the adapter beside its record, on rank 0; a failure is a warning in the record.
 
     Returns whether it is saved; if not, the checkpoint must stay, so that nothing trains again.
@@ -120,13 +121,28 @@ def save_adapter(adapter: Adapter, result: Record, path: Path) -> bool:
     if distributed.rank() != 0:
         return True
     try:
-        adapter.save(path.with_suffix(".safetensors"))
+        adapter.save(path.with_suffix(".safetensors"), _usage_of(experiment))
     except Exception as error:  # whatever it is, the number is there
         noted = _with_warning(result, f"The adapter was not saved: {error}", path)
         with contextlib.suppress(OSError):  # the disk is full; the record stays as it is
             write_record(noted, path)
         return False
     return True
+
+
+def _usage_of(experiment: Experiment) -> Usage:
+    """Return what it takes to answer with the adapter alone."""
+    backbone = experiment.backbone
+    return Usage(
+        classes=_class_names(experiment),
+        timm_name=backbone.timm_name,
+        image_size=experiment.image_size,
+        resize=experiment.preprocess.resize,
+        normalize=experiment.preprocess.normalize,
+        kwargs=dict(backbone.kwargs),
+        weights=backbone.weights,
+        precision=experiment.recipe.precision,
+    )
 
 
 def record_failure(
@@ -180,6 +196,10 @@ def _with_warning(result: Record, warning: str, path: Path) -> Record:
 
 
 def _score_classes(experiment: Experiment, answers: Answers) -> list[ClassScore]:
-    """Return the result of each class; folders of a user's may have any name."""
-    names = [printable_line(name) for name in experiment.task.classes]
-    return count_by_class(names, experiment.evaluate.labels, answers)
+    """Return the result of each class."""
+    return count_by_class(_class_names(experiment), experiment.evaluate.labels, answers)
+
+
+def _class_names(experiment: Experiment) -> tuple[str, ...]:
+    """Return the names of the classes as a record may hold them; folders may have any name."""
+    return tuple(printable_line(name) for name in experiment.task.classes)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from san.data.preprocess import Preprocess
 from san.data.split import Split
 from san.errors import InvalidValueError
 
+S = TypeVar("S")
+T = TypeVar("T")
 DEVICE_CACHE_BYTES = 2**30  # of uint8 pixels of one split that may stay on the device
 PREFETCH = min(4, os.cpu_count() or 1)  # batches that are made while the device works on one
 
@@ -224,7 +227,7 @@ class Batches:
         def load(batch: Tensor) -> Tensor:
             return self._to_device(self._read_pixels(batch))
 
-        for pixels in _prefetch(load, rows):
+        for pixels in prefetch(load, rows):
             yield self.preprocess.scale(pixels)
 
     def _read_pixels(self, rows: Tensor) -> Tensor:
@@ -242,7 +245,7 @@ class Batches:
     def _device_pixels(self) -> Tensor:
         """The pixels of the whole split on the device, uint8 `(N, image_size, image_size, 3)`."""
         rows = torch.split(torch.arange(len(self.split)), self.batch_size)
-        batches = list(_prefetch(self._read_pixels, rows))
+        batches = list(prefetch(self._read_pixels, rows))
         return torch.cat(batches).to(self.device)
 
 
@@ -251,14 +254,14 @@ def _keys(rows: Tensor, image_seeds: Sequence[int]) -> list[tuple[int, int]]:
     return [(row, image_seeds[row]) for row in rows.tolist()]
 
 
-def _prefetch(load: Callable[[Tensor], Tensor], rows: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield `load(batch)` for each batch of rows in order, the next ones under way in threads.
+def prefetch(load: Callable[[S], T], batches: Iterable[S]) -> Iterator[T]:
+    """Yield `load(batch)` for each batch in order, the next ones under way in threads.
 
     Threads suffice: decoding releases Python's interpreter lock.
     """
     with ThreadPoolExecutor(PREFETCH) as pool:
-        pending: deque[Future[Tensor]] = deque()
-        for batch in rows:
+        pending: deque[Future[T]] = deque()
+        for batch in batches:
             pending.append(pool.submit(load, batch))
             if len(pending) > PREFETCH:
                 yield pending.popleft().result()

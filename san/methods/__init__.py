@@ -31,11 +31,12 @@ it has been run is added to `san.renamed_keys.ADDED_OPTIONS`, so that those runs
 import importlib
 import inspect
 import pkgutil
+import textwrap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -88,6 +89,21 @@ def default_options(method: str) -> dict[str, Any]:
     return options | dict(found.preset)
 
 
+def describe_methods() -> str:
+    """Return each method with what its module says it is, and its options with their defaults."""
+    lines = ["Methods, with their options and defaults (`A or B`: what is allowed):", ""]
+    for name, method in discover_methods().items():
+        title = (method.module.__doc__ or "").partition("\n")[0]
+        annotations = get_type_hints(method.module.attach, include_extras=True)
+        options = []
+        for option, default in default_options(name).items():
+            options.append(f"{option}={_describe_default(default, annotations[option])}")
+        text = ", ".join(options) or "no options"
+        lines.append(f"{name}: {title}")
+        lines += textwrap.wrap(text, 92, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join([*lines, "", "What they mean: help('san.methods.lora') and so on."])
+
+
 def check_options(method: str, options: Mapping[str, Any], warn: bool = True) -> dict[str, Any]:
     """Return all options of a method, those given as their annotations want them (1 as 1.0).
 
@@ -121,6 +137,14 @@ def norm_parameters(model: nn.Module, sites: tuple[Site, ...]) -> list[str]:
     """Return the names of the weights and biases of all norm sites."""
     norms = tuple(f"{site.name}." for site in sites if site.kind == "norm")
     return [name for name, _ in model.named_parameters() if name.startswith(norms)]
+
+
+def _describe_default(default: Any, annotation: Any) -> str:
+    """Return a default, and what else a choice of texts allows."""
+    if get_origin(annotation) is not Literal:
+        return repr(default)
+    others = [repr(choice) for choice in get_args(annotation) if choice != default]
+    return " or ".join([repr(default), *others])
 
 
 def _find_method(method: str) -> Method:

@@ -18,6 +18,7 @@ from san.report.standings import Standing
 from san.report.table import Table
 from san.report.tidy import CELL_COLUMNS, RUN_COLUMNS
 from san.runtime.files import atomic_write
+from san.runtime.formatting import quote_formula
 
 _WIDE_KEYS = ["kind", "row", "method", "settings", "protocol"]
 _COMPARISON_COLUMNS = (
@@ -183,19 +184,5 @@ def _write_through(content: bytes, path: Path) -> None:
 
 
 def _to_csv(frame: pd.DataFrame) -> bytes:
-    safe = frame.map(_quote_formula).rename(columns=_quote_formula)
+    safe = frame.map(quote_formula).rename(columns=quote_formula)
     return safe.to_csv(index=False).encode()
-
-
-def _quote_formula(cell: object) -> object:
-    """Return a cell that no spreadsheet runs: a text that begins like a formula gets a quote.
-
-    Names of tasks, methods and variants may come from somebody else's records.
-    """
-    if not isinstance(cell, str) or not cell.lstrip().startswith(("=", "+", "-", "@")):
-        return cell
-    try:
-        float(cell)
-    except ValueError:
-        return f"'{cell}"
-    return cell  # a signed number

@@ -50,3 +50,17 @@ def format_duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def quote_formula(cell: object) -> object:
+    """Return a cell that no spreadsheet runs: a text that begins like a formula gets a quote.
+
+    Names of tasks, methods, classes and files may come from somebody else.
+    """
+    if not isinstance(cell, str) or not cell.lstrip().startswith(("=", "+", "-", "@")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell  # a signed number

@@ -138,7 +138,7 @@ def test_impossible_calls_say_what_to_do() -> None:
     model = tiny_vit()
     san.attach(model, "ssf")
     with pytest.raises(
-        InvalidValueError, match="has 'ssf' attached already; build a fresh one for 'san'"
+        InvalidValueError, match=r"has 'ssf' attached already; call its detach\(\) or disable\(\)"
     ):
         san.attach(model, "san")
     with pytest.raises(UnsupportedModelError, match="No sites are known for a ResNet"):

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from san.errors import FileAccessError, InvalidValueError, MissingPackageError, UnknownNameError
 from san.report.figures.accuracy_parameters import draw_accuracy_parameters
+from san.report.figures.confusion_matrix import draw_confusion_matrix
 from san.report.figures.critical_difference import MethodRank, draw_critical_difference
 from san.report.figures.group_bars import Bar, BarRow, draw_group_bars
 from san.report.figures.learning_curves import Curve, draw_learning_curves
@@ -66,7 +67,19 @@ def accuracy_parameters(width: Width) -> Drawing:
     return draw_accuracy_parameters(vtab_points(), width=width)
 
 
-KINDS = [accuracy_parameters, critical_difference, group_bars, learning_curves, scales]
+def confusion_matrix(width: Width) -> Drawing:
+    counts = np.random.default_rng(0).integers(0, 999, (len(NAMES), len(NAMES)))
+    return draw_confusion_matrix(NAMES, counts, width)
+
+
+KINDS = [
+    accuracy_parameters,
+    confusion_matrix,
+    critical_difference,
+    group_bars,
+    learning_curves,
+    scales,
+]
 
 
 @pytest.mark.parametrize("width", Width)
@@ -89,7 +102,8 @@ def test_axes_say_what_they_show(draw: Callable[[Width], Drawing]) -> None:
         return
     assert figure.axes
     assert all(axes.get_ylabel() for axes in figure.axes)
-    assert figure.axes[-1].get_xlabel()
+    matrix_before_its_scale = 0 if draw is confusion_matrix else -1
+    assert figure.axes[matrix_before_its_scale].get_xlabel()
 
 
 @pytest.mark.parametrize("draw", KINDS)
@@ -276,3 +290,35 @@ def test_ranks_that_cannot_be_are_refused() -> None:
         draw_critical_difference([MethodRank("a", 3), MethodRank("b", 1)], 1.0, [])
     with pytest.raises(UnknownNameError, match="Unknown row of a group 'sam'. Did you mean san"):
         draw_critical_difference([MethodRank("san", 1)], 1.0, [["sam"]])
+
+
+@pytest.mark.parametrize(
+    ("number", "width", "has_names", "has_counts"),
+    [
+        (1, Width.ONE_COLUMN, True, True),
+        (12, Width.TWO_COLUMNS, True, True),
+        (40, Width.TWO_COLUMNS, True, False),
+        (14, Width.ONE_COLUMN, True, False),
+        (300, Width.TWO_COLUMNS, False, False),
+    ],
+)
+def test_a_confusion_matrix_says_what_has_room(
+    number: int, width: Width, has_names: bool, has_counts: bool
+) -> None:
+    counts = np.full((number, number), 7007)
+    names = [f"name-{i}" for i in range(number)]
+    figure = draw_confusion_matrix(names, counts, width).figure
+    check_layout(figure)
+    seen = [text.get_text() for text in texts(figure)]
+    assert sum(text.startswith("name-") for text in seen) == 2 * number * has_names
+    assert seen.count("7007") == number * number * has_counts
+    shares = figure.axes[0].images[0].get_array()
+    assert np.allclose(shares.sum(1), 1)
+
+
+def test_a_confusion_matrix_is_square_and_may_lack_images_of_a_class() -> None:
+    drawing = draw_confusion_matrix(["a", "b"], np.array([[0, 0], [1, 3]]))
+    assert drawing.figure.axes[0].images[0].get_array().tolist() == [[0, 0], [0.25, 0.75]]
+    assert drawing.caption.startswith("Answers for 4 images")
+    with pytest.raises(InvalidValueError, match="2 classes need a square of them"):
+        draw_confusion_matrix(["a", "b"], np.zeros((2, 3), np.int64))

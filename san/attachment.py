@@ -1,0 +1,266 @@
+"""What attaching a method changes in a model, so that it can be taken out and put in again.
+
+The stock tensors themselves never train: a method gets copies of those that it trains, and a copy
+of the head. A switch notes which entries of which modules differ with the method and without it
+(children, parameters, hooks, attributes), whatever the method is.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from san.backbones import head_name
+from san.errors import InvalidValueError
+
+_Entries = dict[tuple[str | None, Any], Any]
+
+
+class State(Enum):
+    """Where an adapter is."""
+
+    ATTACHED = "attached"
+    DISABLED = "disabled"
+    DETACHED = "detached"
+    MERGED = "merged"
+
+
+@dataclass(eq=False)
+class Attachment:
+    """Token set on a model, as `adapted_by`, while a method is attached; compared by identity.
+
+    hooks: that keep batch norms from moving.
+    """
+
+    method: str
+    hooks: tuple[RemovableHandle, ...] = ()
+    state: State = State.ATTACHED
+
+
+class _Nothing(Enum):
+    """Stands for an entry that is not there; unlike an object, it stays the same in a copy."""
+
+    NOTHING = 0
+
+
+@dataclass
+class _Change:
+    """One entry that differs: of a module's attributes, or of a table of them (`_modules`).
+
+    may_vary: whether a user may change it while the method is out, as he does the head.
+    """
+
+    module: nn.Module
+    table: str | None
+    key: Any
+    stock: Any
+    adapted: Any
+    may_vary: bool = False
+
+    def current(self) -> Any:
+        """Return what is there now."""
+        return self._entries().get(self.key, _Nothing.NOTHING)
+
+    def put(self, value: Any) -> None:
+        """Put a value there, or take out what is there."""
+        if value is _Nothing.NOTHING:
+            self._entries().pop(self.key, None)
+        else:
+            self._entries()[self.key] = value
+
+    def _entries(self) -> dict[Any, Any]:
+        attributes = self.module.__dict__
+        entries: dict[Any, Any] = attributes if self.table is None else attributes[self.table]
+        return entries
+
+
+class Snapshot:
+    """A model before a method is attached."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.flags = _gradient_flags(model)
+        self._entries = {module: _entries_of(module) for module in model.modules()}
+
+    def changes(self) -> list[_Change]:
+        """Return in which entries the model differs by now."""
+        found = []
+        for module, before in self._entries.items():
+            after = _entries_of(module)
+            for place in {**before, **after}:
+                stock = before.get(place, _Nothing.NOTHING)
+                adapted = after.get(place, _Nothing.NOTHING)
+                if stock is not adapted:
+                    found.append(_Change(module, *place, stock, adapted))
+        return found
+
+    def put_back(self) -> None:
+        """Undo all that has been changed."""
+        for change in reversed(self.changes()):
+            change.put(change.stock)
+        _set_gradient_flags(self.flags)
+
+
+class Switch:
+    """Takes an attached method out of its model and puts it in again.
+
+    own: the parameters of the method that is out, by name.
+    """
+
+    def __init__(self, snapshot: Snapshot, trainable: Collection[str]) -> None:
+        self.model = snapshot.model
+        self.trainable = trainable
+        self.own: dict[str, nn.Parameter] = {}
+        self._flags = snapshot.flags
+        self._changes = snapshot.changes()
+        self._let_the_head_vary()
+        self._frozen = self._parameters(trained=False)
+        self._kind = _kind_of(self.model)
+
+    def take_out(self) -> None:
+        """Give the model back as it was before the method was put in."""
+        kind = _kind_of(self.model)
+        self.own = self._parameters(trained=True)
+        for change in reversed(self._changes):
+            change.adapted = change.current()
+            self._exchange(change, change.stock, kind)
+        _set_gradient_flags(self._flags)
+        for norm in batch_norms(self.model):
+            norm.train(self.model.training)  # a hook of ours kept it in evaluation mode
+        self._kind = kind
+
+    def put_in(self) -> None:
+        """Put the method in again; raise InvalidValueError where the model is not the same."""
+        self._check_same_model()
+        kind = _kind_of(self.model)
+        self._flags = _gradient_flags(self.model)
+        for change in self._changes:
+            change.stock = change.current()
+            self._exchange(change, change.adapted, kind)
+        for parameter in self._frozen.values():
+            parameter.requires_grad_(False)
+        self._kind = kind
+
+    def forget(self) -> None:
+        """Let go of all that it keeps."""
+        self.own = {}
+        self._flags = []
+        self._changes = []
+        self._frozen = {}
+
+    def _parameters(self, trained: bool) -> dict[str, nn.Parameter]:
+        """Return the parameters that train, or those that do not, of the model with the method."""
+        named = self.model.named_parameters()
+        return {name: p for name, p in named if (name in self.trainable) == trained}
+
+    def _let_the_head_vary(self) -> None:
+        """Let another task have another head while this one's is out."""
+        head = self.model.get_submodule(head_name(self.model))
+        for change in self._changes:
+            change.may_vary = change.adapted is head
+        classes = getattr(self.model, "num_classes", _Nothing.NOTHING)
+        change = _Change(self.model, None, "num_classes", classes, classes, may_vary=True)
+        self._changes.append(change)
+
+    def _check_same_model(self) -> None:
+        now = dict(self.model.named_parameters())
+        moved = [name for name, p in self._frozen.items() if now.get(name) is not p]
+        for change in self._changes:
+            if not change.may_vary and change.current() is not change.stock:
+                moved.append(f"{change.key} of a {type(change.module).__name__}")
+        if moved:
+            raise InvalidValueError(
+                f"The model has changed since this method was taken out ({moved[0]}): another was "
+                "merged into it, or its parts were replaced. Restore a saved adapter instead."
+            )
+
+    def _exchange(self, change: _Change, entering: Any, kind: tuple[Any, ...]) -> None:
+        """Put a value in the place of another; it follows where the model has gone since."""
+        leaving = change.current()
+        if kind != self._kind and isinstance(entering, nn.Module):
+            entering.to(*kind)
+        if kind != self._kind and isinstance(entering, nn.Parameter):
+            nn.ParameterList([entering]).to(*kind)
+        if change.table == "_modules" and isinstance(entering, nn.Module):
+            like = leaving if isinstance(leaving, nn.Module) else change.module
+            entering.train(like.training)
+        change.put(entering)
+
+
+def own_head(model: nn.Module) -> None:
+    """Put a copy of the head in its place."""
+    name = head_name(model)
+    model._modules[name] = _copy_of(model.get_submodule(name))
+
+
+def own_parameters(model: nn.Module, names: Collection[str]) -> None:
+    """Put trained copies of the parameters called so in their places, also where they are tied."""
+    copies: dict[int, nn.Parameter] = {}
+    for name, parameter in model.named_parameters():
+        if name in names:
+            copies[id(parameter)] = nn.Parameter(parameter.detach().clone())
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
+        if id(parameter) in copies:
+            parent, _, last = name.rpartition(".")
+            model.get_submodule(parent)._parameters[last] = copies[id(parameter)]
+
+
+def batch_norms(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers that keep statistics of the images that pass."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            yield module
+
+
+def _copy_of(module: nn.Module) -> nn.Module:
+    """Return a module with parts and tensors of its own, and the same hooks."""
+    twin: nn.Module = module.__class__.__new__(module.__class__)
+    for name, value in vars(module).items():
+        twin.__dict__[name] = value.copy() if isinstance(value, dict) else value
+    for name, parameter in twin._parameters.items():
+        if parameter is not None:
+            copied = parameter.detach().clone()
+            twin._parameters[name] = nn.Parameter(copied, parameter.requires_grad)
+    for name, buffer in twin._buffers.items():
+        if buffer is not None:
+            twin._buffers[name] = buffer.clone()
+    for name, child in twin._modules.items():
+        if child is not None:
+            twin._modules[name] = _copy_of(child)
+    return twin
+
+
+def _entries_of(module: nn.Module) -> _Entries:
+    """Return the attributes of a module, and the entries of those that are tables.
+
+    Its mode is the user's, and its buffers move with the model.
+    """
+    found: _Entries = {}
+    for name, value in vars(module).items():
+        if name in ("training", "_buffers"):
+            continue
+        if isinstance(value, dict):
+            for key, entry in value.items():
+                found[name, key] = entry
+        else:
+            found[None, name] = value
+    return found
+
+
+def _gradient_flags(model: nn.Module) -> list[tuple[nn.Parameter, bool]]:
+    return [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+
+
+def _set_gradient_flags(flags: list[tuple[nn.Parameter, bool]]) -> None:
+    for parameter, flag in flags:
+        parameter.requires_grad_(flag)
+
+
+def _kind_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Return device and type of a model's tensors."""
+    like: Tensor = next(model.parameters())
+    return like.device, like.dtype

@@ -1,0 +1,389 @@
+"""Saved adapters that answer: for a run's own test images, for odd files, without weights."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import composed
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
+
+import san
+from san.backbones import build_backbone
+from san.errors import (
+    AdapterFileError,
+    DataError,
+    InvalidValueError,
+    MissingFileError,
+    UnknownNameError,
+    WeightsError,
+)
+from san.predict.image_files import find_images
+from san.predict.program import PredictRequest, predict_files
+from san.record_file import read_records
+from san.run import run
+
+ROOT = Path(__file__).parents[2]
+NANO = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4}
+CLASSES = tuple(f"digit {i}" for i in range(10))
+USAGE = san.Usage(
+    classes=CLASSES,
+    timm_name="vit_tiny_patch16_224",
+    image_size=32,
+    resize="bicubic",
+    normalize="inception",
+    kwargs=NANO,
+    weights="vit_nano.safetensors",
+)
+
+
+def nano(classes: int = 10):
+    torch.manual_seed(0)
+    return build_backbone(
+        "vit_tiny_patch16_224", classes, "vit_nano.safetensors", kwargs=NANO
+    ).model
+
+
+def saved(path: Path, usage: san.Usage | None = USAGE, method: str = "san") -> Path:
+    adapter = san.attach(nano(), method)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    adapter.save(path, usage)
+    return path
+
+
+def write_digits(folder: Path, counts: dict[str, int]) -> None:
+    """Write digits of scikit-learn as FOLDER/SPLIT/CLASS/NUMBER.png."""
+    digits = load_digits()
+    number = 0
+    for split, count in counts.items():
+        for _ in range(count):
+            place = folder / split / CLASSES[digits.target[number]]
+            place.mkdir(parents=True, exist_ok=True)
+            pixels = np.rint(digits.images[number] * (255 / 16)).astype(np.uint8)
+            Image.fromarray(pixels).save(place / f"{number}.png")
+            number += 1
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_predict_gives_the_runs_accuracy_from_the_file_alone(tmp_path: Path, capsys) -> None:
+    images = tmp_path / "images"
+    write_digits(images, {"train": 100, "val": 20, "test": 60})
+    config = composed(
+        "data=folder",
+        f"data.root={images}",
+        f"data_root={tmp_path / 'packed'}",
+        f"results_dir={tmp_path / 'results'}",
+        "backbone=vit_nano",
+        "recipe=demo",
+        "method=san",
+        "epochs=1",
+        "warmup_epochs=0",
+        "logger=none",
+        "device=cpu",
+        "save_adapter=true",
+    )
+    run(config)
+    records, _ = read_records(tmp_path / "results/records")
+    (record,) = records
+    (file,) = (tmp_path / "results").rglob("*.safetensors")
+    moved = tmp_path / "elsewhere.safetensors"
+    file.rename(moved)
+    output = tmp_path / "answers.csv"
+    assert predict_files(PredictRequest(moved, [images / "test"], output=output, top=3))
+    rows = rows_of(output.read_text())
+    assert len(rows) == 3 * record.last.total == 180
+    best = [row for row in rows if row["rank"] == "1"]
+    right = sum(row["class"] == row["label"] for row in best)
+    assert right == record.last.correct
+    assert 0 < right < 60
+    assert all(Path(row["file"]).parent.name == row["label"] for row in best)
+    by_class = {
+        row["class"]: row for row in rows_of((tmp_path / "answers_classes.csv").read_text())
+    }
+    for score in record.classes:
+        assert int(by_class[score.name]["correct"]) == score.correct
+        assert int(by_class[score.name]["total"]) == score.total
+    matrix = rows_of((tmp_path / "answers_confusion.csv").read_text())
+    answered = Counter((row["label"], row["class"]) for row in best)
+    assert len(matrix) == 10
+    for row in matrix:
+        assert [int(row[name]) for name in CLASSES] == [
+            answered[row["class"], name] for name in CLASSES
+        ]
+    with Image.open(tmp_path / "answers_confusion.png") as picture:
+        assert picture.size[0] > 1000
+    printed = capsys.readouterr().out
+    assert f"{right:>6} of     60" in printed.splitlines()[-1]
+    assert all(name in printed for name in CLASSES)
+
+
+def test_probabilities_are_those_of_the_model(tmp_path: Path) -> None:
+    predictor = san.load(saved(tmp_path / "a.safetensors"))
+    assert predictor.classes == CLASSES
+    assert not any(module.training for module in predictor.adapter.model.modules())
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    pictures = [Image.fromarray(each) for each in pixels]
+    paths = []
+    for i, picture in enumerate(pictures):
+        paths.append(tmp_path / f"{i}.png")
+        picture.save(paths[-1])
+    expected = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+    model = nano()
+    san.restore(model, tmp_path / "a.safetensors")
+    with torch.inference_mode():
+        logits = model.eval()(expected)
+    for images in (paths, pictures, [str(path) for path in paths]):
+        probabilities = predictor.predict(images)
+        assert torch.allclose(probabilities, logits.double().softmax(1), atol=1e-5)
+    assert torch.equal(predictor.predict(paths), predictor.predict(paths))
+    assert torch.allclose(predictor.predict(paths, batch_size=2), predictor.predict(paths))
+    assert predictor.predict([]).shape == (0, 10)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_a_pil_image_is_read_like_its_file(mode: str, tmp_path: Path) -> None:
+    predictor = san.load(saved(tmp_path / "a.safetensors"))
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    picture = Image.fromarray(pixels).convert(mode)
+    picture.save(tmp_path / "a.tif")
+    assert np.array_equal(predictor.pixels(picture), predictor.pixels(tmp_path / "a.tif"))
+
+
+def test_random_numbers_are_left_alone(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.safetensors")
+    before = torch.random.get_rng_state()
+    san.load(path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_file_says_how_it_is_used(tmp_path: Path) -> None:
+    with safe_open(saved(tmp_path / "a.safetensors"), "pt") as file:
+        metadata = file.metadata()
+    assert metadata["format"] == "san-adapter-1"
+    assert json.loads(metadata["usage"]) == {
+        "classes": list(CLASSES),
+        "timm_name": "vit_tiny_patch16_224",
+        "kwargs": NANO,
+        "weights": "vit_nano.safetensors",
+        "image_size": 32,
+        "resize": "bicubic",
+        "normalize": "inception",
+        "precision": "fp32",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+    }
+
+
+def test_an_old_file_is_restored_and_says_what_it_lacks(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.safetensors")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    del metadata["usage"]  # so were files of before
+    save_file(load_file(path), path, metadata)
+    assert san.restore(nano(), path).method == "san"
+    with pytest.raises(AdapterFileError, match="has no class names, input size, resize, normaliz"):
+        san.load(path)
+    assert san.load(path, usage=USAGE).classes == CLASSES
+    without = saved(tmp_path / "b.safetensors", usage=None)
+    with safe_open(without, "pt") as file:
+        assert file.metadata().keys() == metadata.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": "random"}, "was trained on random weights"),
+        ({"weights": "nowhere/w.safetensors"}, "needs the weights that (.|\n)* --weights FILE"),
+        ({"timm_name": "vit_tiny_patch16_224.none", "weights": "timm"}, "needs the weights that"),
+        ({"kwargs": {**NANO, "depth": 5}}, "needs the weights that"),
+    ],
+)
+def test_weights_that_cannot_be_had(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    usage = san.Usage(**{**vars(USAGE), **changes})
+    path = saved(tmp_path / "a.safetensors", usage)
+    with pytest.raises(WeightsError, match=message) as caught:
+        san.load(path)
+    assert str(path) in str(caught.value)
+    if "kwargs" not in changes and "timm_name" not in changes:
+        assert san.load(path, weights="vit_nano.safetensors").classes == CLASSES
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.safetensors")
+    other = {name: tensor + 1 for name, tensor in nano().state_dict().items()}
+    save_file(other, tmp_path / "w.safetensors")
+    with pytest.raises(AdapterFileError, match="with other weights or precision"):
+        san.load(path, weights=tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        "[]",
+        "{",
+        "{}",
+        json.dumps({**USAGE.facts(), "mean": [0.1, 0.2, 0.3]}),
+        json.dumps({**USAGE.facts(), "classes": "ab"}),
+        json.dumps({**USAGE.facts(), "resize": "twice"}),
+        json.dumps({**USAGE.facts(), "mean": 3}),
+        json.dumps({**USAGE.facts(), "wings": 2}),
+        json.dumps({**USAGE.facts(), "precision": "fp8"}),
+    ],
+)
+def test_a_damaged_usage_is_refused(usage: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.safetensors")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path), path, metadata | {"usage": usage})
+    with pytest.raises(AdapterFileError, match="has no readable usage"):
+        san.load(path)
+
+
+def test_as_many_classes_as_logits(tmp_path: Path) -> None:
+    usage = san.Usage(**{**vars(USAGE), "classes": CLASSES[:9]})
+    with pytest.raises(InvalidValueError, match="names 9 classes; the model has 10 logits"):
+        saved(tmp_path / "a.safetensors", usage)
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_answered(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    good = Image.new("RGB", (40, 30), "red")
+    good.save(folder / "a.png")
+    (folder / "b.jpg").write_bytes(b"no image")
+    (folder / "c.png").write_bytes((folder / "a.png").read_bytes()[:60])
+    (folder / "d.heic").write_bytes(b"x")
+    good.save(folder / "=cmd.png")
+    with (folder / os.fsdecode(b"\xff.png")).open("wb") as file:  # not UTF-8
+        good.save(file, format="PNG")
+    good.save(folder / ".hidden.png")
+    path = saved(tmp_path / "a.safetensors")
+    assert not predict_files(PredictRequest(path, [folder], batch_size=2, top=99))
+    out, err = capsys.readouterr()
+    rows = rows_of(out)
+    assert len(rows) == 3 * 10
+    names = [row["file"] for row in rows if row["rank"] == "1"]
+    assert names == [f"{folder}/=cmd.png", f"{folder}/a.png", f"{folder}/\\udcff.png"]
+    assert list(rows[0]) == ["file", "rank", "class", "probability"]
+    total = sum(float(row["probability"]) for row in rows[:10])
+    assert total == pytest.approx(1, abs=1e-4)
+    assert f"{folder}/b.jpg cannot be read (it is not an image of a format" in err
+    assert f"{folder}/c.png cannot be read" in err
+    assert "{'.heic': 1}" in err
+    assert "2 of 5 images have no answer." in err
+
+
+def test_formulas_are_quoted(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (9, 9)).save("=1+1.png")
+    usage = san.Usage(**{**vars(USAGE), "classes": tuple("=-+@abcdef")})
+    path = saved(tmp_path / "a.safetensors", usage)
+    predict_files(PredictRequest(path, [Path("=1+1.png")], top=10))
+    rows = rows_of(capsys.readouterr().out)
+    assert {row["file"] for row in rows} == {"'=1+1.png"}
+    assert {row["class"] for row in rows} == {"'=", "'-", "'+", "'@", *"abcdef"}
+
+
+def test_labels_from_a_file(tmp_path: Path, capsys) -> None:
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{name}.png")
+    path = saved(tmp_path / "a.safetensors")
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"file,class\na.png,digit 3\n{tmp_path}/b.png,digit 4\n")
+    images = [tmp_path / f"{name}.png" for name in ("a", "b", "c")]
+    assert predict_files(PredictRequest(path, images, labels=labels))
+    out, err = capsys.readouterr()
+    assert [row["label"] for row in rows_of(out)] == ["digit 3", "digit 4", ""]
+    assert "Without a label, and not scored: 1 image" in err
+    assert "digit 3       " in err
+    labels.write_text("file,class\na.png,digit 33\n")
+    with pytest.raises(UnknownNameError, match="Unknown class in .* Did you mean digit 3"):
+        predict_files(PredictRequest(path, images, labels=labels))
+    labels.write_text("name,class\na.png,digit 3\n")
+    with pytest.raises(DataError, match="`file` and `class` are required"):
+        predict_files(PredictRequest(path, images, labels=labels))
+    labels.write_text("file,class\nz.png,digit 3\n")
+    with pytest.raises(DataError, match="names none of the 3 images"):
+        predict_files(PredictRequest(path, images, labels=labels))
+
+
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="nowhere does not exist"):
+        find_images([tmp_path / "nowhere"], CLASSES)
+    (tmp_path / "a.heic").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"no image files \(there are {'.heic': 1}\)"):
+        find_images([tmp_path], CLASSES)
+    for wrong in ({"top": 0}, {"batch_size": -1}):
+        with pytest.raises(InvalidValueError, match="allowed: 1 or more"):
+            PredictRequest(tmp_path / "a", [tmp_path], **wrong)
+
+
+def test_a_link_that_leads_back_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "x/a.png")
+    (tmp_path / "x/again").symlink_to(tmp_path)
+    assert [image.path.name for image in find_images([tmp_path], CLASSES).images] == ["a.png"]
+
+
+def test_a_picture_needs_an_extra_and_the_rest_does_not(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
+    write_digits(tmp_path / "images", {"test": 12})
+    path = saved(tmp_path / "a.safetensors")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    output = tmp_path / "out.csv"
+    assert predict_files(PredictRequest(path, [tmp_path / "images/test"], output=output))
+    written = {file.name for file in tmp_path.glob("out*")}
+    assert written == {"out.csv", "out_classes.csv", "out_confusion.csv"}
+    assert "No figures without matplotlib" in capsys.readouterr().err
+
+
+def test_the_program_ends_with_1_where_an_image_has_no_answer(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.safetensors")
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    words = [path, "--top", "2", tmp_path / "a.png", tmp_path / "b.png", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/predict.py", *map(str, words)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert [row["rank"] for row in rows_of(done.stdout)] == ["1", "2"]
+    assert "b.png cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_tasks_in_one_backbone(tmp_path: Path) -> None:
+    saved(tmp_path / "a.safetensors", method="san")
+    model = nano()
+    one = san.restore(model, tmp_path / "a.safetensors")
+    images = torch.randn(2, 3, 32, 32)
+    ten = model.eval()(images)
+    one.disable()
+    model.reset_classifier(3)
+    two = san.attach(model, "lora")
+    assert model.eval()(images).shape == (2, 3)
+    two.disable()
+    one.enable()
+    assert torch.equal(model(images), ten)
