@@ -9,7 +9,9 @@ import pictures
 import pytest
 from conftest import resolved
 
+from san.commands import reproduce, tables
 from san.experiment import from_config
+from san.installation import process_words
 from san.record_file import read_records
 from san.record_names import named_by_value, rerun_words
 from san.report.explain import explain_cell
@@ -22,7 +24,6 @@ from san.settings import RunConfig
 from san.sweep import driver
 from san.sweep.plan import RunState, run_status
 from san.tasks import load_suite
-from san.commands import reproduce, tables
 
 OPTIONS = ["backbone=vit_nano", "epochs=1", "logger=none"]
 
@@ -124,7 +125,8 @@ def test_a_sweep_finds_the_runs_of_train_py(results: Path, folder: Path, places:
     assert states == done + [("lora", RunState.MISSING)] * 2
     assert statuses[0].run.display_name == "folder/insects linear [epochs=1] seed 0"
     # A job that a launcher starts does the same runs.
-    _, _, *job = request.worker_command(submitted_ns=1)
+    start = process_words("reproduce")
+    job = request.worker_command(submitted_ns=1)[len(start) :]
     again = driver.plan_sweep(reproduce.make_request(reproduce.parse_arguments(job)))
     assert [run.path for run in again] == [status.run.path for status in statuses]
     assert results.name == "results"

@@ -10,8 +10,6 @@ import torch
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 TABLE_END = "<!-- end of table -->"
-# Blocks that use what is not there yet, by a word of each.
-COMING_BLOCKS = (".disable()",)
 
 
 def shown_table() -> str:
@@ -49,15 +47,14 @@ def test_the_library_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(timm, "create_model", seeded)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    run, coming = [], []
-    for block in blocks:
-        (coming if any(word in block for word in COMING_BLOCKS) else run).append(block)
-    assert len(run) >= 1
-    assert len(coming) == len(COMING_BLOCKS)
+    assert len(blocks) == 2
     names: dict = {}
-    exec(run[0], names)
+    exec(blocks[0], names)
     assert names["adapter"].counts.trainable == 122_112 + 76_900
     images = torch.randn(1, 3, 224, 224)
     assert torch.allclose(names["model"].eval()(images), names["fresh"].eval()(images), atol=1e-4)
-    for block in run[1:]:
-        exec(block, names)
+    exec(blocks[1], names)
+    with torch.no_grad():
+        assert names["model"](images).shape == (1, 100)  # cifar's head again, after pets' of 37
+    assert names["cifar"].method == "san"
+    assert names["pets"].method == "lora"
