@@ -126,7 +126,7 @@ test: $(VENV)/installed-dev  ## Run the tests (no GPU, no data)
 test-fuzz: $(VENV)/installed-dev  ## Read thousands of damaged files of every format (SAN_FUZZ_SEED=7 SAN_FUZZ_TIMES=10: others, more)
 	$(BIN)/python -m pytest $(PARALLEL) -m fuzz tests/test_fuzz.py
 
-LOWEST_TESTS := $(addprefix tests/,methods backbones training data search test_own_models.py test_adapter.py test_record.py)
+LOWEST_TESTS := $(addprefix tests/,methods backbones training data search test_own_models.py adapter test_record.py)
 LOWEST_TESTS += $(addprefix tests/,report/test_compare.py report/test_within_task.py test_foreign_files.py test_fuzz.py) --ignore tests/methods/test_peft_library.py
 test-lowest:  ## Oracles, contract and hostile files on the lowest version of each dependency
 	$(PYTHON) -m venv $(LOWEST)

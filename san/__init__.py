@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 from san.version import __version__
 
 if TYPE_CHECKING:
-    from san.adapter import Adapter, attach
+    from san.adapter.attach import Adapter, attach
+    from san.adapter.restore import restore
+    from san.adapter.usage import Usage
     from san.predict.predictor import Predictor, load
-    from san.restoring import restore
-    from san.usage import Usage
 
 __all__ = ["Adapter", "Predictor", "Usage", "__version__", "attach", "load", "restore"]
 
 _MODULES = {
-    "Adapter": "san.adapter",
+    "Adapter": "san.adapter.attach",
     "Predictor": "san.predict.predictor",
-    "Usage": "san.usage",
-    "attach": "san.adapter",
+    "Usage": "san.adapter.usage",
+    "attach": "san.adapter.attach",
     "load": "san.predict.predictor",
-    "restore": "san.restoring",
+    "restore": "san.adapter.restore",
 }
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from san import record_file
-from san.adapter import Adapter, attach_for_good
+from san.adapter.attach import Adapter, attach_for_good
+from san.adapter.restore import restore
 from san.backbones import weights_hash
 from san.chance import near_chance
 from san.config_keys import recipe_gap
@@ -23,7 +24,6 @@ from san.errors import InvalidValueError, Preempted
 from san.experiment import Experiment, from_config
 from san.record import Record, Status
 from san.record_file import curves_path
-from san.restoring import restore
 from san.run_options import RunOptions
 from san.run_outputs import (
     check_outputs,

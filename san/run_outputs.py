@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from san.adapter import Adapter
+from san.adapter.attach import Adapter
+from san.adapter.usage import Usage
 from san.answers import Answers, count_by_class
 from san.counts import ParameterCounts
 from san.errors import FileAccessError, NonFiniteLossError
@@ -33,7 +34,6 @@ from san.runtime.formatting import printable_line
 from san.score import ClassScore, EpochEntry, Score
 from san.trainer import FitResult
 from san.training.checkpoint import Checkpoint
-from san.usage import Usage
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from san.adapter import Adapter
+from san.adapter.attach import Adapter
 from san.data.batches import Batches, Shard
 from san.data.split import Split
 from san.errors import TimeLimitError

@@ -339,7 +339,7 @@ def test_an_adapter_that_cannot_be_written_costs_the_adapter_alone(
 ) -> None:
     config = resolved(*QUICK, "save_adapter=true", *train.places)
     with monkeypatch.context() as full:
-        full.setattr("san.adapter_file.save_file", full_disk)
+        full.setattr("san.adapter.adapter_file.save_file", full_disk)
         assert run(*config).outcome == RunOutcome.COMPLETED
     (done,) = train.records()
     assert done.status == "done"

@@ -11,19 +11,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from san.adapter import Adapter
-from san.adapter_file import read_adapter
+from san.adapter.adapter_file import read_adapter
+from san.adapter.attach import Adapter
+from san.adapter.restore import restore
+from san.adapter.usage import Usage
 from san.backbones import build_backbone
 from san.data.arrays import Pixels
 from san.data.images import decode_image
 from san.data.resize import resize
 from san.errors import AdapterFileError, DataError, SanError, WeightsError
-from san.restoring import restore
 from san.runtime import files
 from san.runtime.device import pick_device
 from san.runtime.formatting import printable_line
 from san.training.loop import autocast
-from san.usage import Usage
 
 ImageLike = str | os.PathLike[str] | Image.Image
 

@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from san.adapter import attach
+from san.adapter.attach import attach
 from san.backbones import build_backbone
 from san.runtime.formatting import count_of, format_bytes
 from san.sweep.plan import PlannedRun, RunStatus

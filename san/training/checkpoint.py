@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from san.adapter_file import content_hash
+from san.adapter.adapter_file import content_hash
 from san.answers import pack_answers
 from san.errors import FileAccessError, Preempted
 from san.runtime import distributed

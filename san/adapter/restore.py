@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from san.adapter import Adapter, attach, attach_for_good, check_not_attached
-from san.adapter_file import (
+from san.adapter.adapter_file import (
     SavedAdapter,
     check_model,
     layout_of,
@@ -20,6 +19,7 @@ from san.adapter_file import (
     read_adapter,
     read_tensors,
 )
+from san.adapter.attach import Adapter, attach, attach_for_good, check_not_attached
 from san.backbones import backbone_tag
 from san.errors import AdapterFileError, SanError
 from san.methods import check_options

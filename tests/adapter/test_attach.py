@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import san
-from san.adapter_file import content_hash
+from san.adapter.adapter_file import content_hash
 from san.errors import AdapterFileError, InvalidValueError
 
-OLD_FILE = Path(__file__).parent / "golden/adapter_old_options.safetensors"
+OLD_FILE = Path(__file__).parents[1] / "golden/adapter_old_options.safetensors"
 
 
 def saved(path: Path, method: str = "san", noise: float = 1.0, **options: Any) -> san.Adapter:
@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(
         file.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("san.adapter_file.save_file", interrupted)
+    monkeypatch.setattr("san.adapter.adapter_file.save_file", interrupted)
     with pytest.raises(OSError, match="No space left"):
         saved(path, "ssf")
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from san.adapter_file import (
+from san.adapter.adapter_file import (
     SavedAdapter,
     content_hash,
     layout_of,
@@ -20,7 +20,8 @@ from san.adapter_file import (
     probe_logits,
     write_adapter,
 )
-from san.attachment import (
+from san.adapter.merge import merge_layers
+from san.adapter.switch import (
     Attachment,
     Snapshot,
     State,
@@ -29,10 +30,10 @@ from san.attachment import (
     own_head,
     own_parameters,
 )
+from san.adapter.usage import Usage
 from san.backbones import backbone_tag, family, head_name, sites
 from san.counts import ParameterCounts
 from san.errors import InvalidValueError
-from san.merging import merge_layers
 from san.methods import (
     check_compatible,
     check_options,
@@ -41,7 +42,6 @@ from san.methods import (
     method_module,
     norm_parameters,
 )
-from san.usage import Usage
 
 _WAY_OUT = {
     State.DISABLED: "is disabled: call enable() first",
@@ -185,9 +185,9 @@ class Adapter:
         """Write the trained parameters and no frozen one to a safetensors file.
 
         usage: what `san.load` needs to answer with the file alone. The file is complete or not
-        there at all; `san.adapter_file` has its format. Raises InvalidValueError after a merge or a
-        detach, while it is disabled, where the model's logits are not finite, and where `usage` has
-        another number of classes than they have.
+        there at all; `san.adapter.adapter_file` has its format. Raises InvalidValueError after a
+        merge or a detach, while it is disabled, where the model's logits are not finite, and where
+        `usage` has another number of classes than they have.
         """
         self._require_attached("save")
         trained = self._trained()

@@ -12,7 +12,7 @@ Safetensors of format `san-adapter-1`; all values of its metadata are text:
     san         version of this library
     usage       where it is known, what it takes to answer with this file alone (JSON): names of
                 the classes, the backbone, input size, resize, normalization by name and numbers;
-                see `san.usage`. Files of before it was added have none
+                see `san.adapter.usage`. Files of before it was added have none
 """
 
 import contextlib
@@ -29,11 +29,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from san.adapter.usage import Usage
 from san.backbones import as_bytes, backbone_tag, input_size
 from san.errors import AdapterFileError, InvalidValueError, SanError
 from san.renamed_keys import schema_1_options
 from san.runtime.files import atomic_write, check_regular, parse_json
-from san.usage import Usage
 from san.version import __version__
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import san
 from san import methods
-from san.adapter import attach_for_good
+from san.adapter.attach import attach_for_good
 from san.errors import InvalidValueError
 
 FAMILIES = [tiny_vit, tiny_swin, tiny_convnext]
