@@ -17,13 +17,14 @@ from san.report.render import write_table
 from san.report.rows import row_name
 from san.report.table import make_table
 from san.search.selection import Trial, choose_trial
+from san.settings import split_variant
 from san.tasks import load_suite
 
 DEMO = load_suite("demo")
 TUNED = HOME / "results" / "tuned"
 LINES = read_rows(HOME / "benchmarks" / "tuned" / "demo_vit_nano_lr.csv")
 PAGE = (HOME / "docs/recipes.md").read_text("utf-8")
-ARMS = 6  # linear, full, ssf, and san: tied, off, untied
+ARMS = 11  # linear, full, ssf, norm, and seven of san
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def trials() -> dict[str, Record]:
 
 
 def test_every_line_is_the_choice_among_its_trials(trials: dict[str, Record]) -> None:
-    assert len(LINES) == ARMS * len(DEMO.tasks) == 36
+    assert len(LINES) == ARMS * len(DEMO.tasks) == 66
     seen: Counter[str] = Counter()
     for line in LINES:
         ids = str(line.evidence["records"]).split()
@@ -60,18 +61,22 @@ def test_every_line_is_the_choice_among_its_trials(trials: dict[str, Record]) ->
         assert bool(choice.at_edge) == ("at_edge" in line.evidence)
         seen.update(ids)
     assert set(seen.values()) == {1}
-    assert len(seen) == len(trials) == 180
+    assert len(seen) == len(trials) == 330
 
 
 def test_every_run_has_the_values_of_its_line(runs: list[Record]) -> None:
     assert len(runs) == ARMS * len(DEMO.tasks) * 3
-    by_cell: dict[tuple[str, str, str], RecipeRow] = {}
+    by_cell: dict[tuple[str, frozenset[str], str], RecipeRow] = {}
     for line in LINES:
-        by_cell[line.method, str(line.settings.get("propagation", "tied")), line.task] = line
+        options = frozenset(f"{key}={value}" for key, value in line.settings.items())
+        by_cell[line.method, options, line.task] = line
+    assert len(by_cell) == len(LINES)
     for r in runs:
         assert r.code.dirty is False
-        arm = r.config["method"].get("propagation", "tied")
-        assert r.config["lr"] == by_cell[r.method, arm, r.task].values["lr"]
+        words = split_variant(r.variant)
+        assert "recipe=tuned" in words
+        options = frozenset(word.removeprefix("method.") for word in words) - {"recipe=tuned"}
+        assert r.config["lr"] == by_cell[r.method, options, r.task].values["lr"]
     seeds = Counter((r.method, r.variant, r.task) for r in runs)
     assert set(seeds.values()) == {3}
     assert len(deduplicate(runs)[0]) == len(runs)
