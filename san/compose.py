@@ -22,6 +22,7 @@ from san.config_names import (
 from san.errors import InvalidValueError, SanError
 from san.recipe_resolvers import register_resolvers
 from san.renamed_keys import current_config, current_words
+from san.schema import check_value
 from san.settings import Base, RunConfig
 from san.tasks import OWN_IMAGES, Suite, Task, load_suite, suite_names
 
@@ -36,7 +37,7 @@ def register() -> None:
     """
     for name in suite_names():
         suite = load_suite(name)
-        if suite.source == "folder":
+        if suite.is_own_images:
             _register_own_images(suite)
         for task in suite.tasks.values():
             _register_task(suite, task)
@@ -113,11 +114,14 @@ def own_images(overrides: Sequence[str]) -> tuple[str, str | None]:
     Raises InvalidValueError where they choose no folder.
     """
     register()
-    data: Any = OmegaConf.to_container(compose_config([*_words_of(OWN_IMAGES), *overrides]).data)
-    if data["root"] == "???":
+    composed = compose_config([*_words_of(OWN_IMAGES), *overrides])
+    if OmegaConf.is_missing(composed.data, "root"):
         raise InvalidValueError(
             f"No folder of {OWN_IMAGES} was given; give data.root=FOLDER, with FOLDER/CLASS/*.jpg."
         )
+    data = _to_plain(composed)["data"]
+    for key, kind in {"root": str, "task": str | None}.items():
+        check_value(data[key], kind, f"data.{key}")
     return data["root"], data["task"]
 
 
@@ -132,7 +136,8 @@ def _alike(tasks: Sequence[str]) -> list[list[str]]:
     groups: dict[tuple[str, str | None], list[str]] = {}
     for name in tasks:
         suite, _, task = name.partition("/")
-        recipe = None if suite == OWN_IMAGES else load_suite(suite).task(task).recipe
+        found = load_suite(suite)
+        recipe = None if found.is_own_images else found.task(task).recipe
         groups.setdefault((suite, recipe), []).append(name)
     return list(groups.values())
 
@@ -304,7 +309,7 @@ def _cell_words(config: Mapping[str, Any], of_task: bool) -> tuple[str, ...]:
     data = config["data"]
     suite = load_suite(data["suite"])
     task = data["task"]
-    if suite.source == "folder":
+    if suite.is_own_images:
         task = task if of_task else None
     elif not of_task:
         task = _representative(suite, suite.task(task))

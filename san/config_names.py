@@ -32,7 +32,7 @@ def backbone_name(backbone: Mapping[str, Any]) -> str:
 
 def task_words(suite: str, task: str | None, root: str | None = None) -> list[str]:
     """Return the overrides that choose a task; root: the folder, where it is of own images."""
-    if load_suite(suite).source != "folder":
+    if not load_suite(suite).is_own_images:
         return [f"data={suite}/{task}"]
     words = [f"data={suite}"]
     if root is not None:

@@ -24,11 +24,11 @@ from san.renamed_keys import schema_1_config, schema_1_options
 from san.run_options import RunOptions
 from san.runtime import environment
 from san.runtime.device import describe_device, pick_device
-from san.runtime.paths import expand_path
+from san.runtime.paths import expand_path, printable_path
 from san.runtime.timestamps import utc_now
 from san.schema import NonNegativeInt, check_fields, check_value, from_mapping
 from san.settings import Base
-from san.tasks import Suite, Task, load_suite
+from san.tasks import Suite, Task
 from san.training.loop import REVISION
 from san.training.recipe import Recipe
 from san.training.schedule import Schedule
@@ -193,7 +193,7 @@ def from_config(
     recipe = _recipe_of(config, device)
     backbone.with_drop_path(recipe.drop_path).check_kwargs()
     protocol = from_mapping(EvalProtocol, config["protocol"], "protocol")
-    suite, task = task_of(config["data"])
+    suite, task = task_data.task_of(config["data"])
     preprocess = _preprocess_of(config["data"], backbone)
     base = base or Base(config)
     config = _with_resolved(config, base, recipe, preprocess, backbone, task)
@@ -273,14 +273,6 @@ def _recipe_of(config: Mapping[str, Any], device: torch.device) -> Recipe:
     return Recipe(**values, schedule=schedule)
 
 
-def task_of(data: Mapping[str, Any]) -> tuple[Suite, Task]:
-    """Return suite and task of the group `data`; a user's folder is a suite of one task."""
-    suite = load_suite(data["suite"])
-    if suite.source == "folder":
-        suite = task_data.folder_suite(data["root"], data["task"])
-    return suite, suite.task(data["task"] or next(iter(suite.tasks)))
-
-
 def _preprocess_of(data: Mapping[str, Any], backbone: Backbone) -> Preprocess:
     return Preprocess(data["resize"], _resolve_normalization(data["normalize"], backbone))
 
@@ -302,6 +294,8 @@ def _with_resolved(
     if usual == "timm" and _is_pretrainings(normalize, backbone):
         normalize = "timm"
     data = {**config["data"], "task": task.name, "normalize": normalize}
+    if task.root is not None:
+        data["root"] = printable_path(task.root)
     return {**config, "data": data, "precision": recipe.precision}
 
 

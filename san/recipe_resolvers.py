@@ -95,6 +95,6 @@ def _suite_recipe(_root_: DictConfig) -> DictConfig:
     """Return the recipe that the suite of a configuration has for its task."""
     suite = load_suite(_root_.data.suite)
     name = suite.recipe
-    if suite.source != "folder":
+    if not suite.is_own_images:
         name = suite.task(_root_.data.task).recipe or name
     return OmegaConf.create(read_choice("recipe", name))

@@ -116,4 +116,4 @@ def _is_known(data: Mapping[str, Any], method: str) -> bool:
     if method not in config_files.choices("method") or data["suite"] not in suite_names():
         return False
     suite = load_suite(data["suite"])
-    return suite.source == "folder" or data["task"] in suite.tasks
+    return suite.is_own_images or data["task"] in suite.tasks

@@ -221,11 +221,18 @@ def _new_checkpoint(experiment: Experiment, path: Path, stop: threading.Event) -
 
 
 def _open_logger(experiment: Experiment, options: RunOptions, path: Path) -> Logger:
-    """Open the logger of a run; only rank 0 logs. path: of the record."""
-    if options.logger == "none" or distributed.rank() != 0:
+    """Open the logger of a run; only rank 0 logs. path: of the record.
+
+    The curves of an earlier run go first: they would stand beside a record that is not their own.
+    """
+    if distributed.rank() != 0:
         return NoLogger()
     if options.logger == "csv":
         return CsvLogger(curves_path(path))
+    with contextlib.suppress(OSError):
+        curves_path(path).unlink(missing_ok=True)
+    if options.logger == "none":
+        return NoLogger()
     suite = experiment.suite.name
     method = experiment.method
     backbone = experiment.backbone.name

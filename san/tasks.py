@@ -133,6 +133,11 @@ class Suite:
     source: Literal["files", "drawn", "folder"] = "files"
 
     @property
+    def is_own_images(self) -> bool:
+        """Whether its tasks are users' own folders, which no file lists."""
+        return self.source == "folder"
+
+    @property
     def groups(self) -> list[str]:
         """The groups in table order."""
         return list(dict.fromkeys(task.group for task in self.tasks.values()))
@@ -163,7 +168,7 @@ def select_tasks(names: Sequence[str]) -> list[tuple[Suite, Task]]:
     for name in names:
         suite_name, _, task_name = name.partition("/")
         suite = load_suite(suite_name)
-        if suite.source == "folder":
+        if suite.is_own_images:
             raise InvalidValueError(
                 f"{name} came, but own images need no preparation: the run does it. "
                 f"{command('train')} data=folder data.root=FOLDER; or give another suite."

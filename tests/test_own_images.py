@@ -10,6 +10,7 @@ import pytest
 from conftest import resolved
 
 from san.commands import reproduce, tables
+from san.errors import InvalidValueError, UnknownNameError
 from san.experiment import from_config
 from san.installation import process_words
 from san.record_file import read_records
@@ -91,6 +92,9 @@ def test_each_folder_has_a_table_of_its_own(
     assert "linear [epochs=1] leads with" in shown  # of the folder without a name
     names = {path.name for path in (results / "tables").glob("*_cells.csv")}
     assert len(names) == 2
+    monkeypatch.setattr(sys, "argv", ["tables.py", "folder/insects", "--results", str(results)])
+    tables.main()
+    assert capsys.readouterr().out.count("**Own images: ") == 1
     assert "folder_vit_nano_insects_cells.csv" in names
     assert not any(" " in name for name in names)
 
@@ -115,7 +119,8 @@ def test_a_cell_says_what_runs_what_is_missing(results: Path, folder: Path) -> N
     assert (composed["data"]["task"], composed["method"]["name"]) == ("insects", "lora")
 
 
-def test_a_sweep_finds_the_runs_of_train_py(results: Path, folder: Path, places: list[str]) -> None:
+@pytest.mark.usefixtures("results")
+def test_a_sweep_finds_the_runs_of_train_py(folder: Path, places: list[str]) -> None:
     words = ["folder", "--methods=linear,ssf,lora", "--seeds=0,1", "--backbone=vit_nano"]
     words += ["epochs=1", "logger=none", *places, f"data.root={folder}", "data.task=insects"]
     request = reproduce.make_request(reproduce.parse_arguments(words))
@@ -129,10 +134,30 @@ def test_a_sweep_finds_the_runs_of_train_py(results: Path, folder: Path, places:
     job = request.worker_command(submitted_ns=1)[len(start) :]
     again = driver.plan_sweep(reproduce.make_request(reproduce.parse_arguments(job)))
     assert [run.path for run in again] == [status.run.path for status in statuses]
-    assert results.name == "results"
 
 
 def test_a_sweep_of_own_images_needs_their_folder() -> None:
     request = reproduce.make_request(reproduce.parse_arguments(["folder"]))
-    with pytest.raises(Exception, match=r"give data\.root=FOLDER, with FOLDER/CLASS"):
+    with pytest.raises(InvalidValueError, match=r"give data\.root=FOLDER, with FOLDER/CLASS"):
         driver.plan_sweep(request)
+
+
+@pytest.mark.usefixtures("results")
+def test_a_sweep_of_a_folder_without_a_name(
+    folder: Path, places: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PICTURES", str(folder))
+    words = ["folder", "--methods=linear", "--seeds=0", "--backbone=vit_nano", "epochs=1"]
+    words += ["logger=none", *places, "data.root=${oc.env:PICTURES}"]
+    (planned,) = driver.plan_sweep(reproduce.make_request(reproduce.parse_arguments(words)))
+    assert run_status(planned).state == RunState.DONE
+    assert planned.task.name.startswith("my pics-")
+
+
+def test_only_own_images_have_tables_by_task(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, error in {"vtab/cifar": InvalidValueError, "folder/insect": UnknownNameError}.items():
+        monkeypatch.setattr(sys, "argv", ["tables.py", name, "--results", str(results)])
+        with pytest.raises(error, match="no table of its own|Did you mean insects"):
+            tables.main()

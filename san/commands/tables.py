@@ -93,16 +93,16 @@ def _choose_tables(args: Arguments, records: Sequence[Record]) -> list[_TableKey
 
     Raises UnknownNameError on an unknown suite, MissingFileError where there is nothing to make.
     """
-    suites = [load_suite(name) for name in args.suite]
-    shown_names = args.suite or suite_names()
-    shown = [r for r in records if r.suite in shown_names]
+    suites = [load_suite(name.partition("/")[0]) for name in args.suite]
+    shown_names = [suite.name for suite in suites] or suite_names()
+    shown = _of_tasks(args.suite, [r for r in records if r.suite in shown_names])
     tables = set(_tables_of(shown))
     _name_failed_attempts([r for r in shown if not _has_table(r, tables)], args.records)
     for suite in suites:
         key = _TableKey(suite.name, args.backbone or suite.backbone)
         is_shown = any(table[:2] == key[:2] for table in tables)
         # Nothing is published of a user's own images.
-        has_own = suite.source == "folder" and any(table.suite == suite.name for table in tables)
+        has_own = suite.is_own_images and any(table.suite == suite.name for table in tables)
         if not (is_shown or has_own):
             tables.add(key)
     if args.backbone:
@@ -118,12 +118,31 @@ def _choose_tables(args: Arguments, records: Sequence[Record]) -> list[_TableKey
     return sorted(tables)
 
 
+def _of_tasks(names: Sequence[str], records: Sequence[Record]) -> list[Record]:
+    """Return the records of a user's folders that are named, as `folder/pets`, and all others.
+
+    Raises InvalidValueError at a task of a suite, which has no table of its own, UnknownNameError
+    at a folder without records.
+    """
+    kept = list(records)
+    for name in names:
+        suite, _, task = name.partition("/")
+        if not task:
+            continue
+        if not load_suite(suite).is_own_images:
+            raise InvalidValueError(f"{name} has no table of its own; allowed: {suite}.")
+        known = {r.task for r in records if r.suite == suite}
+        choose(task, sorted(known), f"task with records of {suite}")
+        kept = [r for r in kept if r.suite != suite or f"{suite}/{r.task}" in names]
+    return kept
+
+
 def _tables_of(records: Sequence[Record]) -> Iterator[_TableKey]:
     """Yield the tables that records have; of another backbone only where a run is done."""
     for r in records:
         suite = load_suite(r.suite)
         if r.status == Status.DONE or r.backbone == suite.backbone:
-            task = r.task if suite.source == "folder" else ""
+            task = r.task if suite.is_own_images else ""
             yield _TableKey(r.suite, r.backbone, r.evaluated_on, task)
 
 
@@ -178,7 +197,7 @@ def _make(key: _TableKey, records: Sequence[Record], unreadable: int, args: Argu
     selection = select(table, args.wanted)
     paths = write_table(table, args.results / "tables", selection, args.paper)
     if args.wandb:
-        _log_tables(table, args.results)
+        _log_tables(table, args)
     try:
         for_paper = args.style == "paper"
         paths += draw_table(table, selection, records, args.results, for_paper=for_paper)
@@ -231,16 +250,17 @@ def _find_answers(r: Record, records: Path) -> NDArray[np.bool_] | None:
         return None
 
 
-def _log_tables(table: Table, results: Path) -> None:
+def _log_tables(table: Table, args: Arguments) -> None:
     """Log the cells and runs of a table as a run of W&B."""
     logger = open_wandb(
-        results,
+        args.results,
         run_id=f"tables-{table.name}",
         name=f"tables {table.name}",
         group=table.suite.name,
         job_type="tables",
-        config={"results_dir": str(results)},
+        config={"results_dir": str(args.results)},
         tags=(table.suite.name, "tables"),
+        project=args.wandb_project,
     )
     logger.log_tables({"cells": cells_frame(table), "runs": runs_frame(table)})
     logger.finish({})

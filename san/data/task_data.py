@@ -2,12 +2,12 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from san.data.layout import packed_bytes, packed_dir
-from san.data.manifest import ids_digest
+from san.data.layout import packed_bytes, packed_dir, path_digits
 from san.data.packed_task import PackedTask
 from san.data.prepare import demo
 from san.data.prepare.pack_task import pack_splits
@@ -23,8 +23,8 @@ from san.errors import (
     UnknownNameError,
 )
 from san.installation import IS_CHECKOUT, command
-from san.runtime.formatting import printable_line
 from san.runtime.paths import expand_path, printable_path
+from san.schema import check_value
 from san.tasks import OWN_IMAGES, Suite, Task, load_suite
 
 _TASK_NAME = re.compile(r"[\w-][\w. -]*")
@@ -98,13 +98,12 @@ def open_task(suite: Suite, task: Task, root: Path, resize: str, image_size: int
     folder = packed_dir(task, root, resize, image_size)
     if suite.source == "drawn":
         demo.pack_demo(suite, task, folder)
-    if suite.source == "folder":
+    if suite.is_own_images:
         assert task.root is not None
         source = _folder_source(task.root)
         # Whether splits may share images is for the run to say: see `usable_split`.
-        done = pack_splits(suite, task, source, root, resize, image_size, force=True)
-        if any(not each.endswith("already packed") for each in done):
-            _say_shared_images(PackedTask.open(task, folder))
+        pack_splits(suite, task, source, root, resize, image_size, force=True)
+        _say_shared_images(PackedTask.open(task, folder))
     if not expand_path(folder).is_dir():
         message = _how_to_prepare(task, root, resize, image_size)
         raise NotPreparedError(message, packed_bytes(task, image_size))
@@ -119,6 +118,16 @@ def _say_shared_images(packed: PackedTask) -> None:
         log.warning("%s: %s", packed.task.name, finding.text)
 
 
+def task_of(data: Mapping[str, Any]) -> tuple[Suite, Task]:
+    """Return suite and task of the group `data`; a user's folder is a suite of one task."""
+    suite = load_suite(data["suite"])
+    if suite.is_own_images:
+        check_value(data["root"], str, "data.root")
+        check_value(data["task"], str | None, "data.task")
+        suite = folder_suite(data["root"], data["task"])
+    return suite, suite.task(data["task"] or next(iter(suite.tasks)))
+
+
 def folder_suite(root: str, name: str | None = None) -> Suite:
     """Return the suite of own images with one task, a user's folder.
 
@@ -128,18 +137,12 @@ def folder_suite(root: str, name: str | None = None) -> Suite:
     what is allowed, where it has neither layout, and InvalidValueError on a name that no file has.
     """
     source = _folder_source(root)
-    path = expand_path(root).resolve()
-    label = printable_line(printable_path(path.name))
-    if name is None:
-        # Two folders may have the same last name.
-        name = f"{label}-{ids_digest([printable_path(str(path))])[:6]}"
-    elif _TASK_NAME.fullmatch(name) is None:
+    name = _name_of(root) if name is None else name
+    if _TASK_NAME.fullmatch(name) is None:
         raise InvalidValueError(
             f"data.task is '{name}', which is to name files; allowed: letters, digits, _, -, . and "
             "spaces, such as data.task=birds."
         )
-    else:
-        label = name
     task = Task(
         suite=OWN_IMAGES,
         name=name,
@@ -152,6 +155,17 @@ def folder_suite(root: str, name: str | None = None) -> Suite:
         root=root,
     )
     return load_suite(OWN_IMAGES).with_tasks([task])
+
+
+def _name_of(root: str) -> str:
+    """Return what a user's folder is called without a name: like itself, with digits of its path.
+
+    Two folders may have the same last name.
+    """
+    path = expand_path(root).resolve()
+    digits = path_digits(path)
+    allowed = re.sub(r"[^\w. -]", "_", printable_path(path.name)).lstrip(". ")
+    return f"{allowed}-{digits}"
 
 
 @cache

@@ -27,6 +27,7 @@ class Arguments(argparse.Namespace):
     transpose: bool
     name: str
     wandb: bool
+    wandb_project: str | None
     results: Path
 
     @property
@@ -59,7 +60,7 @@ def parse_arguments(description: str | None) -> Arguments:
     parser.add_argument(
         "suite",
         nargs="*",
-        help=f"default: all with records; of {', '.join(suite_names())}",
+        help=f"default: all with records; of {', '.join(suite_names())}; or folder/TASK",
     )
     parser.add_argument(
         "--backbone",
@@ -83,6 +84,7 @@ def parse_arguments(description: str | None) -> Arguments:
         action="store_true",
         help="log them as one more W&B run of each suite, too",
     )
+    parser.add_argument("--wandb-project", help="of these runs: as logger.project of train.py")
     parser.add_argument(
         "--results",
         type=Path,

@@ -12,7 +12,7 @@ def with_own_tasks(suite: Suite, records: Sequence[Record]) -> Suite:
 
     A single task stands in its title.
     """
-    if suite.source != "folder":
+    if not suite.is_own_images:
         return suite
     own = sorted((r for r in records if r.suite == suite.name), key=lambda r: (r.task, r.created))
     found = suite.with_tasks(map(_task_of, own))

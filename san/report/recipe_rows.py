@@ -97,6 +97,6 @@ def _is_whole(records: Sequence[Record]) -> bool:
     """Return whether records of a row are of all tasks of their suite; own images have no list."""
     tasks = {r.task for r in records}
     suite = load_suite(records[0].suite)
-    if suite.source == "folder":
+    if suite.is_own_images:
         return True
     return len(tasks) == len(suite.tasks)

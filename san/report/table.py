@@ -4,6 +4,7 @@ Missing cells are shown, and never averaged over. Rows that were run again stand
 that are cited; gaps are ours minus the published value.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -100,13 +101,21 @@ class Table:
         if self.split != "test":
             name += f"_{self.split}"
         if self.label:
-            name += "_" + re.sub(r"[^\w.-]+", "_", self.label)
+            name += f"_{_file_label(self.label)}"
         return name
 
     @property
     def differences(self) -> Section:
         """The rows of gaps."""
         return Section(tuple(gap.difference for gap in self.gaps))
+
+
+def _file_label(label: str) -> str:
+    """Return a label as a part of a file's name, which two labels never share."""
+    allowed = re.sub(r"[^\w.-]", "_", label)
+    if allowed == label:
+        return label
+    return f"{allowed}_{hashlib.sha256(label.encode()).hexdigest()[:4]}"
 
 
 def make_table(

@@ -166,7 +166,7 @@ def _practical_sentence(suite: Suite, reference: Row, second: Standing) -> str:
     test = "Bayesian signed-rank test"
     if len(compared_columns(suite)) == 1:
         where = "on all images like these"
-        test = "normal posterior"
+        test = "posterior of Student's t"
     return (
         f"Probability that {reference.name} is better than {second.row.name} by more than {points} "
         f"{where}: {posterior.better:.0%}; worse by more: {posterior.worse:.0%}; within {points}: "

@@ -55,11 +55,13 @@ class CellRuns:
 class CellDifference:
     """The accuracy of a method less that of another on one task, both means of seeds, in points.
 
-    p: two-sided, of one comparison alone (see `holm`).
+    freedom: degrees of freedom of the standard error. p: two-sided, of one comparison alone (see
+    `holm`).
     """
 
     difference: float
     standard_error: float
+    freedom: float
     p: float
     evidence: Evidence
 
@@ -127,12 +129,12 @@ def compare_cells(ours: CellRuns, other: CellRuns) -> CellDifference:
     difference = float(ours.shares.mean() - other.shares.mean())
     parts = [_image_variance(ours, other), *_seed_variances(ours, other)]
     variance = sum(part.value for part in parts)
+    freedom = variance**2 / sum(part.value**2 / part.freedom for part in parts)
     if evidence is Evidence.MCNEMAR:
         p = mcnemar_p(_answers(ours)[0], _answers(other)[0])
     else:
-        freedom = variance**2 / sum(part.value**2 / part.freedom for part in parts)
         p = 2 * float(scipy.special.stdtr(freedom, -abs(difference) / math.sqrt(variance)))
-    return CellDifference(100 * difference, 100 * math.sqrt(variance), p, evidence)
+    return CellDifference(100 * difference, 100 * math.sqrt(variance), freedom, p, evidence)
 
 
 def compare_on_one_task(
@@ -140,18 +142,19 @@ def compare_on_one_task(
 ) -> RowDifference:
     """Compare two rows of a table of one task, as `compare_rows` does over several.
 
-    The interval and the posterior (of a flat prior) take the difference to be normal, with the
-    standard error of `compare_cells`; p is its.
+    The interval and the posterior (of a flat prior) are of Student's distribution, with the
+    standard error and the degrees of freedom of `compare_cells`; p is its.
     """
     found = compare_cells(ours, other)
     difference = found.difference
     error = found.standard_error
-    larger = float(scipy.special.ndtr((difference - practically_equal) / error))
-    smaller = float(scipy.special.ndtr((-practically_equal - difference) / error))
+    half_width = error * float(scipy.special.stdtrit(found.freedom, 0.975))
+    larger = float(scipy.special.stdtr(found.freedom, (difference - practically_equal) / error))
+    smaller = float(scipy.special.stdtr(found.freedom, (-practically_equal - difference) / error))
     return RowDifference(
         tasks=1,
         mean=difference,
-        interval=Interval(difference - Z * error, difference + Z * error),
+        interval=Interval(difference - half_width, difference + half_width),
         wins=int(difference > 0),
         ties=int(difference == 0),
         losses=int(difference < 0),

@@ -154,11 +154,14 @@ def make_tables(run: PlannedRun, options: Sequence[str] = (), *, upload: bool) -
     options: of that program, further ones. upload: log the table to W&B, too, if the run is logged
     there.
     """
-    table = [run.task.suite, "--backbone", run.backbone.name]
+    is_own = load_suite(run.task.suite).is_own_images
+    table = [run.task_name if is_own else run.task.suite, "--backbone", run.backbone.name]
     words = [*process_words("tables"), *table, "--results", str(run.options.results_dir)]
     words += options
     if upload and run.options.logger == "wandb":
         words.append("--wandb")
+        if run.options.wandb_project is not None:
+            words += ["--wandb-project", run.options.wandb_project]
     return subprocess.run(words, check=False).returncode == 0  # noqa: S603  (our own program)
 
 
@@ -203,7 +206,7 @@ def _compose_runs(request: SweepRequest) -> list[RunConfig]:
 def _suite_of(request: SweepRequest) -> Suite:
     """Return the suite of a request; of a user's own images with the folder that it chooses."""
     suite = load_suite(request.suite)
-    if suite.source == "folder":
+    if suite.is_own_images:
         return folder_suite(*compose.own_images(request.overrides))
     return suite
 

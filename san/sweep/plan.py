@@ -16,7 +16,7 @@ from san.config_keys import check_keys
 from san.data import task_data
 from san.data.packed_task import PackedTask
 from san.errors import FileAccessError, NotPreparedError, RecordError, SanError
-from san.experiment import OpenTask, from_config, task_of
+from san.experiment import OpenTask, from_config
 from san.record import Record, Status
 from san.run_options import RunOptions
 from san.runtime import lease
@@ -222,7 +222,7 @@ def _describe_run(run_config: RunConfig) -> PlannedRun:
     method_options = dict(config["method"])
     method = method_options.pop("name")
     return PlannedRun(
-        task=task_of(config["data"])[1],
+        task=task_data.task_of(config["data"])[1],
         backbone=Backbone.from_config(config["backbone"]),
         method=method,
         method_options=method_options,

@@ -4,6 +4,7 @@ The values of statsmodels 0.15.0 are written down here, so that the tests do not
 """
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -16,6 +17,7 @@ from san.report.within_task import (
     CellRuns,
     Evidence,
     compare_cells,
+    compare_on_one_task,
     mcnemar_p,
     wilson_interval,
 )
@@ -194,14 +196,37 @@ def test_swapping_methods_and_the_order_of_images_and_seeds_change_nothing() -> 
         ]
         same_as(compare_cells(*shuffled), found)
         back = compare_cells(other, ours)
-        same_as(CellDifference(-back.difference, back.standard_error, back.p, back.evidence), found)
+        same_as(replace(back, difference=-back.difference), found)
 
 
 def same_as(found: CellDifference, expected: CellDifference) -> None:
     assert found.evidence is expected.evidence
     assert found.difference == pytest.approx(expected.difference)
     assert found.standard_error == pytest.approx(expected.standard_error)
+    assert found.freedom == pytest.approx(expected.freedom)
     assert found.p == pytest.approx(expected.p)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_on_one_task_interval_and_posterior_agree_with_p(seeds: int) -> None:
+    """Of one distribution: p is 5 % just where the interval ends at 0, and 2 (1 - P(better))."""
+    random = RandomState(9)
+    told_apart = 0
+    for better in np.linspace(0, 0.8, 40):
+        ours, other = simulated(random, seeds=seeds, images=300, better=better, by_seed=0.2)
+        found = compare_on_one_task(ours, other, practically_equal=0)
+        within = compare_cells(ours, other)
+        assert (found.p, found.mean) == (within.p, within.difference)
+        is_apart = found.interval.low > 0 or found.interval.high < 0
+        assert is_apart == (found.p < 0.05)
+        told_apart += is_apart
+        more = max(found.posterior.better, found.posterior.worse)
+        assert found.p == pytest.approx(2 * (1 - more))
+        assert found.posterior.better + found.posterior.worse == pytest.approx(1)
+        back = compare_on_one_task(other, ours, practically_equal=0)
+        assert back.interval.low == pytest.approx(-found.interval.high)
+        assert (back.wins, back.losses) == (found.losses, found.wins)
+    assert 0 < told_apart < 40
 
 
 def test_equal_answers_are_never_told_apart() -> None:

@@ -163,6 +163,8 @@ def test_own_folders_of_one_name_are_two_tasks(tmp_path: Path) -> None:
         ("dataset-train", "dataset-validation"),
         ("train_images", "val_images"),
         ("seg_train/seg_train", "seg_test/seg_test"),
+        ("TrainImages", "TestImages"),
+        ("trainData", "valData"),
     ],
 )
 def test_splits_that_are_called_otherwise_are_recognised(
@@ -186,11 +188,26 @@ def test_splits_that_are_called_otherwise_are_recognised(
         ["test/a", "test/b", "val/a", "val/b"],
         ["a", "b", "test/a", "test/b"],  # a split that the classes stand beside
         ["old train", "new val"],
+        ["trainA/a", "trainB/a", "testA/a", "testB/a"],
+        ["learn/a", "learn/b", "eval/a", "eval/b"],
+        ["fold1/a", "fold1/b", "fold2/a", "fold2/b"],
     ],
 )
 def test_splits_are_never_trained_as_classes(names: list[str], tmp_path: Path) -> None:
     fill(tmp_path, *names, count=12)
     with pytest.raises(DataError, match="which look like splits and not like classes; train/CLASS"):
+        read_own_folder(tmp_path)
+
+
+def test_classes_that_look_like_splits_stand_in_a_folder_train(tmp_path: Path) -> None:
+    fill(tmp_path, "train/test tubes", "train/train tracks", "train/cups/red", "train/mugs/red")
+    assert read_own_folder(tmp_path).names == ["cups", "mugs", "test tubes", "train tracks"]
+
+
+def test_images_of_unknown_classes_are_no_test_split(tmp_path: Path) -> None:
+    fill(tmp_path, "train/a", "train/b", "test", count=12)
+    message = r"test has no images in class folders; .* give data\.root=.*train, and a test split"
+    with pytest.raises(DataError, match=message):
         read_own_folder(tmp_path)
 
 
@@ -229,6 +246,48 @@ def test_names_that_are_not_utf_8_work(tmp_path: Path) -> None:
     ids = [each for part in ("train", "val", "test") for each in packed.load_part(part).ids]
     assert "ants/\\xff.png" in ids
     assert len(ids) == len(set(ids)) == 20
+
+
+@pytest.mark.parametrize("name", ["photos (1)", "a+b & c", ".hidden", "ünï", "x'y", "a#b"])
+def test_the_name_that_a_folder_has_by_itself_may_be_given(name: str, tmp_path: Path) -> None:
+    """It stands in records, from which sweeps and commands take it."""
+    folder = str(fill(tmp_path / name, "a", "b", count=10))
+    (by_itself,) = task_data.folder_suite(folder).tasks
+    assert list(task_data.folder_suite(folder, by_itself).tasks) == [by_itself]
+
+
+def test_two_folders_of_one_name_do_not_share_their_packed_images(tmp_path: Path) -> None:
+    packed = []
+    for parent, count in (("one", 12), ("two", 20)):
+        folder = fill(tmp_path / parent, "a", "b", count=count)
+        suite = task_data.folder_suite(str(folder), "pets")
+        task = suite.task("pets")
+        packed.append(task_data.open_task(suite, task, tmp_path / "data", "vtab", 8))
+    assert [len(each.load_part("train").ids) for each in packed] == [18, 28]
+    assert len({each.folder for each in packed}) == 2
+
+
+@pytest.mark.parametrize("key", ["root", "task"])
+def test_a_name_that_is_a_number_is_refused_in_words(key: str) -> None:
+    data = {"suite": "folder", "root": "x", "task": None, key: 2024}
+    with pytest.raises(InvalidValueError, match=f"data.{key}"):
+        task_data.task_of(data)
+
+
+def test_equal_images_are_said_at_every_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = fill(tmp_path / "own", "train/a", "train/b", "test/a", "test/b", count=60)
+    (tmp_path / "own/test/a/x.png").write_bytes((tmp_path / "own/train/a/0.png").read_bytes())
+    for i in range(60):
+        pictures.save(folder / f"test/a/{i}.png", 70, i)
+        pictures.save(folder / f"test/b/{i}.png", 71, i)
+        pictures.save(folder / f"train/b/{i}.png", 72, i)
+    suite = task_data.folder_suite(str(folder), "pets")
+    for _ in range(2):
+        caplog.clear()
+        task_data.open_task(suite, suite.task("pets"), tmp_path / "data", "vtab", 8)
+        assert "1 of 108 images of train are in test under other names" in caplog.text
 
 
 def test_own_images_may_be_named(tmp_path: Path) -> None:

@@ -81,10 +81,16 @@ def _read_given_split(
     unknown = sorted(set(found) - labels.keys())
     if unknown:
         listed = [printable_path(name) for name in unknown[:_NAMED]]
-        raise DataError(f"{root / place} has classes that {base} does not have: {listed}.")
+        raise DataError(
+            f"{root / place} has classes that {base} does not have: {listed}. "
+            "Give it the same class folders, or leave them out of it."
+        )
     images = read_classes(root, place, {name: labels[name] for name in found})
     if not images:
-        raise DataError(f"{root / place} has no images in class folders; {_ALLOWED}.")
+        raise DataError(
+            f"{root / place} has no images in class folders; {_ALLOWED}. Images whose class is not "
+            f"known cannot be tested on: give data.root={base}, and a test split is drawn."
+        )
     return images
 
 
@@ -133,7 +139,8 @@ def _split_folders(root: Path) -> dict[str, str]:
             others.append(name)
         elif part in found:
             raise DataError(
-                f"{root} has {found[part]} and {name}; one folder for {part} is allowed."
+                f"{root} has {found[part]} and {name}; one folder for {part} is allowed. "
+                "Join them, or move one away."
             )
         else:
             found[part] = name
@@ -143,8 +150,9 @@ def _split_folders(root: Path) -> dict[str, str]:
         return {}
     if others:
         raise DataError(
-            f"{root} has {_list_names(others)} beside {found['train']}; "
-            "only val and test may be there."
+            f"{root} has {_list_names(others)} beside {found['train']}; only val and test may be "
+            f"there. Give data.root={root / places['train']}, which gives the other splits, too, "
+            "or a folder that has the splits alone."
         )
     if "val" in places and "test" not in places:
         places["test"] = places.pop("val")
@@ -169,15 +177,29 @@ def _innermost(root: Path, place: str, part: str) -> str:
 def _refuse_splits_as_classes(root: Path, names: Sequence[str], places: Mapping[str, str]) -> None:
     """Raise DataError where folders that are read as classes are rather splits.
 
-    So they are where names speak of two splits, or a split other than train has class folders.
+    So they are where names speak of two splits, a split other than train has class folders, or
+    folders of the same names are in several.
     """
     spoken_of = {part for name in names for part in _splits_in(name)}
     nested = [place for place in places.values() if class_folders(root / place)]
-    if len(spoken_of) < 2 and not nested:
+    shared = _shared_by_several(root, names)
+    if len(spoken_of) < 2 and not nested and not shared:
         return
     raise DataError(
-        f"{root} has {_list_names(names)}, which look like splits and not like classes; {_ALLOWED}."
+        f"{root} has {_list_names(names)}, which look like splits and not like classes; "
+        f"{_ALLOWED}. If they are classes, move them into a folder train."
     )
+
+
+def _shared_by_several(root: Path, names: Sequence[str]) -> set[str]:
+    """Return the names of folders that are in several of the folders `names`."""
+    seen: set[str] = set()
+    shared: set[str] = set()
+    for name in names:
+        inner = set(class_folders(root / name))
+        shared |= seen & inner
+        seen |= inner
+    return shared
 
 
 def _splits_in(name: str) -> set[str]:
@@ -194,8 +216,9 @@ def _split_called(name: str) -> str | None:
 
 
 def _words(name: str) -> set[str]:
-    """Return the words of a name, without numbers: of `Train-Set 2017`, `trainset` too, `train`."""
-    words = re.split(r"[\W\d_]+", name.lower())
+    """Return the words of a name: of `Train-Set 2017`, `TrainSet` and `trainset` `train` alone."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words = re.split(r"[\W\d_]+", apart.lower())
     return {word.removesuffix("set") for word in words} - {""}
 
 
