@@ -29,7 +29,7 @@ SUITE ?=
 SET ?=
 REPRODUCE := $(addprefix reproduce-,$(SUITES))
 PREPARE_SUITES := $(addprefix prepare-,$(filter-out demo folder,$(SUITES)))
-.PHONY: help demo search ablate-san plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-fuzz test-lowest test-data test-sweep test-slurm test-latex lint types check bench clean
+.PHONY: help demo search ablate-san plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-fuzz test-lowest test-data test-sweep test-slurm test-latex lint types check bench docs clean
 
 # Which variables a target takes, beside PYTHON and VENV. Any other on the command line is refused: it would be swallowed.
 SWEEP_TAKES := METHODS TASKS SEEDS BACKBONE JOBS RETRY FAIL_FAST LAUNCHER CLUSTER PROFILE DATA SET
@@ -165,9 +165,8 @@ $(VENV)/installed-docs: pyproject.toml $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
-.PHONY: docs
 docs: $(VENV)/installed-docs  ## Build docs/ into docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
 
 clean:  ## Remove the environment and caches; records and tables stay
-	rm -rf $(VENV) $(PREPARE) $(LOWEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PREPARE) $(LOWEST) *.egg-info docs/_build .pytest_cache .mypy_cache .ruff_cache

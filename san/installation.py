@@ -12,11 +12,11 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 IS_CHECKOUT = not (PACKAGE / "configs").is_dir()
-HOME = PACKAGE.parent if IS_CHECKOUT else PACKAGE
-WORKPLACE = HOME if IS_CHECKOUT else Path()  # what is found here as data is written below it
-CONFIGS = HOME / "configs"
-BENCHMARKS = HOME / "benchmarks"
-CLUSTERS = HOME / "clusters"
+PROJECT = PACKAGE.parent if IS_CHECKOUT else PACKAGE
+WRITE_ROOT = PROJECT if IS_CHECKOUT else Path()  # of data that is made here
+CONFIGS = PROJECT / "configs"
+BENCHMARKS = PROJECT / "benchmarks"
+CLUSTERS = PROJECT / "clusters"
 # A line of a help text that calls a program, with the comment that stands beside it, or the end.
 _CALL = re.compile(r"(python (?:scripts/)?(\w+)\.py)(.*?)(?=  #|$)", re.MULTILINE)
 
@@ -41,7 +41,7 @@ def process_words(program: str) -> list[str]:
     return [sys.executable, "-P", "-m", "san.commands", program]
 
 
-def in_words_of_here(text: str) -> str:
+def localize_commands(text: str) -> str:
     """Return a text with programs, written as in a checkout, called as they are here.
 
     A comment that stands beside a call stays in its column.
@@ -67,8 +67,8 @@ def find_rows(name: str, is_own: bool) -> Path:
     is_own: whether a search of the user's wrote it. Then the one below the working directory comes
     before the one that the project ships; else after it, so that no other checkout's is read.
     """
-    own = WORKPLACE / name
-    shipped = HOME / name
+    own = WRITE_ROOT / name
+    shipped = PROJECT / name
     places = (own, shipped) if is_own else (shipped, own)
     for place in places:
         if place.is_file():

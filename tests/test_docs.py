@@ -27,6 +27,7 @@ import yaml
 from conftest import composed, tiny_convnext, tiny_eva, tiny_swin, tiny_vit
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
+from hydra.errors import HydraException
 from statements import NOT_MERGED, states
 from test_makefile import dry_run
 
@@ -34,9 +35,11 @@ import san
 from san import config_files, methods
 from san.backbones import family
 from san.data.prepare import demo_images
+from san.errors import SanError
 from san.report.value import Flag
 from san.tasks import load_suite, suite_names
 
+FAILED = pytest.fail.Exception
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
@@ -108,6 +111,10 @@ def test_commands_do_what_can_be_tried_of_them(
         assert (ROOT / words[3]).exists()
     elif "train.py -" in command and " -m " not in command:
         assert shell(command)
+    elif "san.commands" in words:
+        name, *rest = words[words.index("san.commands") + 1 :]
+        assert name == "train"
+        check_runs(rest)
     elif "train.py" in words:
         check_runs(words[words.index("train.py") + 1 :])
     elif words[0] == "python":
@@ -214,9 +221,12 @@ def check_make(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_extra(words: Sequence[str]) -> None:
-    editable, extra = words
-    assert editable == "-e"
-    assert re.fullmatch(r"\.\[(\w+)\]", extra)[1] in project()["optional-dependencies"]
+    """`-e '.[slurm]'` of a checkout, or `'san-peft[slurm]'`."""
+    *editable, extra = words
+    name = r"\." if editable == ["-e"] else project()["name"]
+    found = re.fullmatch(rf"{name}\[(\w+)\]", extra)
+    assert found is not None
+    assert found[1] in project()["optional-dependencies"]
 
 
 def test_a_command_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +242,7 @@ def test_a_command_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> No
         "python -m pytest tests/test_dogs.py",
         "apt-get install latex",
     ):
-        with pytest.raises((Exception, SystemExit, pytest.fail.Exception)):
+        with pytest.raises((SanError, HydraException, SystemExit, AssertionError, FAILED)):
             test_commands_do_what_can_be_tried_of_them(wrong, monkeypatch)
 
 

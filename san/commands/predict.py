@@ -15,13 +15,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from san.installation import in_words_of_here
+from san.installation import localize_commands
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line, or a list of words."""
     parser = argparse.ArgumentParser(
-        description=in_words_of_here(__doc__ or ""),
+        description=localize_commands(__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

@@ -22,7 +22,7 @@ from san.data.prepare.download import prepare_all
 from san.data.prepare.sources import LAYOUTS
 from san.data.prepare.steps import Paths, check_disk, plan_steps
 from san.data.resize import RESIZE
-from san.installation import in_words_of_here
+from san.installation import localize_commands
 from san.runtime.paths import expand_path
 from san.tasks import select_tasks, suite_names
 
@@ -35,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     layouts = "".join(f"  {layout}\n" for layout in LAYOUTS)
     parser = argparse.ArgumentParser(
-        description=in_words_of_here(__doc__ or "") + layouts,
+        description=localize_commands(__doc__ or "") + layouts,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

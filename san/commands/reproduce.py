@@ -11,14 +11,14 @@ python scripts/reproduce.py vtab --cancel                    # cancels the SLURM
 import argparse
 import sys
 
-from san.installation import in_words_of_here
+from san.installation import localize_commands
 from san.sweep.arguments import add_sweep_arguments, make_request
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line, or a list of words."""
     parser = argparse.ArgumentParser(
-        description=in_words_of_here(__doc__ or ""),
+        description=localize_commands(__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_sweep_arguments(parser)

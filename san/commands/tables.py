@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from san import cli, config_files, record_names
 from san.errors import FileAccessError, InvalidValueError, MissingFileError, RecordError, choose
-from san.installation import command, in_words_of_here, install_command
+from san.installation import command, install_command, localize_commands
 from san.record import Record, Status
 from san.record_file import answers_path, read_answers, read_records, record_path
 from san.report.arguments import Arguments, parse_arguments, refuse_beside_cell
@@ -56,7 +56,7 @@ class _TableKey(NamedTuple):
 
 def main() -> None:
     """Read records, then write and print tables, or explain a cell."""
-    args = parse_arguments(in_words_of_here(__doc__ or ""))
+    args = parse_arguments(localize_commands(__doc__ or ""))
     logging.basicConfig(format="%(message)s")
     logging.getLogger("san").setLevel(logging.INFO)
     records, problems = read_records(args.records)

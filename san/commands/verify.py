@@ -11,7 +11,7 @@ from pathlib import Path
 
 from san.data.prepare.card import task_card
 from san.data.prepare.verify_tasks import packed_folders, verify_tasks
-from san.installation import in_words_of_here
+from san.installation import localize_commands
 from san.runtime.paths import expand_path
 from san.tasks import select_tasks, suite_names
 
@@ -19,7 +19,7 @@ from san.tasks import select_tasks, suite_names
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=in_words_of_here(__doc__ or ""),
+        description=localize_commands(__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

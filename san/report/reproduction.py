@@ -10,11 +10,11 @@ Runs of another identity, under other settings or on other data, are named and n
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from san.installation import HOME
+from san.installation import PROJECT
 from san.record import Record, Status
 from san.report.comparability import RowKey, facts_of_run
 
-REFERENCE = HOME / "results" / "reference"  # in a checkout
+REFERENCE = PROJECT / "results" / "reference"  # in a checkout
 _MOST_LISTED = 10
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from msgspec import Struct
 
-from san.installation import HOME
+from san.installation import PROJECT
 from san.version import __version__
 
 PACKAGES = ("torch", "timm", "numpy", "hydra-core", "scikit-learn", "torchvision", "pillow")
@@ -47,7 +47,7 @@ def git_state() -> CodeState:
 
     A package that is installed inside somebody's repository has no commit.
     """
-    if not (HOME / ".git").exists():
+    if not (PROJECT / ".git").exists():
         return CodeState()
     try:
         commit = _git("rev-parse", "HEAD")
@@ -70,6 +70,6 @@ def package_versions() -> dict[str, str]:
 
 def _git(*arguments: str) -> str:
     """Return what a git command prints; raise CalledProcessError where it fails."""
-    command = ["git", "-C", str(HOME), *arguments]
+    command = ["git", "-C", str(PROJECT), *arguments]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)  # noqa: S603
     return done.stdout.strip()

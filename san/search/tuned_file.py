@@ -14,7 +14,7 @@ from pathlib import Path
 from san import settings
 from san.config_files import read_choice
 from san.errors import InvalidValueError
-from san.installation import WORKPLACE
+from san.installation import WRITE_ROOT
 from san.recipe_files import EVIDENCE, NAMES, read_rows
 from san.runtime.files import read_text, write_text
 from san.search.selection import Choice
@@ -55,7 +55,7 @@ def tuned_path(suite: str, backbone: str, search: str, directory: Path | None = 
     directory: None means the one where `recipe=tuned` looks.
     """
     if directory is None:
-        directory = WORKPLACE / read_choice("recipe", "tuned")["folder"]
+        directory = WRITE_ROOT / read_choice("recipe", "tuned")["folder"]
     return directory / f"{suite}_{backbone}_{search}.csv"
 
 

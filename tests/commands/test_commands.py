@@ -30,7 +30,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work.mkdir()
     monkeypatch.chdir(work)
     monkeypatch.setattr(installation, "IS_CHECKOUT", False)
-    monkeypatch.setattr(installation, "WORKPLACE", Path())
+    monkeypatch.setattr(installation, "WRITE_ROOT", Path())
     return work
 
 
@@ -51,14 +51,14 @@ def test_data_files_are_beside_the_package_or_in_it(tmp_path: Path) -> None:
     checkout = placed(tmp_path / "checkout" / "san", "in_checkout")
     assert checkout.IS_CHECKOUT
     assert tmp_path / "checkout" / "benchmarks" == checkout.BENCHMARKS
-    assert tmp_path / "checkout" == checkout.WORKPLACE
+    assert tmp_path / "checkout" == checkout.WRITE_ROOT
     (tmp_path / "site" / "san" / "configs").mkdir(parents=True)
     wheel = placed(tmp_path / "site" / "san", "in_wheel")
     assert not wheel.IS_CHECKOUT
     found = (wheel.CONFIGS, wheel.BENCHMARKS, wheel.CLUSTERS)
     folders = ("configs", "benchmarks", "clusters")
     assert found == tuple(tmp_path / "site" / "san" / name for name in folders)
-    assert Path() == wheel.WORKPLACE
+    assert Path() == wheel.WRITE_ROOT
 
 
 def test_the_wheel_has_what_is_looked_for_in_it() -> None:
@@ -108,7 +108,7 @@ def test_a_help_text_calls_programs_as_they_are_called_here(program: str, instal
     assert text is not None
     calls = len(re.findall(r"python (?:scripts/\w+|train)\.py", text))
     assert calls >= 3
-    here = installation.in_words_of_here(text)
+    here = installation.localize_commands(text)
     assert len(re.findall(r"^san-peft \w+", here, re.MULTILINE)) == calls
     assert "python" not in here
     for line, line_here in zip(text.splitlines(), here.splitlines(), strict=True):

@@ -14,6 +14,7 @@ import venv
 import zipfile
 from pathlib import Path
 
+import pictures
 import pytest
 
 from san import commands, config_files
@@ -90,6 +91,8 @@ def test_the_wheel_has_the_package_and_its_data_and_no_more(wheel: Path) -> None
                 continue
             expected.add(name if folder == "san" else f"san/{name}")
     assert len(expected) > 300
+    known = {".py", ".typed", ".json", ".safetensors", ".md", ".yaml", ".csv", ".txt"}
+    assert {Path(name).suffix for name in expected} <= known
     found = names_in(wheel)
     assert {name for name in found if ".dist-info/" not in name} == expected
     assert "san/benchmarks/tuned/demo_vit_nano_lr.csv" in found
@@ -145,6 +148,38 @@ def test_the_programs_work_in_an_empty_folder(installed: Installed) -> None:
     assert "san-peft train method=linear" in installed(
         "san-peft", "tables", "--cell", "demo", "linear", "digits"
     )
+
+
+def test_own_images_are_answered_for_in_an_empty_folder(installed: Installed) -> None:
+    for name in ("ants", "bees"):
+        for i in range(12):
+            pictures.save(
+                installed.work / "insects" / name / f"{i}.png", len(name) + ord(name[0]), i
+            )
+    chosen = ["data=folder", "data.root=insects", "data.task=insects", "backbone=vit_nano"]
+    installed("san-peft", "train", *chosen, "method=linear", "save_adapter=true", *QUICK)
+    (adapter,) = installed.work.glob("results/records/folder/linear/*.safetensors")
+    words = [str(adapter), "insects", "--output", "answers.csv"]
+    assert "24" in installed("san-peft", "predict", *words)
+    lines = (installed.work / "answers.csv").read_text("utf-8").splitlines()
+    assert len(lines) == 1 + 24
+    assert "**Own images: insects, vit_nano**" in installed("san-peft", "tables", "folder")
+
+
+def test_a_worker_that_a_launcher_starts_works_in_an_empty_folder(installed: Installed) -> None:
+    """As SLURM and Ray start it: by this command, in that folder."""
+    code = (
+        "import json\n"
+        "from san.commands import reproduce\n"
+        "words = ['demo', '--methods=linear', '--tasks=digits', '--seeds=7', 'epochs=1']\n"
+        "args = reproduce.parse_arguments([*words, 'logger=none'])\n"
+        "request = reproduce.make_request(args)\n"
+        "print(json.dumps(request.worker_command(submitted_ns=1)))"
+    )
+    program, *words = json.loads(installed("python", "-c", code))
+    assert Path(program).name.startswith("python")
+    installed(program, *words)
+    assert list(installed.work.glob("results/records/demo/linear/digits-seed7-*.json"))
 
 
 def test_a_sweep_and_a_search_work_in_an_empty_folder(installed: Installed) -> None:

@@ -21,7 +21,7 @@ TUNED = ("recipe=tuned",)
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in place of the project's, where no search has written anything."""
-    for name in ("HOME", "WORKPLACE"):
+    for name in ("PROJECT", "WRITE_ROOT"):
         monkeypatch.setattr(installation, name, tmp_path)
     (tmp_path / "benchmarks" / "tuned").mkdir(parents=True)
     return tmp_path

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from san.answers import Answers
-from san.installation import HOME
+from san.installation import PROJECT
 from san.recipe_files import RecipeRow, read_rows
 from san.record import Record
 from san.record_file import answers_path, read_answers, read_records, record_path
@@ -21,9 +21,9 @@ from san.settings import split_variant
 from san.tasks import load_suite
 
 DEMO = load_suite("demo")
-TUNED = HOME / "results" / "tuned"
-LINES = read_rows(HOME / "benchmarks" / "tuned" / "demo_vit_nano_lr.csv")
-PAGE = (HOME / "docs/recipes.md").read_text("utf-8")
+TUNED = PROJECT / "results" / "tuned"
+LINES = read_rows(PROJECT / "benchmarks" / "tuned" / "demo_vit_nano_lr.csv")
+PAGE = (PROJECT / "docs/recipes.md").read_text("utf-8")
 ARMS = 11  # linear, full, ssf, norm, and seven of san
 
 

@@ -33,7 +33,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.mark.usefixtures("fresh_git_state")
 def test_the_state_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "HOME", tmp_path)
+    monkeypatch.setattr(environment, "PROJECT", tmp_path)
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "first")
     commit = git(tmp_path, "rev-parse", "HEAD")
@@ -59,7 +59,7 @@ def test_the_code_that_runs_is_the_one_described() -> None:
 def test_outside_a_checkout_nothing_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment, "HOME", tmp_path)
+    monkeypatch.setattr(environment, "PROJECT", tmp_path)
     assert git_state() == CodeState(commit=None, dirty=None)
 
 
@@ -72,7 +72,7 @@ def test_the_repository_around_an_installed_package_is_somebody_elses(
     package = tmp_path / ".venv" / "san"
     package.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(environment, "HOME", package)
+    monkeypatch.setattr(environment, "PROJECT", package)
     assert git_state() == CodeState(commit=None, dirty=None)
 
 
