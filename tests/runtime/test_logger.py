@@ -41,9 +41,13 @@ def test_every_choice_opens_its_logger_and_changes_no_identity(
         experiment = from_config(*config)
         identities.add((experiment.identity, experiment.variant))
         options = RunOptions.from_config(config.config)
+        curves = tmp_path / "run.csv"
+        curves.write_text("of an earlier run")
         logger = _open_logger(experiment, options, tmp_path / "run.json")
         assert type(logger) is LOGGERS[name]
         logger.finish({})
+        # No curves stand beside a record that is not their own.
+        assert curves.exists() == (name == "csv")
         with monkeypatch.context() as second:
             second.setattr(distributed, "rank", lambda: 1)
             other = _open_logger(experiment, options, tmp_path / "run.json")
