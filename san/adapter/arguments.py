@@ -16,15 +16,20 @@ def check_arguments(
     call: str, model: object, name: str, second: object, kinds: type | tuple[type, ...]
 ) -> None:
     """Raise InvalidValueError unless `san.CALL(model, NAME)` has a model, then one of `kinds`."""
-    right = f"the right call is san.{call}(model, {name})"
-    if not isinstance(model, nn.Module):
-        raise InvalidValueError(
-            f"san.{call} came with {_describe(model)} in the place of the model; {right}."
-        )
-    if not isinstance(second, kinds):
-        raise InvalidValueError(
-            f"san.{call} came with {_describe(second)} in the place of the {name}; {right}."
-        )
+    right = f"san.{call}(model, {name})"
+    check_argument(right, "model", model, nn.Module)
+    check_argument(right, name, second, kinds)
+
+
+def check_argument(right: str, name: str, value: object, kinds: type | tuple[type, ...]) -> None:
+    """Raise InvalidValueError unless a value is of one of `kinds`. right: the right call."""
+    if isinstance(value, kinds):
+        return
+    call = right.partition("(")[0]
+    raise InvalidValueError(
+        f"{call} came with {_describe(value)} in the place of the {name}; the right call is "
+        f"{right}."
+    )
 
 
 def check_attachable(model: nn.Module, method: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from san.adapter.adapter_file import read_adapter
+from san.adapter.arguments import check_argument
 from san.adapter.attach import Adapter
 from san.adapter.restore import restore
 from san.adapter.usage import Usage
@@ -125,6 +126,7 @@ def load(
     that cannot be built, or belongs to other weights; WeightsError where the weights cannot be had:
     no weights are ever random; InvalidValueError where the file has another usage than is given.
     """
+    check_argument("san.load(path)", "path", path, (str, os.PathLike))
     path = Path(path)
     target = pick_device(device)
     usage = _usage_of(path, usage)
