@@ -173,7 +173,7 @@ def _build(usage: Usage, weights: str, path: Path) -> Pretrained:
     )
     try:
         with torch.random.fork_rng(devices=[]):
-            return build_foreign(backbone, len(usage.classes))
+            return build_foreign(backbone, len(usage.classes), usage.image_size)
     except WeightsError as error:
         raise WeightsError(
             f"{path} needs the weights that it was trained on. {error}\n"
