@@ -44,7 +44,7 @@ from steps import (
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-import san
+from san.adapter.attach import attach_for_good
 
 METHODS = "linear,bitfit,norm,vpt_deep,adapter,adaptformer,lora,dora,ssf,san,san_recalibrated,full"
 SIDE = 224
@@ -132,7 +132,7 @@ def floor_cost(bench: Bench) -> Cost:
 def method_cost(method: str, bench: Bench) -> Cost:
     """Measure a method, and compare what it computes on the GPU with the CPU."""
     model = stock_model(bench.backbone)
-    san.attach(model, method)
+    attach_for_good(model, method)
     model.to(bench.device).train()
     fused = bench.device.type == "cuda"
     cost = measure(model, training_step(model, bench.batch, fused), bench)
@@ -188,7 +188,7 @@ def small_model(method: str) -> nn.Module:
         img_size=32, patch_size=8, embed_dim=48, depth=3, num_heads=4, num_classes=10
     )
     model.double()
-    san.attach(model, method)
+    attach_for_good(model, method)
     with torch.no_grad():
         for p in model.parameters():
             if p.requires_grad:

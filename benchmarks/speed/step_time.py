@@ -20,8 +20,8 @@ import torch
 from steps import CLASSES, Step, device_name, floor_step, random_batch, time_ms, training_step
 from torch import nn
 
-import san
 from san import methods
+from san.adapter.attach import attach_for_good
 from san.backbones import family, input_size
 from san.errors import InvalidValueError
 
@@ -44,7 +44,7 @@ def make_steps(
     for method in names:
         model = copy.deepcopy(stock)
         try:
-            san.attach(model, method, **needed_options(method, model))
+            attach_for_good(model, method, **needed_options(method, model))
         except InvalidValueError as error:
             print(f"Left out: {error}")
             continue

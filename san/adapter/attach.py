@@ -20,6 +20,7 @@ from san.adapter.adapter_file import (
     probe_logits,
     write_adapter,
 )
+from san.adapter.arguments import check_attachable
 from san.adapter.merge import merge_layers
 from san.adapter.switch import (
     Attachment,
@@ -31,12 +32,10 @@ from san.adapter.switch import (
     own_parameters,
 )
 from san.adapter.usage import Usage
-from san.backbones import backbone_tag, family, head_name, sites
+from san.backbones import backbone_tag, head_name, sites
 from san.counts import ParameterCounts
 from san.errors import InvalidValueError
 from san.methods import (
-    check_compatible,
-    check_options,
     default_options,
     describe_methods,
     method_module,
@@ -48,6 +47,7 @@ _WAY_OUT = {
     State.DETACHED: "was detached and is gone: attach it anew, or restore a saved one",
     State.MERGED: "has been merged into this model; save before you merge",
 }
+_NAMING = "name the parameters of"
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,6 +57,8 @@ class Adapter:
     trainable: the names of exactly the parameters that receive gradients; added: of those that the
     stock model lacks. attachment: the token on the model as long as this adapter is attached.
     switch: what takes it out of the model again; None if it is there for good.
+
+    It hooks the modules of one model: use a model in one thread at a time.
     """
 
     model: nn.Module
@@ -108,11 +110,7 @@ class Adapter:
         call changes nothing. Raises InvalidValueError after a merge or a detach, and on an adapter
         that a run has attached for good.
         """
-        if self.attachment.state is State.DISABLED:
-            return self.model
-        self._require_attached("disable")
-        self._switch().take_out()
-        self.attachment.state = State.DISABLED
+        self._take_out("disable")
         return self.model
 
     def enable(self) -> nn.Module:
@@ -131,7 +129,7 @@ class Adapter:
                 f"'{self.method}' cannot be enabled: '{other.method}' is attached now; "
                 "call its disable() or detach() first."
             )
-        self._switch().put_in()
+        self._switch("enable").put_in()
         self.attachment.state = State.ATTACHED
         return self.model
 
@@ -150,9 +148,9 @@ class Adapter:
         As `disable`, but what was learned is gone. A second call changes nothing.
         """
         if self.attachment.state is not State.DETACHED:
-            self.disable()
+            self._take_out("detach")
         self.attachment.state = State.DETACHED
-        self._switch().forget()
+        self._switch("detach").forget()
         return self.model
 
     def merge(self) -> nn.Module:
@@ -217,10 +215,17 @@ class Adapter:
     def _trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that train, by name."""
         if self.attachment.state is State.DISABLED:
-            return self._switch().own
-        self._require_attached("name the parameters of")
+            return self._switch(_NAMING).own
+        self._require_attached(_NAMING)
         parameters = named_parameters(self.model)
         return {name: parameters[name] for name in self.trainable}
+
+    def _take_out(self, action: str) -> None:
+        """Disable it, if it is not."""
+        if self.attachment.state is not State.DISABLED:
+            self._require_attached(action)
+            self._switch(action).take_out()
+            self.attachment.state = State.DISABLED
 
     def _require_attached(self, action: str) -> None:
         """Raise InvalidValueError, which says why `action` cannot be done, unless it is in."""
@@ -229,11 +234,11 @@ class Adapter:
             way_out = _WAY_OUT[state]
             raise InvalidValueError(f"Cannot {action} this adapter: '{self.method}' {way_out}.")
 
-    def _switch(self) -> Switch:
+    def _switch(self, action: str) -> Switch:
         if self.switch is None:
             raise InvalidValueError(
-                f"'{self.method}' was attached for good, without a copy of what the stock model "
-                "had; san.attach and san.restore keep one."
+                f"Cannot {action} this adapter: '{self.method}' was attached for good, without a "
+                "copy of what the stock model had; san.attach and san.restore keep one."
             )
         return self.switch
 
@@ -250,18 +255,18 @@ def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
     backbone where the method makes no sense, UnsupportedModelError on a family without sites; the
     model is then as it was.
     """
+    options = check_attachable(model, method, options)
     snapshot = Snapshot(model)
-    options = _check_attachable(model, method, options)
     try:
         own_head(model)
         adapter = attach_for_good(model, method, **options)
         head = f"{head_name(model)}."
         stock = [n for n in adapter.trainable if n not in adapter.added]
         own_parameters(model, [name for name in stock if not name.startswith(head)])
+        return replace(adapter, switch=Switch(snapshot, adapter.trainable))
     except BaseException:
         snapshot.put_back()
         raise
-    return replace(adapter, switch=Switch(snapshot, adapter.trainable))
 
 
 def attach_for_good(model: nn.Module, method: str, /, **options: Any) -> Adapter:
@@ -269,7 +274,7 @@ def attach_for_good(model: nn.Module, method: str, /, **options: Any) -> Adapter
 
     It is what a run does: the stock tensors that train are trained themselves.
     """
-    options = _check_attachable(model, method, options)
+    options = check_attachable(model, method, options)
     found = sites(model)
     head = f"{head_name(model)}."
     stock = {name: p.numel() for name, p in model.named_parameters()}
@@ -304,24 +309,6 @@ def _keep_statistics(model: nn.Module) -> tuple[RemovableHandle, ...]:
 
 def _evaluate(module: nn.Module, _inputs: object) -> None:
     module.eval()
-
-
-def _check_attachable(model: nn.Module, method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all options of a method; raise as `attach` does, before anything is changed."""
-    checked = check_options(method, options)
-    check_not_attached(model, method)
-    check_compatible(method, checked, family(model))
-    return checked
-
-
-def check_not_attached(model: nn.Module, method: str) -> None:
-    """Raise InvalidValueError if the model has a method attached."""
-    attached = getattr(model, "adapted_by", None)
-    if attached is not None:
-        raise InvalidValueError(
-            f"This model has '{attached.method}' attached already; call its detach() or disable(), "
-            f"or build a fresh one for '{method}'."
-        )
 
 
 def _count_parameters(

@@ -19,7 +19,8 @@ from san.adapter.adapter_file import (
     read_adapter,
     read_tensors,
 )
-from san.adapter.attach import Adapter, attach, attach_for_good, check_not_attached
+from san.adapter.arguments import check_arguments, check_not_attached
+from san.adapter.attach import Adapter, attach, attach_for_good
 from san.backbones import backbone_tag
 from san.errors import AdapterFileError, SanError
 from san.methods import check_options
@@ -34,6 +35,7 @@ def restore(model: nn.Module, path: str | os.PathLike[str], detachable: bool = T
     not an adapter, or is one of a later version or of another model; that it is the same model is
     checked by its logits for a fixed image.
     """
+    check_arguments("restore", model, "path", path, (str, os.PathLike))
     path = Path(path)
     saved = read_adapter(path)
     check_not_attached(model, saved.method)

@@ -5,7 +5,8 @@ of the head. A switch notes which entries of which modules differ with the metho
 (children, parameters, hooks, attributes), whatever the method is.
 """
 
-from collections.abc import Collection, Iterator
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -102,7 +103,7 @@ class Snapshot:
         """Undo all that has been changed."""
         for change in reversed(self.changes()):
             change.put(change.stock)
-        _set_gradient_flags(self.flags)
+        _set_gradient_flags(self.model, self.flags)
 
 
 class Switch:
@@ -122,33 +123,40 @@ class Switch:
         self._kind = _kind_of(self.model)
 
     def take_out(self) -> None:
-        """Give the model back as it was before the method was put in."""
-        kind = _kind_of(self.model)
-        self.own = self._parameters(trained=True)
-        for change in reversed(self._changes):
-            change.adapted = change.current()
-            self._exchange(change, change.stock, kind)
-        _set_gradient_flags(self._flags)
-        for norm in batch_norms(self.model):
-            norm.train(self.model.training)  # a hook of ours kept it in evaluation mode
-        self._kind = kind
+        """Give the model back as it was before the method was put in.
+
+        Where that fails, whatever the reason, the method is in as before.
+        """
+        own = self._parameters(trained=True)
+        leaving = [change.current() for change in self._changes]
+        with self._exchange([change.stock for change in self._changes]):
+            _set_gradient_flags(self.model, self._flags)
+            for norm in batch_norms(self.model):
+                norm.train(self.model.training)  # a hook of ours kept it in evaluation mode
+        for change, value in zip(self._changes, leaving, strict=True):
+            change.adapted = value
+            change.stock = change.current()
+        self.own = own
 
     def put_in(self) -> None:
-        """Put the method in again; raise InvalidValueError where the model is not the same."""
+        """Put the method in again; raise InvalidValueError where the model is not the same.
+
+        Where that fails, whatever the reason, the model is as before.
+        """
         self._check_same_model()
-        kind = _kind_of(self.model)
-        self._flags = _gradient_flags(self.model)
-        for change in self._changes:
-            change.stock = change.current()
-            self._exchange(change, change.adapted, kind)
-        for parameter in self._frozen.values():
-            parameter.requires_grad_(False)
-        self._kind = kind
+        flags = _gradient_flags(self.model)
+        leaving = [change.current() for change in self._changes]
+        with self._exchange([change.adapted for change in self._changes]):
+            for parameter in self._frozen.values():
+                parameter.requires_grad_(False)
+        for change, value in zip(self._changes, leaving, strict=True):
+            change.stock = value
+        self._flags = flags
 
     def forget(self) -> None:
         """Let go of all that it keeps."""
         self.own = {}
-        self._flags = []
+        self._flags = {}
         self._changes = []
         self._frozen = {}
 
@@ -178,17 +186,63 @@ class Switch:
                 "merged into it, or its parts were replaced. Restore a saved adapter instead."
             )
 
-    def _exchange(self, change: _Change, entering: Any, kind: tuple[Any, ...]) -> None:
-        """Put a value in the place of another; it follows where the model has gone since."""
+    @contextlib.contextmanager
+    def _exchange(self, values: Sequence[Any]) -> Iterator[None]:
+        """Put a value in the place of each change, then run the block: all of it, or nothing.
+
+        What enters follows where the model has gone since, before anything is exchanged.
+        """
+        kind = _kind_of(self.model)
+        places = [change.module for change in self._changes]
+        modules = [value for value in values if isinstance(value, nn.Module)]
+        parameters = [value for value in values if isinstance(value, nn.Parameter)]
+        before = _Before([self.model, *places, *modules], parameters)
+        try:
+            entering = values if kind == self._kind else [_moved(value, kind) for value in values]
+            for change, value in zip(self._changes, entering, strict=True):
+                self._put(change, value)
+            yield
+        except BaseException:
+            before.put_back()
+            raise
+        self._kind = kind
+
+    def _put(self, change: _Change, entering: Any) -> None:
+        """Put a value in the place of another; a module takes over the mode."""
         leaving = change.current()
-        if kind != self._kind and isinstance(entering, nn.Module):
-            entering.to(*kind)
-        if kind != self._kind and isinstance(entering, nn.Parameter):
-            nn.ParameterList([entering]).to(*kind)
         if change.table == "_modules" and isinstance(entering, nn.Module):
             like = leaving if isinstance(leaving, nn.Module) else change.module
             entering.train(like.training)
         change.put(entering)
+
+
+class _Before:
+    """All that an exchange may alter, to be put back where it fails: also by Ctrl-C, or for memory.
+
+    It does without `_Change`, so that order, modes, buffers and devices come back, too.
+    """
+
+    def __init__(self, roots: Iterable[nn.Module], parameters: Iterable[nn.Parameter]) -> None:
+        modules = {module for root in roots for module in root.modules()}
+        self._tables: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+        found = {id(parameter): parameter for parameter in parameters}
+        for module in modules:
+            tables = [value for value in vars(module).values() if isinstance(value, dict)]
+            for table in (*tables, vars(module)):
+                self._tables.append((table, dict(table)))
+            found |= {id(p): p for p in module.parameters(recurse=False)}
+        self._tensors = [(tensor, tensor.data) for tensor in _with_gradients(found.values())]
+        self._flags = [(parameter, parameter.requires_grad) for parameter in found.values()]
+
+    def put_back(self) -> None:
+        """Undo whatever has been done since."""
+        for table, entries in self._tables:
+            table.clear()
+            table.update(entries)
+        for tensor, data in self._tensors:
+            tensor.data = data
+        for parameter, flag in self._flags:
+            parameter.requires_grad_(flag)
 
 
 def own_head(model: nn.Module) -> None:
@@ -251,13 +305,33 @@ def _entries_of(module: nn.Module) -> _Entries:
     return found
 
 
-def _gradient_flags(model: nn.Module) -> list[tuple[nn.Parameter, bool]]:
-    return [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+def _gradient_flags(model: nn.Module) -> dict[str, bool]:
+    return {name: parameter.requires_grad for name, parameter in model.named_parameters()}
 
 
-def _set_gradient_flags(flags: list[tuple[nn.Parameter, bool]]) -> None:
-    for parameter, flag in flags:
-        parameter.requires_grad_(flag)
+def _set_gradient_flags(model: nn.Module, flags: Mapping[str, bool]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(flags.get(name, parameter.requires_grad))
+
+
+def _with_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[Tensor]:
+    """Yield parameters and their gradients."""
+    for parameter in parameters:
+        yield parameter
+        if parameter.grad is not None:
+            yield parameter.grad
+
+
+def _moved(value: Any, kind: tuple[torch.device, torch.dtype]) -> Any:
+    """Return a module or parameter on a device, in a type; anything else as it is.
+
+    Where torch can, it stays the same object.
+    """
+    if isinstance(value, nn.Module):
+        return value.to(*kind)
+    if isinstance(value, nn.Parameter):
+        return nn.ParameterList([value]).to(*kind)[0]
+    return value
 
 
 def _kind_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:

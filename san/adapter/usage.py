@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from san.data.augment import MeanStd
 from san.data.preprocess import Preprocess
 from san.errors import InvalidValueError
-from san.schema import PositiveInt, check_fields, from_mapping
+from san.schema import check_fields, from_mapping
+
+_Side = Annotated[int, Meta(ge=1, le=4096)]  # of a file that may be anybody's: no model takes more
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Usage:
 
     classes: tuple[str, ...]
     timm_name: str
-    image_size: PositiveInt
+    image_size: _Side
     resize: str
     normalize: str
     kwargs: dict[str, Any] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from san.data.layout import folder_name
 from san.errors import DataError, FileAccessError, MissingFileError, choose
 from san.runtime import files
 from san.runtime.formatting import printable_line
+from san.runtime.paths import printable_path
 
 _SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
@@ -27,7 +28,7 @@ class ImagePath:
     @property
     def name(self) -> str:
         """The path as a table may hold it: bytes that are not UTF-8 are escaped."""
-        return printable_line(str(self.path))
+        return _as_text(self.path)
 
 
 @dataclass(frozen=True)
@@ -83,24 +84,18 @@ def with_labels(found: FoundImages, file: Path, classes: Sequence[str]) -> Found
     """Return the same images with the labels of a CSV file that has the columns `file` and `class`.
 
     Its files are named as on the command line, or from the folder that it is in. Raises DataError
-    where it has other columns or names none of the images, UnknownNameError on a class that the
-    adapter does not have.
+    where it is no CSV, has other columns or names none of the images, UnknownNameError on a class
+    that the adapter does not have.
     """
-    rows = csv.DictReader(io.StringIO(files.read_text(file)))
-    if not {"file", "class"} <= set(rows.fieldnames or ()):
-        raise DataError(
-            f"{file} has the columns {rows.fieldnames}; `file` and `class` are required."
-        )
     numbers = {name: number for number, name in enumerate(classes)}
     given: dict[str, int] = {}
-    for row in rows:
-        label = numbers[choose(row["class"] or "", numbers, f"class in {file}")]
-        given[row["file"] or ""] = label
-        given[str(file.parent / (row["file"] or ""))] = label
+    for path, name in _rows_of_labels(file):
+        label = numbers[choose(printable_line(name), numbers, f"class in {file}")]
+        given[_as_text(Path(path))] = label
+        given[_as_text(file.parent / path)] = label
     images = []
     for image in found.images:
-        label_or_none = given.get(image.name, given.get(str(image.path)))
-        images.append(replace(image, label=label_or_none))
+        images.append(replace(image, label=given.get(image.name)))
     labelled = replace(found, images=tuple(images))
     if not labelled.has_labels:
         raise DataError(
@@ -109,10 +104,34 @@ def with_labels(found: FoundImages, file: Path, classes: Sequence[str]) -> Found
     return labelled
 
 
+def _rows_of_labels(file: Path) -> list[tuple[str, str]]:
+    """Return file and class of each row."""
+    text = files.read_text(file).removeprefix("\ufeff")  # which Excel begins a file with
+    rows = csv.DictReader(io.StringIO(text), restval="")
+    try:
+        columns = rows.fieldnames or ()
+        if not {"file", "class"} <= set(columns):
+            raise DataError(
+                f"{file} has the columns {list(columns)}; `file` and `class` are required, with "
+                "commas between them."
+            )
+        return [(row["file"], row["class"]) for row in rows]
+    except csv.Error as error:
+        raise DataError(
+            f"{file} cannot be read as CSV, line {rows.line_num}: {error}. Save it with commas, "
+            "and quotes around what has one inside."
+        ) from error
+
+
 def _label_of(path: Path, labels: Mapping[str, int]) -> int | None:
     """Return the label of a file of a folder by the folder's own folder that it is in."""
     first, *rest = path.parts
-    return labels.get(printable_line(first)) if rest else None
+    return labels.get(_as_text(first)) if rest else None
+
+
+def _as_text(path: str | Path) -> str:
+    """Return a path, or its part, as classes are written in records and adapters."""
+    return printable_line(printable_path(str(path)))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

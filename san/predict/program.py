@@ -49,7 +49,11 @@ class PredictRequest:
 
 @dataclass
 class _Outcome:
-    """What has come of it so far."""
+    """What is known of the images that were tried so far.
+
+    confusion: of those that have a label and an answer. failures: for each that could not be read,
+    a sentence that names it.
+    """
 
     confusion: Confusion
     failures: list[str] = field(default_factory=list)
@@ -62,17 +66,18 @@ def predict_files(request: PredictRequest) -> bool:
     labels are there, the accuracy of each class is said, and beside `output` the files
     `<output>_classes.csv`, `<output>_confusion.csv` and `.png` are written.
     """
+    output = None if request.output is None else expand_path(request.output)
     predictor = load(expand_path(request.adapter), request.weights, request.device)
     found = find_images([expand_path(path) for path in request.images], predictor.classes)
     if request.labels is not None:
         found = with_labels(found, expand_path(request.labels), predictor.classes)
     outcome = _Outcome(Confusion.empty(predictor.classes))
-    with _opened(request.output) as file:
+    with _opened(output) as file:
         for rows in _answer(predictor, found, request, outcome):
             file.write(to_csv(rows))
     _say_what_is_left_out(found, outcome)
     if outcome.confusion.counts.any():
-        _report(outcome.confusion, request.output)
+        _report(outcome.confusion, output)
     return not outcome.failures
 
 

@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from san.adapter.attach import attach
+from san.adapter.attach import attach_for_good
 from san.backbones import build_backbone
 from san.runtime.formatting import count_of, format_bytes
 from san.sweep.plan import PlannedRun, RunStatus
@@ -67,7 +67,7 @@ def _count_trainable(
     """Attach the method to a model without weights, which needs no memory, and count."""
     with torch.device("meta"):
         model = build_backbone(timm_name, classes, "random", None, dict(kwargs)).model
-        adapter = attach(model, method, **dict(options))
+        adapter = attach_for_good(model, method, **dict(options))
     return adapter.counts.trainable
 
 

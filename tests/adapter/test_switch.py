@@ -1,5 +1,6 @@
 """Adapters that are taken out of their model and put in again, cell by cell of the contract."""
 
+import ast
 import copy
 import logging
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 import san
 from san import methods
+from san.adapter import attach as attach_module
+from san.adapter import switch
 from san.adapter.attach import attach_for_good
 from san.errors import InvalidValueError
 
@@ -169,6 +172,132 @@ def test_what_is_out_follows_the_type_of_the_model(method: str) -> None:
     assert torch.equal(adapter.detach()(images.double()), expected)
 
 
+@pytest.mark.parametrize(("method", "backbone"), SWITCHED)
+def test_what_comes_back_has_moved_with_the_model(method: str, backbone: str) -> None:
+    """Attached on the CPU, moved, taken out: here `meta` is the other device."""
+    adapter, _ = attached(method, backbone)
+    model = adapter.model.to("meta")
+    for out in (adapter.disable, adapter.detach):
+        tensors = dict(out().state_dict())
+        assert len(tensors) > 10
+        assert {name for name, t in tensors.items() if t.device.type != "meta"} == set()
+    assert [p.requires_grad for p in model.parameters()] == [True] * len(list(model.parameters()))
+
+
+class Injected(BaseException):
+    """What Ctrl-C is: no Exception."""
+
+
+class FailsAt:
+    """Makes one call of a function fail, by its number. calls: how many there were."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> None:
+        self.original = getattr(place, name)
+        self.last = -1
+        self.calls = 0
+        outer = self
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            outer.calls += 1
+            if outer.calls - 1 == outer.last:
+                raise Injected
+            return outer.original(*args, **kwargs)
+
+        monkeypatch.setattr(place, name, call)
+
+    def arm(self, last: int) -> None:
+        self.last = last
+        self.calls = 0
+
+
+def everything_of(model: nn.Module) -> list[Any]:
+    """All that a switch may alter, by identity, and the numbers."""
+    found: list[Any] = []
+    for module in model.modules():
+        for name, value in vars(module).items():
+            entries = list(value.items()) if isinstance(value, dict) else [(None, value)]
+            found += [(id(module), name, key, id(entry)) for key, entry in entries]
+        found.append((id(module), module.training))
+    for name, p in model.named_parameters():
+        found.append((name, p.requires_grad, p.dtype, p.device, p.detach().sum().item()))
+    return found
+
+
+PLACES = [
+    (switch._Change, "put"),
+    (nn.Module, "to"),
+    (nn.Module, "train"),
+    (nn.Module, "_apply"),
+    (nn.Parameter, "requires_grad_"),
+]
+
+
+@pytest.mark.parametrize(("place", "name"), PLACES)
+@pytest.mark.parametrize("method", ["san", "full", "vpt_deep"])
+def test_a_switch_that_fails_anywhere_alters_nothing(
+    method: str, place: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, images = attached(method, "swin")
+    model = adapter.model.eval()
+    steps(model, images, 1)
+    failures = 0
+    fails = FailsAt(monkeypatch, place, name)
+    for action, other in ((adapter.disable, torch.float64), (adapter.enable, torch.float32)):
+        fails.arm(-1)
+        model.to(other)  # so that what enters has to move
+        state = adapter.attachment.state
+        before = everything_of(model)
+        own = {key: (id(p), p.dtype) for key, p in adapter.named_parameters()}
+        for last in (*range(12), *range(12, 3000, 37)):
+            fails.arm(last)
+            try:
+                action()
+            except Injected:
+                failures += 1
+            else:
+                break
+            fails.arm(-1)
+            assert adapter.attachment.state is state
+            assert everything_of(model) == before
+            assert {key: (id(p), p.dtype) for key, p in adapter.named_parameters()} == own
+        assert adapter.attachment.state is not state
+    assert failures > 1
+    fails.arm(-1)
+    model(images)
+
+
+def test_what_failed_to_move_comes_back_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A move to half and back would have rounded it."""
+    adapter, images = attached("san", "vit")
+    model = adapter.model.eval()
+    steps(model, images, 1)
+    expected = model(images)
+    adapter.disable()
+    model.half()
+    fails = FailsAt(monkeypatch, switch._Change, "put")
+    fails.arm(3)
+    with pytest.raises(Injected):
+        adapter.enable()
+    fails.arm(-1)
+    assert {p.dtype for p in adapter.parameters()} == {torch.float32}
+    model.float()
+    adapter.enable()
+    assert torch.allclose(model(images), expected, atol=1e-2)
+    assert {p.dtype for p in adapter.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", ["own_head", "attach_for_good", "own_parameters", "Switch"])
+def test_an_attachment_that_is_interrupted_leaves_the_model_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_vit()
+    before = everything_of(model)
+    FailsAt(monkeypatch, attach_module, name).arm(0)
+    with pytest.raises(Injected):
+        san.attach(model, "san")
+    assert everything_of(model) == before
+
+
 def test_tied_tensors_are_copied_once() -> None:
     model = tiny_vit()
     blocks = model.blocks
@@ -216,6 +345,8 @@ def test_errors_in_words(tmp_path: Path) -> None:
     assert not hasattr(model, "adapted_by")
     with pytest.raises(InvalidValueError, match="Cannot disable this adapter: 'lora' has been mer"):
         two.disable()
+    with pytest.raises(InvalidValueError, match="Cannot detach this adapter: 'lora' has been mer"):
+        two.detach()
     with pytest.raises(InvalidValueError, match="has been merged"):
         list(two.parameters())
     gone = san.attach(tiny_vit(), "ssf")
@@ -223,8 +354,31 @@ def test_errors_in_words(tmp_path: Path) -> None:
     for action in (gone.enable, gone.disable, gone.merge, lambda: list(gone.parameters())):
         with pytest.raises(InvalidValueError, match="'ssf' was detached and is gone"):
             action()
-    with pytest.raises(InvalidValueError, match="'norm' was attached for good"):
-        attach_for_good(tiny_vit(), "norm").disable()
+    for action in ("disable", "detach"):
+        message = f"Cannot {action} this adapter: 'norm' was attached for good"
+        with pytest.raises(InvalidValueError, match=message):
+            getattr(attach_for_good(tiny_vit(), "norm"), action)()
+
+
+def test_swapped_arguments_are_told_in_words(tmp_path: Path) -> None:
+    model = tiny_vit()
+    path = tmp_path / "a.safetensors"
+    calls = {
+        lambda: san.attach("ssf", model): "str 'ssf' in the place of the model; the right call is "
+        r"san.attach\(model, method\)",
+        lambda: san.attach(None, "ssf"): "NoneType None in the place of the model",
+        lambda: san.attach(model, model): "VisionTransformer in the place of the method",
+        lambda: san.attach(model, 3): "int 3 in the place of the method",
+        lambda: attach_for_good("ssf", model): "str 'ssf' in the place of the model",
+        lambda: san.restore(path, model): r"PosixPath.* right call is san.restore\(model, path\)",
+        lambda: san.restore(str(path), model): "in the place of the model",
+        lambda: san.restore(model, model): "VisionTransformer in the place of the path",
+        lambda: san.load(model): "VisionTransformer in the place of the path",
+    }
+    for call, message in calls.items():
+        with pytest.raises(InvalidValueError, match=message):
+            call()
+    assert_same_model(model, tiny_vit())
 
 
 def test_vpt_is_not_enabled_in_a_merged_model() -> None:
@@ -242,6 +396,26 @@ def test_a_run_keeps_no_copy() -> None:
     tensors = {id(p) for p in model.parameters()}
     attach_for_good(model, "full")
     assert {id(p) for p in model.parameters()} == tensors
+
+
+def test_whatever_measures_a_run_attaches_as_a_run_does() -> None:
+    """`san.attach` keeps copies, which take memory and time to make."""
+    root = Path(san.__file__).parents[1]
+    programs = [*(root / "benchmarks").rglob("*.py"), *(root / "san").rglob("*.py")]
+    lasting = []
+    for path in programs:
+        if path.parent.name == "adapter" or path == Path(san.__file__):
+            continue
+        used = set()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "san.adapter.attach":
+                used |= {alias.name for alias in node.names}
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                used.add(f"{node.value.id}.{node.attr}")
+        assert not used & {"attach", "san.attach"}, path
+        if "attach_for_good" in used:
+            lasting.append(path.name)
+    assert sorted(lasting) == ["cuda_check.py", "disk.py", "run.py", "step_time.py"]
 
 
 def test_a_restored_adapter_is_switched(tmp_path: Path) -> None:

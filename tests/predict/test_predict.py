@@ -29,7 +29,7 @@ from san.errors import (
     UnknownNameError,
     WeightsError,
 )
-from san.predict.image_files import find_images
+from san.predict.image_files import find_images, with_labels
 from san.predict.program import PredictRequest, predict_files
 from san.record_file import read_records
 from san.run import run
@@ -61,6 +61,19 @@ def saved(path: Path, usage: san.Usage | None = USAGE, method: str = "san") -> P
         for parameter in adapter.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.05)
     adapter.save(path, usage)
+    return path
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> san.Predictor:
+    return san.load(saved(tmp_path_factory.mktemp("adapter") / "a.safetensors"))
+
+
+def rewritten(path: Path, usage: str) -> Path:
+    """Write an adapter's file again with another usage."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path), path, metadata | {"usage": usage})
     return path
 
 
@@ -156,13 +169,62 @@ def test_probabilities_are_those_of_the_model(tmp_path: Path) -> None:
     assert predictor.predict([]).shape == (0, 10)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
-def test_a_pil_image_is_read_like_its_file(mode: str, tmp_path: Path) -> None:
-    predictor = san.load(saved(tmp_path / "a.safetensors"))
+# Modes of Pillow that a TIFF file can have.
+MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK"]
+DEEP_MODES = ["I", "F", "I;16", "I;16L", "I;16B"]
+
+
+def drawn(mode: str) -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    picture = Image.fromarray(pixels).convert(mode)
+    if mode == "RGBX":
+        return Image.frombytes("RGBX", (30, 20), np.random.default_rng(0).bytes(2400))
+    if mode.startswith("I;16"):
+        return Image.frombytes(mode, (30, 20), np.full((20, 30), 1000, np.uint16).tobytes())
+    return Image.fromarray(pixels).convert("L" if mode in ("I", "F") else mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pil_image_is_read_like_its_file(mode: str, predictor: san.Predictor, tmp_path) -> None:
+    picture = drawn(mode)
+    assert picture.mode == mode
     picture.save(tmp_path / "a.tif")
     assert np.array_equal(predictor.pixels(picture), predictor.pixels(tmp_path / "a.tif"))
+
+
+@pytest.mark.parametrize("mode", DEEP_MODES)
+def test_a_deep_pil_image_is_refused_like_its_file(
+    mode: str, predictor: san.Predictor, tmp_path: Path
+) -> None:
+    picture = drawn(mode).convert(mode)
+    assert picture.mode == mode
+    picture.save(tmp_path / "a.tif")
+    for image in (picture, tmp_path / "a.tif"):
+        with pytest.raises(DataError, match="more than 8 bits a channel"):
+            predictor.predict([image])
+
+
+def test_other_modes_are_read_or_refused_in_words(predictor: san.Predictor) -> None:
+    for mode in ("HSV", "YCbCr"):
+        assert predictor.pixels(drawn(mode)).shape == (32, 32, 3)
+    assert predictor.pixels(Image.new("RGBa", (9, 9)))[0, 0].tolist() == [255, 255, 255]
+    for mode in ("La", "I;16N"):
+        with pytest.raises(DataError, match="The PIL image cannot be read"):
+            predictor.pixels(Image.new(mode, (9, 9)))
+
+
+def test_one_image_in_the_place_of_several_is_refused(predictor: san.Predictor) -> None:
+    picture = Image.new("RGB", (9, 9))
+    for one in ("abc.png", Path("abc.png"), picture, b"abc.png"):
+        for call in ("predict", "prepare"):
+            with pytest.raises(InvalidValueError, match=rf"predictor.{call}\(\[image\]\)"):
+                getattr(predictor, call)(one)
+    for wrong in (b"abc.png", torch.zeros(3, 32, 32), np.zeros((9, 9, 3)), None, 3):
+        with pytest.raises(InvalidValueError, match="allowed: the path of a file, or a PIL image"):
+            predictor.predict([picture, wrong])
+    with pytest.raises(InvalidValueError, match="batch_size came as 0"):
+        predictor.predict([picture], batch_size=0)
+    with pytest.raises(InvalidValueError, match="no images"):
+        predictor.prepare([])
 
 
 def test_random_numbers_are_left_alone(tmp_path: Path) -> None:
@@ -210,7 +272,6 @@ def test_an_old_file_is_restored_and_says_what_it_lacks(tmp_path: Path) -> None:
     [
         ({"weights": "random"}, "was trained on random weights"),
         ({"weights": "nowhere/w.safetensors"}, "needs the weights that (.|\n)* --weights FILE"),
-        ({"timm_name": "vit_tiny_patch16_224.none", "weights": "timm"}, "needs the weights that"),
         ({"kwargs": {**NANO, "depth": 5}}, "needs the weights that"),
     ],
 )
@@ -220,7 +281,7 @@ def test_weights_that_cannot_be_had(changes: dict[str, Any], message: str, tmp_p
     with pytest.raises(WeightsError, match=message) as caught:
         san.load(path)
     assert str(path) in str(caught.value)
-    if "kwargs" not in changes and "timm_name" not in changes:
+    if "kwargs" not in changes:
         assert san.load(path, weights="vit_nano.safetensors").classes == CLASSES
 
 
@@ -247,12 +308,65 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_usage_is_refused(usage: str, tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.safetensors")
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    save_file(load_file(path), path, metadata | {"usage": usage})
+    path = rewritten(saved(tmp_path / "a.safetensors"), usage)
     with pytest.raises(AdapterFileError, match="has no readable usage"):
         san.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kwargs": {**NANO, "checkpoint_path": "TMP/none.pth"}}, "Unknown argument of vit_tiny"),
+        ({"kwargs": {**NANO, "cache_dir": "TMP/cache"}}, "Unknown argument of vit_tiny"),
+        ({"kwargs": {**NANO, "pretrained_cfg": "TMP/x"}}, "Unknown argument"),
+        ({"kwargs": {**NANO, "pretrained_cfg_overlay": {"file": "TMP/x"}}}, "values in"),
+        ({"kwargs": {**NANO, "pretrained": True}}, "Unknown argument"),
+        ({"kwargs": {**NANO, "scriptable": True}}, "Unknown argument"),
+        ({"kwargs": {**NANO, "num_classes": 5}}, "num_classes is not an option"),
+        ({"kwargs": {**NANO, "device": "cuda"}}, "device is not an option"),
+        ({"kwargs": {**NANO, "depth": 10**6}}, "asks for 1000000 blocks; at most 200"),
+        ({"kwargs": {**NANO, "depth": -(10**6)}}, "asks for 1000000 blocks; at most 200"),
+        ({"kwargs": {**NANO, "depths": [0] * 201}}, "asks for 207 blocks"),
+        ({"kwargs": {**NANO, "embed_dim": 10**9}}, "sizes of .* at most 16384 are allowed"),
+        ({"kwargs": {**NANO, "img_size": 10**6}}, "sizes of .* at most 16384 are allowed"),
+        ({"kwargs": {**NANO, "norm_layer": {"a": [10**9]}}}, "values in values"),
+        ({"kwargs": json.loads('{"a":' * 300 + "1" + "}" * 300)}, "values in values"),
+        ({"kwargs": {**NANO, "img_size": [32, [10**9]]}}, "values in values"),
+        ({"image_size": 64}, "takes no images of image_size 64"),
+        ({"kwargs": {**NANO, "embed_dim": 8192}}, "has .* parameters; .* bytes in all"),
+        ({"kwargs": {**NANO, "patch_size": 0}}, "timm cannot build"),
+        ({"timm_name": "hf-hub:someone/model"}, "timm has no model called 'hf-hub:someone/model'"),
+        ({"timm_name": "local-dir:TMP"}, "timm has no model called 'local-dir:"),
+        ({"timm_name": "timm/vit_tiny_patch16_224"}, "timm has no model called"),
+        ({"timm_name": "TMP/vit_tiny"}, "timm has no model called"),
+        ({"timm_name": "resnet50"}, "No sites are known for a resnet50"),
+        ({"timm_name": "vit_tiny_patch16_224.none"}, "timm cannot build"),
+    ],
+)
+def test_a_hostile_usage_is_refused_before_timm_loads_anything(
+    changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "a.safetensors")
+    usage = json.dumps({**USAGE.facts(), **changes}).replace("TMP", str(tmp_path))
+    (tmp_path / "none.pth").write_bytes(b"a pickle")
+    for loader in ("_factory.load_checkpoint", "_factory.load_model_config_from_hf"):
+        monkeypatch.setattr(f"timm.models.{loader}", lambda *_args, **_kwargs: pytest.fail())
+    with pytest.raises(AdapterFileError, match=f"names a backbone that is not built: .*{message}"):
+        san.load(rewritten(path, usage))
+
+
+def test_a_huge_input_is_refused(tmp_path: Path) -> None:
+    usage = json.dumps({**USAGE.facts(), "image_size": 10**6})
+    with pytest.raises(AdapterFileError, match="image_size came as 1000000; allowed"):
+        san.load(rewritten(saved(tmp_path / "a.safetensors"), usage))
+
+
+def test_a_usage_beside_that_of_the_file_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.safetensors")
+    other = san.Usage(**{**vars(USAGE), "resize": "vtab"})
+    with pytest.raises(InvalidValueError, match="says itself how it is used"):
+        san.load(path, usage=other)
+    assert san.load(path, usage=USAGE).usage == USAGE
 
 
 def test_as_many_classes_as_logits(tmp_path: Path) -> None:
@@ -280,7 +394,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_answered(tmp_path: Path, c
     rows = rows_of(out)
     assert len(rows) == 3 * 10
     names = [row["file"] for row in rows if row["rank"] == "1"]
-    assert names == [f"{folder}/=cmd.png", f"{folder}/a.png", f"{folder}/\\udcff.png"]
+    assert names == [f"{folder}/=cmd.png", f"{folder}/a.png", f"{folder}/\\xff.png"]
     assert list(rows[0]) == ["file", "rank", "class", "probability"]
     total = sum(float(row["probability"]) for row in rows[:10])
     assert total == pytest.approx(1, abs=1e-4)
@@ -322,6 +436,73 @@ def test_labels_from_a_file(tmp_path: Path, capsys) -> None:
     labels.write_text("file,class\nz.png,digit 3\n")
     with pytest.raises(DataError, match="names none of the 3 images"):
         predict_files(PredictRequest(path, images, labels=labels))
+
+
+def test_labels_from_a_spreadsheet(tmp_path: Path, capsys) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    path = saved(tmp_path / "a.safetensors")
+    labels = tmp_path / "labels.csv"
+    request = PredictRequest(path, [tmp_path / "a.png"], labels=labels)
+    labels.write_bytes(b"\xef\xbb\xbffile,class\r\n./a.png,digit 3\r\n")  # with Excel's mark
+    assert predict_files(request)
+    assert [row["label"] for row in rows_of(capsys.readouterr().out)] == ["digit 3"]
+    odd = {
+        b"file,class\r" + b"a.png,digit 3\r": "new-line character",
+        b"file,class\n" + b"x" * 200_000 + b",digit 3\n": "field larger than",
+        b"file;class\na.png;digit 3\n": "with commas between them",
+        b"": "`file` and `class` are required",
+    }
+    for content, message in odd.items():
+        labels.write_bytes(content)
+        with pytest.raises(DataError, match=message) as caught:
+            predict_files(request)
+        assert str(labels) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (b"b\xe9\xe9s", "b\\xe9\\xe9s"),
+        ("bées".encode(), "bées"),
+        (b"a\tb", "a\\tb"),
+        (b"n01440764", "n01440764 tench"),
+    ],
+)
+def test_labels_of_folders_of_any_name(name: bytes, text: str, tmp_path: Path) -> None:
+    """The class is stored as an own folder's is, see `san.run_outputs`."""
+    folder = os.fsencode(tmp_path) + b"/" + name
+    Path(os.fsdecode(folder)).mkdir()
+    file = Path(os.fsdecode(folder + b"/1.png"))
+    file.write_bytes(b"x")
+    classes = ["other", text]
+    (image,) = find_images([tmp_path], classes).images
+    assert image.label == 1
+    assert image.name.isprintable()
+    assert image.name.encode()
+    labels = tmp_path / "labels.csv"
+    unknown = find_images([file], classes)
+    for written in (image.name, f"{text.partition(' ')[0]}/1.png"):
+        labels.write_text(f"file,class\n{written},{text}\n", "utf-8")
+        assert with_labels(unknown, labels, classes).images[0].label == 1
+
+
+def test_the_home_folder_is_that_of_all_paths(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    saved(tmp_path / "a.safetensors")
+    (tmp_path / "digit 3").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "digit 3/a.png")
+    (tmp_path / "labels.csv").write_text("file,class\ndigit 3/a.png,digit 3\n")
+    home = Path("~")
+    request = PredictRequest(
+        home / "a.safetensors",
+        [home / "digit 3"],
+        labels=home / "labels.csv",
+        output=home / "out/x.csv",
+    )
+    assert predict_files(request)
+    assert "digit 3" in capsys.readouterr().out
+    written = {file.name for file in (tmp_path / "out").iterdir()}
+    assert written >= {"x.csv", "x_classes.csv", "x_confusion.csv"}
 
 
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
