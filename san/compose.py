@@ -35,6 +35,9 @@ def register() -> None:
     Every row of benchmarks/*.yaml is a choice `data=<suite>/<task>`, which brings the backbone,
     recipe and augmentation of its suite along.
     """
+    # Hydra copies the store, with all tasks, in every composition, which takes a third of its time.
+    # It never changes what is stored, so that one store will do.
+    ConfigStore.__deepcopy__ = lambda store, _memo: store  # type: ignore[attr-defined]
     for name in suite_names():
         suite = load_suite(name)
         if suite.is_own_images:

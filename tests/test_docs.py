@@ -49,7 +49,6 @@ FENCE = re.compile(r"^ *```(.*?)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = {
     "wandb sync": "an account",
     "san-peft --help": "an installed package; the tests of the programs make one",
-    "python train.py --help": "takes many seconds: Hydra lists every task of every suite",
     "git clone <this repository> san-peft": "the network",
     "cd san-peft": "it goes with the clone",
     "source .venv/bin/activate": "a shell; `make` makes the environment",

@@ -23,6 +23,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "PPM": (".ppm", ".pgm", ".pbm"),
     "TIFF": (".tif", ".tiff"),
 }
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 
 def decode_image(data: bytes, as_shown: bool = False) -> Pixels:

@@ -8,14 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from san.data.images import FORMATS
+from san.data.images import SUFFIXES
 from san.data.layout import folder_name
 from san.errors import DataError, FileAccessError, MissingFileError, choose
 from san.runtime import files
 from san.runtime.formatting import printable_line
 from san.runtime.paths import printable_path
-
-_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 
 @dataclass(frozen=True)
@@ -67,14 +65,14 @@ def find_images(paths: Sequence[Path], classes: Sequence[str]) -> FoundImages:
             found.setdefault(path, None)
             continue
         for file in _files_below(path):
-            if file.name.lower().endswith(_SUFFIXES):
+            if file.name.lower().endswith(SUFFIXES):
                 found.setdefault(file, _label_of(file.relative_to(path), labels))
             else:
                 left_out[file.suffix.lower() or file.name] += 1
     if not found:
         others = f" (there are {dict(left_out)})" if left_out else ""
         raise DataError(
-            f"{', '.join(map(str, paths))}: no image files{others}. Read are {' '.join(_SUFFIXES)}."
+            f"{', '.join(map(str, paths))}: no image files{others}. Read are {' '.join(SUFFIXES)}."
         )
     images = [ImagePath(path, label) for path, label in found.items()]
     return FoundImages(tuple(images), left_out)

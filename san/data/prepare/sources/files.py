@@ -12,7 +12,7 @@ from os import stat_result
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from san.data.images import FORMATS
+from san.data.images import SUFFIXES
 from san.data.manifest import ids_digest
 from san.data.prepare.sources.archives import (
     MAX_DEPTH,
@@ -31,7 +31,6 @@ MOST_TIMES = 2
 # Of a list, or more where a task has so many images: JSON of ImageNet takes 40 bytes for each.
 LIST_BYTES = 2**24
 LINE_BYTES = 64
-IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 
 class ImageFile(NamedTuple):
@@ -294,4 +293,4 @@ def other_files(root: Path) -> Counter[str]:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
+    return name.lower().endswith(SUFFIXES)
