@@ -111,8 +111,7 @@ def test_a_run_a_second_call_and_a_forced_one(train: Shell) -> None:
     assert "already complete" in again.stderr
     assert "force=true" in again.stderr
     assert train.records() == [done]
-    forced = train(*QUICK, "force=true")
-    assert "already complete" not in forced.stderr
+    assert run(*resolved(*QUICK, "force=true", *train.places)).outcome == RunOutcome.COMPLETED
     (repeated,) = train.records()
     assert values(repeated)[:7] == values(done)[:7]
 
@@ -221,11 +220,9 @@ def test_an_adapter_is_saved_where_asked(train: Shell) -> None:
 
 
 def test_a_multirun_fills_cells(train: Shell) -> None:
-    done = train("-m", "epochs=1", "method=linear,san", "seed=0,1", "logger=none")
+    done = train("-m", "epochs=1", "method=linear,norm", "seed=1", "logger=none")
     assert done.returncode == 0, done.stderr
-    assert {(r.method, r.seed) for r in train.records()} == {
-        (m, s) for m in ("linear", "san") for s in (0, 1)
-    }
+    assert {(r.method, r.seed) for r in train.records()} == {("linear", 1), ("norm", 1)}
 
 
 def test_a_loss_that_explodes_is_recorded_as_failed(train: Shell) -> None:

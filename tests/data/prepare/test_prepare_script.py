@@ -36,7 +36,7 @@ def test_two_processes_prepare_the_same_task(tmp_path: Path) -> None:
 
 
 def test_killing_preparation_loses_only_the_split_in_flight(tmp_path: Path) -> None:
-    folder = pictures.vtab_lists(tmp_path / "kitti", SIZES, 4, height=375, width=1242)
+    folder = pictures.vtab_lists(tmp_path / "kitti", SIZES, 4, height=188, width=621)
     prepare = command("vtab/kitti", "--from", folder, "--root", tmp_path / "data")
     first = subprocess.Popen(prepare, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     home = tmp_path / "data/vtab/kitti/vtab-224"
