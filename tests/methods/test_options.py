@@ -113,7 +113,7 @@ def test_other_targets_are_refused(make, targets: Any, message: str) -> None:
     ("method", "options", "message"),
     [
         ("sann", {}, r"Unknown method 'sann'\. Did you mean san"),
-        (None, {}, "Unknown method 'None'"),
+        (None, {}, "came with NoneType None in the place of the method; the right call"),
         (
             "san",
             {"propagaton": "off"},
