@@ -7,6 +7,7 @@ TASKS ?=
 SEEDS ?=
 TRIALS ?=
 SEARCH ?=
+TUNED_DIR ?=
 FROM ?=
 JOBS ?=
 RETRY ?=
@@ -34,7 +35,7 @@ PREPARE_SUITES := $(addprefix prepare-,$(filter-out demo folder,$(SUITES)))
 # Which variables a target takes, beside PYTHON and VENV. Any other on the command line is refused: it would be swallowed.
 SWEEP_TAKES := METHODS TASKS SEEDS BACKBONE JOBS RETRY FAIL_FAST LAUNCHER CLUSTER PROFILE DATA SET
 $(foreach target,demo $(REPRODUCE),$(eval TAKES_$(target) := $(SWEEP_TAKES)))
-$(foreach target,search ablate-san,$(eval TAKES_$(target) := SUITE SEARCH TRIALS $(SWEEP_TAKES)))
+$(foreach target,search ablate-san,$(eval TAKES_$(target) := SUITE SEARCH TRIALS TUNED_DIR $(SWEEP_TAKES)))
 $(foreach target,plan status cancel,$(eval TAKES_$(target) := SUITE $(SWEEP_TAKES)))
 $(foreach target,$(PREPARE_SUITES),$(eval TAKES_$(target) := TASKS FROM DATA))
 TAKES_verify := SUITE TASKS DATA
@@ -91,8 +92,8 @@ cancel: $(VENV)/installed  ## Cancel the SLURM jobs of SUITE=vtab
 demo: $(VENV)/installed  ## Fine-tune with full, linear, ssf and san on the demo suite, and print the table (offline, CPU)
 	$(BIN)/python scripts/reproduce.py demo $(SWEEP) $(if $(SEEDS),,--seeds 0) $(SETTINGS)
 
-SPACE = $(if $(SEARCH),--search $(SEARCH)) $(if $(TRIALS),--trials $(TRIALS))
-search: $(VENV)/installed  ## Search the hyper-parameters of every method of SUITE=vtab alike on val200, for recipe=tuned (SEARCH=lr_wd, TRIALS=8)
+SPACE = $(if $(SEARCH),--search $(SEARCH)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(TUNED_DIR),--tuned-dir $(TUNED_DIR))
+search: $(VENV)/installed  ## Search the hyper-parameters of every method of SUITE=vtab alike on val200, for recipe=tuned (SEARCH=lr_wd, TRIALS=8, TUNED_DIR=)
 	$(BIN)/python scripts/search.py $(or $(SUITE),vtab) $(SPACE) $(SWEEP) $(SETTINGS)
 
 ablate-san: $(VENV)/installed-figures  ## What SAN's parts add on SUITE=vtab: every arm is searched alike, then run with the suite's seeds

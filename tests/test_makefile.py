@@ -62,3 +62,12 @@ def test_all_sweeps_take_the_same_variables() -> None:
             position = command.index(f"--{name.lower()}")
             assert command[position + 1] == value, (target, name)
         assert {"--fail-fast", "data_root=images", "lr=1e-3", "epochs=1"} <= set(command), target
+
+
+@pytest.mark.parametrize("target", ["search", "ablate-san"])
+def test_a_search_takes_its_own_variables_beside_those_of_a_sweep(target: str) -> None:
+    shown = dry_run(target, "SEARCH=lr_wd", "TRIALS=8", "TUNED_DIR=mine", "METHODS=ssf")
+    assert shown.returncode == 0, shown.stderr
+    command = shown.stdout.splitlines()[-1]
+    assert " --search lr_wd --trials 8 --tuned-dir mine --methods ssf " in command
+    assert "--tuned-dir" not in dry_run(target).stdout

@@ -7,8 +7,9 @@ python scripts/predict.py ADAPTER.safetensors photos/ --labels labels.csv    # c
 
 A run with save_adapter=true writes the adapter beside its record. Where the folder has a folder for
 each class, or --labels names them, the accuracy of each class is said, and with --output FILE.csv
-there are FILE_classes.csv, FILE_confusion.csv and FILE_confusion.png. An image that cannot be read
-is named on the standard error, the others are answered for, and the exit code is 1.
+there are FILE_classes.csv, FILE_confusion.csv and FILE_confusion.png. Answers that are there are
+replaced; a name that does not end in .csv, or is read as well, is refused. An image that cannot be
+read is named on the standard error, the others are answered for, and the exit code is 1.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("adapter", type=Path, metavar="ADAPTER", help="a file that save_adapter=true wrote")
     add("images", type=Path, nargs="+", metavar="IMAGES", help="image files and folders")
     add("--top", type=int, default=1, help="classes for each image (default: 1)")
-    add("--output", type=Path, metavar="FILE", help="the CSV (default: standard output)")
+    add("--output", type=Path, metavar="FILE", help="the CSV (default: -, the standard output)")
     add("--labels", type=Path, metavar="FILE", help="a CSV with the columns file and class")
     add("--weights", metavar="FILE", help="the backbone's (default: those the adapter names)")
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")

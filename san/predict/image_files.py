@@ -82,15 +82,19 @@ def with_labels(found: FoundImages, file: Path, classes: Sequence[str]) -> Found
     """Return the same images with the labels of a CSV file that has the columns `file` and `class`.
 
     Its files are named as on the command line, or from the folder that it is in. Raises DataError
-    where it is no CSV, has other columns or names none of the images, UnknownNameError on a class
-    that the adapter does not have.
+    where it is no CSV, has other columns, gives a file two classes or names none of the images,
+    UnknownNameError on a class that the adapter does not have.
     """
     numbers = {name: number for number, name in enumerate(classes)}
     given: dict[str, int] = {}
     for path, name in _rows_of_labels(file):
         label = numbers[choose(printable_line(name), numbers, f"class in {file}")]
-        given[_as_text(Path(path))] = label
-        given[_as_text(file.parent / path)] = label
+        for named in (_as_text(Path(path)), _as_text(file.parent / path)):
+            if given.setdefault(named, label) != label:
+                raise DataError(
+                    f"{file} has two classes for {named}: {classes[given[named]]} and "
+                    f"{classes[label]}. Leave one of its lines."
+                )
     images = []
     for image in found.images:
         images.append(replace(image, label=given.get(image.name)))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from san.adapter.adapter_file import read_adapter
+from san.adapter.adapter_file import SavedAdapter, read_adapter
 from san.adapter.arguments import check_argument
 from san.adapter.attach import Adapter
 from san.adapter.restore import restore
@@ -144,7 +144,7 @@ def load(
 
 def _usage_of(path: Path, given: Usage | None) -> Usage:
     """Return how an adapter is used: as its file says or, where that does not, as is given."""
-    saved = read_adapter(path).usage
+    saved = _read_adapter(path).usage
     if saved is not None and given is not None and given != saved:
         raise InvalidValueError(
             f"{path} says itself how it is used, and not as the usage that is given; leave usage= "
@@ -159,6 +159,22 @@ def _usage_of(path: Path, given: Usage | None) -> Usage:
             "save_adapter=true writes them."
         )
     return usage
+
+
+def _read_adapter(path: Path) -> SavedAdapter:
+    """Return what a file says; where it is another file of a run, its error says which to give."""
+    kinds = {".json": "the record of a run", ".csv": "a CSV file"}
+    kind = kinds.get(path.suffix)
+    try:
+        return read_adapter(path)
+    except AdapterFileError as error:
+        if kind is None or not path.is_file():
+            raise
+        adapter = path.with_suffix(".safetensors")
+        advice = "Give an ADAPTER.safetensors, which a run with save_adapter=true writes."
+        if adapter.is_file():
+            advice = f"Its adapter is {adapter}."
+        raise AdapterFileError(f"{path} is {kind}, no adapter. {advice}") from error
 
 
 def _build(usage: Usage, weights: str, path: Path) -> Pretrained:

@@ -12,6 +12,7 @@ from torch import Tensor
 from san.data.arrays import Pixels
 from san.data.batches import prefetch
 from san.errors import DataError, InvalidValueError, MissingPackageError
+from san.predict.answer_files import AnswerFiles
 from san.predict.confusion import Confusion, to_csv
 from san.predict.image_files import FoundImages, ImagePath, find_images, with_labels
 from san.predict.predictor import Predictor, load
@@ -26,8 +27,8 @@ from san.runtime.paths import expand_path
 class PredictRequest:
     """What to answer for, and where the answers go.
 
-    labels: a CSV file with the columns `file` and `class`. output: a CSV file; None: the standard
-    output. top: how many classes of each image.
+    labels: a CSV file with the columns `file` and `class`. output: a CSV file, which is replaced;
+    None or `-`: the standard output. top: how many classes of each image.
     """
 
     adapter: Path
@@ -64,13 +65,18 @@ def predict_files(request: PredictRequest) -> bool:
 
     A file that cannot be read is named, with the reason, and the others are answered for. Where
     labels are there, the accuracy of each class is said, and beside `output` the files
-    `<output>_classes.csv`, `<output>_confusion.csv` and `.png` are written.
+    `<output>_classes.csv`, `<output>_confusion.csv` and `.png` are written. Errors, before anything
+    is answered, as of `AnswerFiles`, `load`, `find_images` and `with_labels`.
     """
-    output = None if request.output is None else expand_path(request.output)
+    output = None
+    if request.output not in (None, Path("-")):
+        output = AnswerFiles.beside(request.output)
     predictor = load(expand_path(request.adapter), request.weights, request.device)
     found = find_images([expand_path(path) for path in request.images], predictor.classes)
     if request.labels is not None:
         found = with_labels(found, expand_path(request.labels), predictor.classes)
+    if output is not None:
+        output.refuse_inputs(_inputs(request, found))
     outcome = _Outcome(Confusion.empty(predictor.classes))
     with _opened(output) as file:
         for rows in _answer(predictor, found, request, outcome):
@@ -81,14 +87,28 @@ def predict_files(request: PredictRequest) -> bool:
     return not outcome.failures
 
 
+def _inputs(request: PredictRequest, found: FoundImages) -> dict[str, list[Path]]:
+    """Return the files that are read, by what they are."""
+    given = {
+        "the adapter": request.adapter,
+        "the file of labels": request.labels,
+        "the file of weights": request.weights,
+    }
+    inputs = {}
+    for kind, path in given.items():
+        if path is not None:
+            inputs[kind] = [expand_path(path)]
+    return {**inputs, "an input image": [image.path for image in found.images]}
+
+
 @contextlib.contextmanager
-def _opened(output: Path | None) -> Iterator[TextIO]:
+def _opened(output: AnswerFiles | None) -> Iterator[TextIO]:
     """Yield the file of the answers, which is there once all are, or the standard output."""
     if output is None:
         yield sys.stdout
         sys.stdout.flush()
         return
-    with atomic_write(output) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+    with atomic_write(output.answers) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         yield file
 
 
@@ -157,19 +177,18 @@ def _say_what_is_left_out(found: FoundImages, outcome: _Outcome) -> None:
         _say(f"{len(outcome.failures)} of {count_of(len(found.images), 'image')} have no answer.")
 
 
-def _report(confusion: Confusion, output: Path | None) -> None:
+def _report(confusion: Confusion, output: AnswerFiles | None) -> None:
     """Print the scores; write them beside the answers, where these are in a file."""
     text = "\n".join(confusion.describe())
     if output is None:
         _say(f"{text}\n--output FILE writes the confusion matrix, too.")
         return
-    write_text(confusion.classes_csv(), output.with_name(f"{output.stem}_classes.csv"))
-    matrix = f"{output.stem}_confusion"
-    write_text(confusion.matrix_csv(), output.with_name(f"{matrix}.csv"))
+    write_text(confusion.classes_csv(), output.classes)
+    write_text(confusion.matrix_csv(), output.matrix)
     sys.stdout.write(f"{printable(text)}\n")
     try:
         drawing = draw_confusion_matrix(confusion.classes, confusion.counts)
-        save_drawing(drawing, output.parent, matrix, formats=("png",))
+        save_drawing(drawing, output.picture.parent, output.picture.stem, formats=("png",))
     except MissingPackageError as error:
         _say(str(error))
 

@@ -16,6 +16,7 @@ from msgspec import Meta
 from san.errors import InvalidValueError, UnknownNameError, choose
 from san.installation import BENCHMARKS
 from san.runtime.files import read_yaml
+from san.runtime.formatting import count_of
 from san.schema import NonNegativeInt, PositiveFloat, PositiveInt, check_value, from_mapping
 
 SPACES = BENCHMARKS / "searches"
@@ -118,18 +119,29 @@ class Search:
         count, rest = divmod(self.trials, listed)
         is_whole = rest == 0 and (count >= 2 if ranges else count == 1)
         if ranges > 1 or not is_whole:
-            allowed = str(listed)
-            if ranges:
-                allowed = f"a multiple of {listed}, from {2 * listed} on"
             raise InvalidValueError(
-                f"{self.trials} trials came for search {self.name}, which has ranges: {ranges}. "
-                f"A grid has one at most; with {listed} combinations of listed values "
-                f"it takes {allowed}."
+                f"{count_of(self.trials, 'trial')} came; {self._allowed_trials(ranges, listed)}."
             )
         choices = {}
         for key, dimension in self.space.items():
             choices[key] = dimension.values or dimension.spaced(count)
         return _combinations(choices)
+
+    def _allowed_trials(self, ranges: int, listed: int) -> str:
+        """Return in words how many trials a grid takes. listed: combinations of listed values."""
+        if ranges > 1:
+            return (
+                f"search {self.name} has {ranges} ranges and a grid takes one at most: list the "
+                "values of the others, or write sampling: halton"
+            )
+        if ranges == 0:
+            return f"{self.name} takes {listed}, one for each combination of its values"
+        if listed == 1:
+            return f"{self.name} takes 2 trials or more, from one end of its range to the other"
+        return (
+            f"{self.name} takes a multiple of {listed}, from {2 * listed} on: it has {listed} "
+            "combinations of listed values, each with two values of its range or more"
+        )
 
     def _quasi_random(self) -> list[dict[str, Any]]:
         """Return the first points of a scrambled Halton sequence."""

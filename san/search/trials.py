@@ -71,7 +71,7 @@ def refuse_searched(methods: Sequence[str], overrides: Sequence[str], search: Se
 def _refuse(searched: Set[str], overrides: Sequence[str]) -> None:
     for word in overrides:
         key = word.lstrip("+~").partition("=")[0]
-        if key in searched or key == "protocol":
+        if key in searched or key == "protocol" or word == "recipe=tuned":
             raise InvalidValueError(
                 f"{word} came beside a search, which tries values of {', '.join(sorted(searched))} "
                 "under protocol=tune. Leave it out."

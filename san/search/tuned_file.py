@@ -18,18 +18,17 @@ from san.installation import WRITE_ROOT
 from san.recipe_files import EVIDENCE, NAMES, read_rows
 from san.runtime.files import read_text, write_text
 from san.search.selection import Choice
-from san.search.space import Search
+from san.search.space import SPACES, Search
 
 _Line = dict[str, str]
 
 
 @dataclass(frozen=True)
-class TunedCell:
-    """What a search chose for a method on a task, and the records that it chose among.
+class SearchedCell:
+    """A method on a task, for which one trial is chosen.
 
-    options: the options of the method for which it was searched, as `propagation=off`. given: other
-    settings that were given to all trials, as `epochs=5`; they are part of the budget.
-    images: of the val split. seeds: of each trial.
+    options: the options of the method for which it is searched, as `propagation=off`. given: other
+    settings that are given to all trials, as `epochs=5`; they are part of the budget.
     """
 
     suite: str
@@ -38,15 +37,28 @@ class TunedCell:
     options: Sequence[str]
     given: Sequence[str]
     task: str
-    choice: Choice
-    images: int
-    seeds: Sequence[int]
-    records: Sequence[str]
 
     @property
     def name(self) -> tuple[str, ...]:
         """What a line is found by."""
         return (self.suite, self.backbone, self.method, " ".join(self.options), self.task)
+
+    def space(self, search: Search) -> str:
+        """Return the budget of its trials, in words."""
+        return ", ".join([search.budget, *self.given])
+
+
+@dataclass(frozen=True)
+class TunedCell(SearchedCell):
+    """What a search chose for a method on a task, and the records that it chose among.
+
+    images: of the val split. seeds: of each trial.
+    """
+
+    choice: Choice
+    images: int
+    seeds: Sequence[int]
+    records: Sequence[str]
 
 
 def tuned_path(suite: str, backbone: str, search: str, directory: Path | None = None) -> Path:
@@ -57,6 +69,14 @@ def tuned_path(suite: str, backbone: str, search: str, directory: Path | None = 
     if directory is None:
         directory = WRITE_ROOT / read_choice("recipe", "tuned")["folder"]
     return directory / f"{suite}_{backbone}_{search}.csv"
+
+
+def check_budget(cells: Iterable[SearchedCell], search: Search, path: Path) -> None:
+    """Raise InvalidValueError, before any trial, where `write_tuned` would once all are done."""
+    lines = _read_lines(path)
+    for cell in cells:
+        lines[cell.name] = {"method": cell.method, "space": cell.space(search)}
+    _check_one_budget(lines.values(), path)
 
 
 def write_tuned(cells: Sequence[TunedCell], search: Search, path: Path) -> None:
@@ -101,7 +121,7 @@ def _line_of(cell: TunedCell, search: Search) -> _Line:
     return line | {
         "source": f"our search {search.name}, {choice.trials} trials",
         "search": search.name,
-        "space": ", ".join([search.budget, *cell.given]),
+        "space": cell.space(search),
         "addition": search.addition(cell.method),
         "trials": str(choice.trials),
         "failed": str(choice.failed),
@@ -129,6 +149,9 @@ def _check_one_budget(lines: Iterable[_Line], path: Path) -> None:
         for space, found in methods.items():
             budgets.append(f"{space} ({', '.join(dict.fromkeys(found))})")
         raise InvalidValueError(
-            f"{path} would have methods of different budgets: {'; '.join(budgets)}. Search all of "
-            "them again alike, give another search a name of its own, or remove the file."
+            f"{path} would have methods of different budgets: {'; '.join(budgets)}. Give the "
+            "number of trials (--trials) and the settings that are in the file already; or search "
+            "all of its methods and tasks again in one call; or write elsewhere with --tuned-dir "
+            "DIR, read by recipe=tuned recipe.folder=DIR; or give another search a name by a file "
+            f"of its own in {SPACES}."
         )

@@ -20,7 +20,7 @@ from san.runtime.files import read_yaml
 from san.runtime.formatting import printable
 from san.search.space import Search, load_search
 from san.search.trials import refuse_searched, trial_runs
-from san.search.tuned_file import tuned_path, write_tuned
+from san.search.tuned_file import check_budget, tuned_path, write_tuned
 from san.settings import RunConfig
 from san.sweep import ray_pool, slurm
 from san.sweep.disk import disk_estimate
@@ -35,7 +35,7 @@ from san.sweep.plan import (
 )
 from san.sweep.pool import Pool
 from san.sweep.request import Launcher, SweepRequest
-from san.sweep.search_result import collect
+from san.sweep.search_result import cell_of, collect
 from san.sweep.status import details, progress_table, summary
 from san.tasks import Suite, load_suite
 
@@ -70,7 +70,9 @@ def plan_sweep(request: SweepRequest) -> list[PlannedRun]:
 
 def _show_plan(request: SweepRequest) -> None:
     """Print the status of all runs, and the disk and the table of what is left to do."""
-    statuses = _print_status(plan_sweep(request))
+    runs = plan_sweep(request)
+    _check_search(request, runs)
+    statuses = _print_status(runs)
     estimate = disk_estimate(statuses, _local_workers(request))
     _print(f"{estimate}\n\n{progress_table(statuses)}")
 
@@ -97,6 +99,7 @@ def run(request: SweepRequest) -> bool:
     none can start, Preempted if a signal stopped the sweep.
     """
     runs = plan_sweep(request)
+    _check_search(request, runs)
     is_complete = _is_complete(_print_status(runs))
     if all(run.path is None for run in runs):
         raise LaunchError("None of these runs can start; the lines above say why.")
@@ -120,12 +123,25 @@ def write_search(request: SweepRequest, runs: Sequence[PlannedRun]) -> bool:
     """Write and print what the trials of a search found; return whether no cell is missing."""
     search = _search_of(request)
     found = collect([run_status(run) for run in runs], search)
-    backbone = runs[0].backbone.name
-    path = tuned_path(request.suite, backbone, search.name, request.tuned_dir)
+    path = _path_of_search(request, runs)
     if found.cells:
         write_tuned(found.cells, search, path)
     _print("\n".join(found.describe(search, path)))
     return not found.incomplete and not found.hopeless
+
+
+def _check_search(request: SweepRequest, runs: Sequence[PlannedRun]) -> None:
+    """Raise InvalidValueError where what a search finds could not be written."""
+    if request.search is None or request.is_job:
+        return
+    search = _search_of(request)
+    cells = [cell_of(run, search) for run in runs]
+    check_budget(cells, search, _path_of_search(request, runs))
+
+
+def _path_of_search(request: SweepRequest, runs: Sequence[PlannedRun]) -> Path:
+    assert request.search is not None
+    return tuned_path(request.suite, runs[0].backbone.name, request.search, request.tuned_dir)
 
 
 def _search_of(request: SweepRequest) -> Search:

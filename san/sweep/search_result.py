@@ -14,11 +14,8 @@ from san.score import Score
 from san.search.selection import Choice, Trial, choose_trial
 from san.search.space import Search
 from san.search.trials import tried_values
-from san.search.tuned_file import TunedCell
-from san.sweep.plan import RunState, RunStatus
-
-# Method, its options, other settings that all trials were given, task.
-_Cell = tuple[str, tuple[str, ...], tuple[str, ...], str]
+from san.search.tuned_file import SearchedCell, TunedCell
+from san.sweep.plan import PlannedRun, RunState, RunStatus
 
 
 @dataclass(frozen=True)
@@ -56,15 +53,14 @@ class Found:
 
 def collect(statuses: Sequence[RunStatus], search: Search) -> Found:
     """Choose among the trials of each method, with its options, on each task."""
-    by_cell: dict[_Cell, list[RunStatus]] = {}
+    by_cell: dict[SearchedCell, list[RunStatus]] = {}
     for status in statuses:
-        by_cell.setdefault(_cell_of(status, search), []).append(status)
+        by_cell.setdefault(cell_of(status.run, search), []).append(status)
     cells = []
     incomplete = []
     hopeless = []
     for cell, of_cell in by_cell.items():
-        method, options, _, task = cell
-        name = f"{' '.join([method, *options])} on {task}"
+        name = _cell_name(cell)
         if not all(_has_ended(status) for status in of_cell):
             incomplete.append(name)
             continue
@@ -76,10 +72,10 @@ def collect(statuses: Sequence[RunStatus], search: Search) -> Found:
     return Found(cells, incomplete, hopeless)
 
 
-def _cell_of(status: RunStatus, search: Search) -> _Cell:
+def cell_of(run: PlannedRun, search: Search) -> SearchedCell:
     """Return the cell of a trial, with that in which it departs from its default unsearched."""
-    run = status.run
     searched = {*search.space, *search.additions.get(run.method, {})}
+    task = run.task.name
     options = []
     given = []
     for key, word in settings.departures(*run.run_config).items():
@@ -89,7 +85,14 @@ def _cell_of(status: RunStatus, search: Search) -> _Cell:
             options.append(word.removeprefix("method."))
         else:
             given.append(word)
-    return (run.method, tuple(options), tuple(given), run.task.name)
+    return SearchedCell(
+        suite=run.task.suite,
+        backbone=run.backbone.name,
+        method=run.method,
+        options=tuple(options),
+        given=tuple(given),
+        task=task if run.task.root is None else folder_key(run.task.root, task),
+    )
 
 
 def _has_ended(status: RunStatus) -> bool:
@@ -111,18 +114,11 @@ def _trials(statuses: Sequence[RunStatus], search: Search) -> list[Trial]:
     return [Trial(values[key], scores[key]) for key in scores]
 
 
-def _tuned_cell(cell: _Cell, statuses: Sequence[RunStatus], choice: Choice) -> TunedCell:
-    method, options, given, task = cell
+def _tuned_cell(cell: SearchedCell, statuses: Sequence[RunStatus], choice: Choice) -> TunedCell:
     records = [status.record for status in statuses if status.record is not None]
-    run = statuses[0].run
     totals = {r.score.total for r in records if r.score is not None}
     return TunedCell(
-        suite=run.task.suite,
-        backbone=run.backbone.name,
-        method=method,
-        options=options,
-        given=given,
-        task=task if run.task.root is None else folder_key(run.task.root, task),
+        **vars(cell),
         choice=choice,
         images=max(totals),
         seeds=list(dict.fromkeys(status.run.seed for status in statuses)),
@@ -130,7 +126,7 @@ def _tuned_cell(cell: _Cell, statuses: Sequence[RunStatus], choice: Choice) -> T
     )
 
 
-def _cell_name(cell: TunedCell) -> str:
+def _cell_name(cell: SearchedCell) -> str:
     return f"{' '.join([cell.method, *cell.options])} on {cell.task}"
 
 

@@ -438,6 +438,81 @@ def test_labels_from_a_file(tmp_path: Path, capsys) -> None:
         predict_files(PredictRequest(path, images, labels=labels))
 
 
+def test_two_classes_of_one_file_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    found = find_images([tmp_path / "a.png"], CLASSES)
+    labels = tmp_path / "labels.csv"
+    row = "a.png,digit 3\n"
+    for again in ("a.png", "./a.png", f"{tmp_path}/a.png"):
+        labels.write_text(f"file,class\n{row}{again},digit 3\n")
+        assert with_labels(found, labels, CLASSES).images[0].label == 3
+        labels.write_text(f"file,class\n{row}{again},digit 4\n")
+        said = "labels.csv has two classes for .*a.png: digit 3 and digit 4. Leave one"
+        with pytest.raises(DataError, match=said):
+            with_labels(found, labels, CLASSES)
+
+
+def test_nothing_that_is_read_is_replaced(tmp_path: Path, capsys) -> None:
+    write_digits(tmp_path / "images", {"test": 3})
+    path = saved(tmp_path / "a.safetensors")
+    (tmp_path / "adapter.csv").write_bytes(path.read_bytes())
+    photo = tmp_path / "photo.csv"  # by what is in it
+    Image.new("RGB", (9, 9)).save(photo, format="PNG")
+    labels = tmp_path / "x_classes.csv"
+    labels.write_text("file,class\nphoto.csv,digit 3\n")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    asked = {
+        "the adapter": {"adapter": tmp_path / "adapter.csv", "output": tmp_path / "adapter.csv"},
+        "an input image": {"output": photo},
+        "the file of labels": {"output": tmp_path / "x.csv", "labels": labels},
+    }
+    for kind, words in asked.items():
+        with pytest.raises(InvalidValueError, match=f"would be replaced, and is {kind}"):
+            predict_files(PredictRequest(**{"adapter": path, "images": [photo], **words}))
+    for name in ("a.safetensors", "images/a.png"):
+        request = PredictRequest(path, [photo], output=tmp_path / name)
+        with pytest.raises(InvalidValueError, match="allowed: a name that ends in .csv"):
+            predict_files(request)
+    assert not capsys.readouterr().out
+    assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+
+def test_a_link_is_written_through_and_a_dash_is_the_standard_output(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = saved(tmp_path / "a.safetensors")
+    Image.new("RGB", (9, 9)).save("a.png")
+    assert predict_files(PredictRequest(path, [Path("a.png")], output=Path("-")))
+    out = capsys.readouterr().out
+    assert len(rows_of(out)) == 1
+    Path("link.csv").symlink_to("real.csv")
+    for _ in range(2):
+        assert predict_files(PredictRequest(path, [Path("a.png")], output=Path("link.csv")))
+        assert Path("link.csv").is_symlink()
+        assert Path("real.csv").read_text() == out
+    there = {file.name for file in tmp_path.iterdir()}
+    assert there == {"a.safetensors", "a.png", "link.csv", "real.csv"}
+
+
+def test_another_file_of_a_run_is_told_from_its_adapter(tmp_path: Path) -> None:
+    record = tmp_path / "run.json"
+    record.write_text('{"status": "done"}')
+    answers = tmp_path / "answers.csv"
+    answers.write_text("file,class\n")
+    with pytest.raises(AdapterFileError, match="run.json is the record of a run, no adapter. Give"):
+        san.load(record)
+    with pytest.raises(AdapterFileError, match="answers.csv is a CSV file, no adapter. Give an"):
+        san.load(answers)
+    (tmp_path / "run.safetensors").touch()
+    with pytest.raises(AdapterFileError, match=r"Its adapter is .*/run\.safetensors\.$"):
+        san.load(record)
+    with pytest.raises(AdapterFileError, match="run.safetensors cannot be read as an adapter"):
+        san.load(tmp_path / "run.safetensors")
+    with pytest.raises(AdapterFileError, match="gone.json does not exist"):
+        san.load(tmp_path / "gone.json")
+
+
 def test_labels_from_a_spreadsheet(tmp_path: Path, capsys) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     path = saved(tmp_path / "a.safetensors")

@@ -20,7 +20,7 @@ from san.installation import process_words
 from san.record import Status
 from san.runtime.lease_holder import Liveness, find_holder
 from san.search import space
-from san.sweep import driver
+from san.sweep import ablation, driver
 from san.sweep.arguments import make_request
 from san.sweep.plan import PlannedRun, run_status
 from san.sweep.request import Launcher, SweepRequest
@@ -113,11 +113,12 @@ def test_the_command_of_a_job_means_the_same_trials(words: list[str]) -> None:
     ("given", "said"),
     [
         (["lr=0.1"], "lr=0.1 came beside a search, which tries values of"),
+        (["recipe=tuned"], "recipe=tuned came beside a search, which tries values of lr"),
         (["protocol=last_epoch"], "protocol=last_epoch came beside a search"),
         (["--search=lr_rank", "method.rank=4"], "method.rank=4 came beside a search"),
         (["--search=lr_rank", "--methods=lora:rank=4"], "method.rank=4 came beside a search"),
         (["--search=lr_wd", "weight_decay=0"], "weight_decay=0 came beside a search"),
-        (["--search=mai", "--trials=5"], "5 trials came for search mai"),
+        (["--search=mai", "--trials=5"], "5 trials came; mai takes 4, one for each combination"),
     ],
 )
 def test_what_a_search_would_swallow_is_refused(
@@ -221,6 +222,36 @@ def test_a_method_whose_trials_all_failed_has_no_line(
     assert not driver.write_search(asked, runs)
     assert "No trial has a score: linear on digits." in capsys.readouterr().out
     assert not (tmp_path / "tuned").exists()
+
+
+def test_another_budget_is_refused_before_the_first_run(own: list[str], tmp_path: Path) -> None:
+    asked = request(*own, "--methods=linear")
+    runs = driver.plan_sweep(asked)
+    do(runs)
+    assert driver.write_search(asked, runs)
+    path = tmp_path / "tuned" / "demo_vit_nano_own.csv"
+    before = path.read_bytes()
+    records = sorted((tmp_path / "results").rglob("*.json"))
+    assert len(records) == 3
+    said = rf"{path} would have methods of different budgets: .*--tuned-dir DIR.*searches"
+    other = request(*own, "--methods=ssf", "epochs=2")
+    for plan in (True, False):
+        with pytest.raises(InvalidValueError, match=said):
+            driver.work(other, plan=plan, status=False, cancel=False)
+    arms = ablation.Ablation("mine", ("ssf", "linear"))
+    asked_of_arm = replace(other, methods=("ssf",))
+    with pytest.raises(InvalidValueError, match=said):
+        ablation.work(arms, asked_of_arm, only=None, plan=False, status=False, cancel=False)
+    assert sorted((tmp_path / "results").rglob("*.json")) == records
+    assert path.read_bytes() == before
+    # What exists: the same settings; all methods again; another folder.
+    elsewhere = tmp_path / "elsewhere"
+    for allowed in (
+        request(*own, "--methods=ssf"),
+        request(*own, "--methods=ssf,linear", "epochs=2"),
+        replace(other, tuned_dir=elsewhere),
+    ):
+        driver.work(allowed, plan=True, status=False, cancel=False)
 
 
 class Searching:
