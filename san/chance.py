@@ -10,7 +10,7 @@ _LEVEL = 0.05
 
 
 def near_chance(classes: Sequence[ClassScore] | None) -> str | None:
-    """Return in words that a result cannot be told from always answering the most frequent class.
+    """Return in words that a result is no better than always answering the most frequent class.
 
     classes: all classes of the scored images. The test is the exact binomial one of right answers
     among all images, one-sided, at 5 %, against the share of the most frequent class among them.
@@ -27,6 +27,6 @@ def near_chance(classes: Sequence[ClassScore] | None) -> str | None:
     if p < _LEVEL:
         return None
     return (
-        f"{100 * correct / total:.2f} % cannot be told from always answering the most frequent "
-        f"class ({100 * share:.2f} %)"
+        f"{100 * correct / total:.2f} % is not shown to be better than always answering the most "
+        f"frequent class ({100 * share:.2f} %)"
     )

@@ -14,6 +14,7 @@ import errno
 import io
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -132,11 +133,17 @@ def _explain_group_error(error: Exception) -> str:
 
 def _explain_config_error(error: Exception) -> str:
     """Return Hydra's message, with the nearest names where a choice or a key is unknown."""
-    from hydra.errors import MissingConfigException  # noqa: PLC0415
+    from hydra.errors import MissingConfigException, OverrideParseException  # noqa: PLC0415
 
     if _is_group_error(error):
         return _explain_group_error(error)
     text = str(error).strip()
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override} cannot be parsed. A value with spaces, brackets, commas, `=`, `~` "
+            "or letters beyond ASCII takes quotes of its own, inside of the shell's: "
+            f"{_quoted(error.override)}"
+        )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         choice = error.missing_cfg_file.partition("/")[2]
         first = text.split("\nConfig search path:")[0].strip()
@@ -148,6 +155,12 @@ def _explain_config_error(error: Exception) -> str:
         return _with_hint(text, suggest(unknown.group(1), list(_default_keys())))
     cause = error.__cause__ or error.__context__
     return text if cause is None or str(cause) in text else f"{text}\n{cause}"
+
+
+def _quoted(override: str) -> str:
+    """Return an override with its value in quotes, as a shell takes it."""
+    key, _, value = override.partition("=")
+    return shlex.quote(f'{key}="{value}"')
 
 
 def _with_hint(text: str, hint: str) -> str:

@@ -3,6 +3,7 @@
 One that nothing reads would be swallowed, so it is refused; so is one that is missing.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from san.errors import InvalidValueError, choose
 from san.installation import command
 from san.methods import discover_methods
+from san.tasks import load_suite
 from san.training.recipe import Recipe
 
 RECIPE_KEYS = tuple(field.name for field in fields(Recipe) if field.name != "schedule")
@@ -104,10 +106,15 @@ def check_recipe(config: Mapping[str, Any]) -> None:
         return
     data = config["data"]
     method = config["method"]["name"]
+    words = ["--methods", method, "--search", recipe["search"]]
+    words += ["--backbone", config["backbone"]["name"]]
+    if load_suite(data["suite"]).is_own_images:
+        words += [f"data.root={data['root']}", f"data.task={data['task']}"]
+    else:
+        words += ["--tasks", data["task"]]
     raise InvalidValueError(
         f"{recipe['rows']} has no values of {method}, with its options, for {data['suite']}/"
-        f"{data['task']}. Search them: {command('search')} {data['suite']} --methods {method} "
-        f"--tasks {data['task']} --search {recipe['search']}"
+        f"{data['task']}. Search them: {command('search')} {data['suite']} {shlex.join(words)}"
     )
 
 

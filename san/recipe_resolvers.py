@@ -15,6 +15,7 @@ from san.config_files import method_node, read_choice
 from san.config_names import backbone_name
 from san.errors import InvalidValueError
 from san.recipe_files import Cell
+from san.runtime.paths import folder_key
 from san.tasks import load_suite
 
 
@@ -78,8 +79,15 @@ def _cell_of(root: DictConfig) -> Cell:
         backbone=backbone_name(backbone),
         method=method,
         settings=departures,
-        task=root.data.task,
+        task=_task_key(root.data),
     )
+
+
+def _task_key(data: DictConfig) -> str:
+    """Return what the task is called in rows; of a user's own images with digits of their path."""
+    if load_suite(data.suite).is_own_images:
+        return folder_key(data.root, data.task)
+    return str(data.task)
 
 
 @cache

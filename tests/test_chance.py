@@ -40,7 +40,7 @@ def test_the_test_is_the_exact_one_against_the_largest_class(totals: tuple[int, 
 
 def test_both_numbers_are_said() -> None:
     assert near_chance(of_totals(171, 168, *[104] * 8)) == (
-        "17.10 % cannot be told from always answering the most frequent class (16.80 %)"
+        "17.10 % is not shown to be better than always answering the most frequent class (16.80 %)"
     )
 
 

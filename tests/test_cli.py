@@ -2,11 +2,13 @@
 
 import errno
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hydra.errors import OverrideParseException
 
 from san import cli, compose
 from san.errors import InvalidValueError, Preempted
@@ -91,3 +93,13 @@ def test_a_full_disk_behind_the_output_is_said() -> None:
         )
     assert done.returncode == cli.USER_ERROR
     assert done.stderr == "Error: The output cannot be written: No space left on device.\n"
+
+
+@pytest.mark.parametrize("value", ["/tmp/Meine Bilder (2), ä=1", "~/x", "Größe"])
+def test_a_value_that_hydra_cannot_parse_is_shown_in_quotes(value: str) -> None:
+    with pytest.raises(OverrideParseException) as caught:
+        compose.compose_config(["data=folder", f"data.root={value}"])
+    text = cli._explain_config_error(caught.value)
+    assert "cannot be parsed. A value with spaces" in text
+    (advice,) = shlex.split(text.rpartition("shell's: ")[2])
+    assert compose.compose_config(["data=folder", advice]).data.root == value

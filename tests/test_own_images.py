@@ -10,6 +10,7 @@ import pytest
 from conftest import resolved
 
 from san.commands import reproduce, tables
+from san.config_keys import check_recipe
 from san.errors import InvalidValueError, UnknownNameError
 from san.experiment import from_config
 from san.installation import process_words
@@ -21,6 +22,7 @@ from san.report.own_images import with_own_tasks
 from san.report.selection import Wanted, select
 from san.report.table import make_table
 from san.run import run
+from san.runtime.paths import folder_key
 from san.settings import RunConfig
 from san.sweep import driver
 from san.sweep.plan import RunState, run_status
@@ -161,3 +163,18 @@ def test_only_own_images_have_tables_by_task(
         monkeypatch.setattr(sys, "argv", ["tables.py", name, "--results", str(results)])
         with pytest.raises(error, match="no table of its own|Did you mean insects"):
             tables.main()
+
+
+def test_what_was_tuned_for_a_folder_is_not_for_another_of_its_name(tmp_path: Path) -> None:
+    one = folder_key(tmp_path / "one", "pets")
+    assert one != folder_key(tmp_path / "two", "pets")
+    columns = "suite,backbone,method,settings,task,lr,source,search,space,trials"
+    rows = tmp_path / "rows.csv"
+    rows.write_text(f"{columns}\nfolder,vit_nano,ssf,,{one},0.123,ours,lr,x,5\n", encoding="utf-8")
+    words = ["data.task=pets", "method=ssf", "recipe=tuned", f"recipe.rows={rows}"]
+    found = config(f"data.root={tmp_path / 'one'}", *words).config
+    assert found["lr"] == 0.123
+    other = config(f"data.root={tmp_path / 'two'}", *words).config
+    assert other["recipe"]["row"] is None
+    with pytest.raises(InvalidValueError, match="Search them: .* data.root=.*two data.task=pets"):
+        check_recipe(other)

@@ -162,7 +162,7 @@ def test_a_result_near_chance_is_a_warning(train: Shell, caplog: pytest.LogCaptu
         (
             "WARNING",
             f"demo/digits linear [epochs=1 lr=1e-12] seed 0: {untrained.score.accuracy:.2f} % "
-            "cannot be told from always answering the most frequent class (11.54 %)",
+            "is not shown to be better than always answering the most frequent class (11.54 %)",
         )
     ]
 

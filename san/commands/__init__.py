@@ -19,7 +19,7 @@ _USAGE = """san-peft PROGRAM ...: parameter-efficient fine-tuning of vision mode
 {programs}
 
 san-peft PROGRAM --help says what a program takes. Images and results are read and written below the
-working directory: data/, results/."""
+working directory: data/, results/, benchmarks/tuned/ (what a search finds)."""
 
 
 def main() -> None:

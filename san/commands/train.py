@@ -5,15 +5,20 @@ python train.py method=ssf data=demo/count seed=1  # another cell
 python train.py -m method=linear,san seed=0,1,2    # several
 """
 
+import logging
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from san import compose
+from san.errors import SanError
 from san.installation import CONFIGS
 from san.renamed_keys import current_words
 
+log = logging.getLogger(__name__)
 WHEN_INTERRUPTED = "Interrupted: no record was written for the run in flight."
 
 
@@ -32,5 +37,11 @@ def do_run(config: DictConfig) -> float | None:
     """
     from san.run import run  # noqa: PLC0415  (torch is slow; --help needs none)
 
-    result = run(*compose.resolve(config))
+    try:
+        result = run(*compose.resolve(config))
+    except SanError as error:
+        # Of several runs Hydra says the first error alone.
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            log.error("%s", error)
+        raise
     return None if result.score is None else result.score.accuracy

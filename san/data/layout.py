@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from san.data.manifest import ids_digest
 from san.data.resize import RESIZE
 from san.errors import DataError, choose
-from san.runtime.paths import expand_path, printable_path
+from san.runtime.paths import folder_key
 from san.tasks import Task
 
 SYNSET = re.compile(r"n\d{8}")
@@ -35,17 +34,8 @@ def packed_dir(task: Task, root: Path, resize: str, image_size: int) -> Path:
     Two folders of a user's have two, whatever they are called: no run may find the other's images.
     """
     storage = storage_format(task, resize, image_size)
-    name = task.name
-    if task.root is not None:
-        digits = path_digits(expand_path(task.root).resolve())
-        if not name.endswith(f"-{digits}"):
-            name += f"-{digits}"
+    name = task.name if task.root is None else folder_key(task.root, task.name)
     return root / task.suite / name / storage
-
-
-def path_digits(path: Path) -> str:
-    """Return six digits that tell paths apart."""
-    return ids_digest([printable_path(str(path))])[:6]
 
 
 def packed_bytes(task: Task, image_size: int) -> int | None:

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from san.data.layout import packed_bytes, packed_dir, path_digits
+from san.data.layout import packed_bytes, packed_dir
 from san.data.packed_task import PackedTask
 from san.data.prepare import demo
 from san.data.prepare.pack_task import pack_splits
@@ -23,7 +23,7 @@ from san.errors import (
     UnknownNameError,
 )
 from san.installation import IS_CHECKOUT, command
-from san.runtime.paths import expand_path, printable_path
+from san.runtime.paths import expand_path, folder_key
 from san.schema import check_value
 from san.tasks import OWN_IMAGES, Suite, Task, load_suite
 
@@ -55,8 +55,11 @@ def usable_split(packed: PackedTask, split: str, force: bool = False) -> Split:
     """Return a split of an open task; see `load_split`."""
     found = packed.split(split)
     if found.problems and not force:
+        mend = "Prepare it again from the right source"
+        if packed.task.root is not None:
+            mend = f"Leave one of each two in {packed.task.root}"
         raise DataError(
-            f"{'; '.join(found.problems)}. Prepare it again from the right source; "
+            f"{'; '.join(found.problems)}. {mend}; "
             "allow_unverified_data=true trains nevertheless, and the record and tables say so."
         )
     return found
@@ -137,7 +140,7 @@ def folder_suite(root: str, name: str | None = None) -> Suite:
     what is allowed, where it has neither layout, and InvalidValueError on a name that no file has.
     """
     source = _folder_source(root)
-    name = _name_of(root) if name is None else name
+    name = folder_key(root) if name is None else name
     if _TASK_NAME.fullmatch(name) is None:
         raise InvalidValueError(
             f"data.task is '{name}', which is to name files; allowed: letters, digits, _, -, . and "
@@ -157,17 +160,6 @@ def folder_suite(root: str, name: str | None = None) -> Suite:
     return load_suite(OWN_IMAGES).with_tasks([task])
 
 
-def _name_of(root: str) -> str:
-    """Return what a user's folder is called without a name: like itself, with digits of its path.
-
-    Two folders may have the same last name.
-    """
-    path = expand_path(root).resolve()
-    digits = path_digits(path)
-    allowed = re.sub(r"[^\w. -]", "_", printable_path(path.name)).lstrip(". ")
-    return f"{allowed}-{digits}"
-
-
 @cache
 def _folder_source(root: str) -> Source:
     """Search a user's folder for images, once in a process."""
@@ -180,8 +172,8 @@ def _folder_source(root: str) -> Source:
     source = read_own_folder(path)
     names = source.names or ()
     counts = ", ".join(f"{part} {source.count(part)}" for part in source.parts)
-    first = ", ".join(names[:5])
-    log.info("%s: %d classes (%s ...); images: %s", path, len(names), first, counts)
+    first = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+    log.info("%s: %d classes (%s); images: %s", path, len(names), first, counts)
     others = dict(sorted(other_files(path).items()))
     if others:
         log.warning("%s: left out, not images of a known format: %s", path, others)

@@ -54,7 +54,7 @@ class Flag(StrEnum):
     NEAR_CHANCE = (
         "near_chance",
         "∅",
-        "a run cannot be told from always answering the most frequent class",
+        "a run is not shown to be better than always answering the most frequent class",
     )
     OTHER_WEIGHTS = "other_weights", "◦", "from other pre-trained weights than this table's"
     REPORTED_MEAN = (

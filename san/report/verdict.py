@@ -125,7 +125,12 @@ def _leader_sentences(suite: Suite, leader: Standing, others: Sequence[Standing]
         return
     second = others[0]
     assert second.comparison is not None
-    yield f"{head}, {_describe(second.comparison, second.row)}."
+    described = _describe(second.comparison, second.row)
+    if abs(second.comparison.mean) < _LEVEL_POINTS:
+        first = f"{leader.row.name} has {leader.mean:.2f} % ({_what(suite)})"
+        yield f"No row leads: {first}, {described}."
+        return
+    yield f"{head}, {described}."
 
 
 def _difference_sentences(

@@ -143,7 +143,8 @@ def compare_on_one_task(
     """Compare two rows of a table of one task, as `compare_rows` does over several.
 
     The interval and the posterior (of a flat prior) are of Student's distribution, with the
-    standard error and the degrees of freedom of `compare_cells`; p is its.
+    standard error and the degrees of freedom of `compare_cells`; p is its. No interval leaves what
+    an accuracy can do.
     """
     found = compare_cells(ours, other)
     difference = found.difference
@@ -154,7 +155,10 @@ def compare_on_one_task(
     return RowDifference(
         tasks=1,
         mean=difference,
-        interval=Interval(difference - half_width, difference + half_width),
+        interval=Interval(
+            low=max(-100.0, difference - half_width),
+            high=min(100.0, difference + half_width),
+        ),
         wins=int(difference > 0),
         ties=int(difference == 0),
         losses=int(difference < 0),

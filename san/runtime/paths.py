@@ -1,6 +1,8 @@
 """Paths that a user gives: to images, to weights, or to where packed images are."""
 
+import hashlib
 import os
+import re
 from pathlib import Path
 
 from san.errors import FileAccessError
@@ -31,6 +33,19 @@ def printable_path(path: str) -> str:
     Bytes that are not UTF-8, which names of files may have, are written as escapes.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def folder_key(root: str | Path, name: str | None = None) -> str:
+    """Return what tells a user's folder apart: its name, and six digits of its path.
+
+    name: that the user gave it, or else the folder's own, of characters that every file may have.
+    """
+    path = expand_path(root).resolve()
+    text = printable_path(str(path))
+    digits = hashlib.sha256(text.encode()).hexdigest()[:6]
+    if name is None:
+        name = re.sub(r"[^\w. -]", "_", printable_path(path.name)).lstrip(". ")
+    return name if name.endswith(f"-{digits}") else f"{name}-{digits}"
 
 
 def _unreadable(path: str | Path, reason: str) -> FileAccessError:

@@ -9,6 +9,7 @@ from tabulate import tabulate
 from san import settings
 from san.record import Status
 from san.runtime.formatting import count_of
+from san.runtime.paths import folder_key
 from san.score import Score
 from san.search.selection import Choice, Trial, choose_trial
 from san.search.space import Search
@@ -121,7 +122,7 @@ def _tuned_cell(cell: _Cell, statuses: Sequence[RunStatus], choice: Choice) -> T
         method=method,
         options=options,
         given=given,
-        task=task,
+        task=task if run.task.root is None else folder_key(run.task.root, task),
         choice=choice,
         images=max(totals),
         seeds=list(dict.fromkeys(status.run.seed for status in statuses)),

@@ -113,7 +113,6 @@ def test_other_targets_are_refused(make, targets: Any, message: str) -> None:
     ("method", "options", "message"),
     [
         ("sann", {}, r"Unknown method 'sann'\. Did you mean san"),
-        (None, {}, "Unknown method 'None'"),
         (
             "san",
             {"propagaton": "off"},
@@ -143,3 +142,8 @@ def test_impossible_calls_say_what_to_do() -> None:
         san.attach(model, "san")
     with pytest.raises(UnsupportedModelError, match="No sites are known for a ResNet"):
         san.attach(timm.create_model("resnet10t"), "san")
+
+
+def test_a_method_that_is_no_text_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match="came with NoneType None in the place of the met"):
+        san.attach(tiny_vit(), None)

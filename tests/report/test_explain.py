@@ -195,8 +195,10 @@ def test_of_a_run_near_chance_it_is_said() -> None:
     chance = [done(116, task="tissue", classes=ten_classes(116))]
     lines = explain("demo", "san", "tissue", chance)
     (flag,) = said(lines, "flag ∅")
-    assert flag == "a run cannot be told from always answering the most frequent class"
-    expected = "11.60 % cannot be told from always answering the most frequent class (10.00 %)"
+    assert flag == "a run is not shown to be better than always answering the most frequent class"
+    expected = (
+        "11.60 % is not shown to be better than always answering the most frequent class (10.00 %)"
+    )
     assert said(lines, "chance") == [expected]
     assert said(lines, "compared") == []
     above = [done(117, task="tissue", classes=ten_classes(117))]

@@ -248,7 +248,7 @@ def test_a_cell_is_marked_where_any_of_its_runs_is_near_chance_and_stays_compare
                 made.append(done(correct, classes=ten_classes(correct), **facts))
     table = make_table(DEMO, made)
     assert labels(table) == ["ssf∅", "san"]
-    legend = "∅ a run cannot be told from always answering the most frequent class."
+    legend = "∅ a run is not shown to be better than always answering the most frequent class."
     assert legend in table.notes
     assert len(table.verdict.standings.ranked) == 2
     flags = {(cell["method"], cell["flags"]) for cell in table.cells}

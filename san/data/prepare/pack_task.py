@@ -264,11 +264,12 @@ def _decode(name: str, file: bytes, task: Task, as_shown: bool) -> NDArray[np.ui
 
     Raises DataError, which names it, where that fails or it is not of the size that the row states.
     """
-    where = f"Image {name} of {task.suite}/{task.name}"
+    where = f"Image {name} of {task.root or f'{task.suite}/{task.name}'}"
     try:
         image = decode_image(file, as_shown)
     except DataError as error:
-        raise DataError(f"{where} cannot be decoded ({error}).") from error
+        advice = " Mend it, or move it away." if task.root else ""
+        raise DataError(f"{where} cannot be decoded ({error}).{advice}") from error
     size = task.native_size
     if size and image.shape != (size, size, 3):
         height, width = image.shape[:2]

@@ -106,7 +106,15 @@ def test_split_folders_go_by_their_usual_names(
             ["train/a", "train/b", "val/a", "valid/a"],
             "has val and valid; one folder for val is allowed",
         ),
-        (["train/a", "train/b", "more/a"], "has more beside train; only val and test may be there"),
+        (
+            ["train/a", "train/b", "more/a/x"],
+            "has more beside train; only val and test may be there. Move it elsewhere",
+        ),
+        (
+            ["one/train", "one/test", "two/train", "two/test"],
+            "Turn the two levels of folders round",
+        ),
+        (["nest/a", "nest/b"], r"has 1 class folders \['nest'\].* Is it data.root=.*nest\?"),
         (["a", "b", "c/.hidden"], "has no images of c"),
         (["a", "b/.hidden", "c/.hidden"], "has no images of b, c"),
     ],
@@ -117,6 +125,18 @@ def test_folders_that_could_mean_two_things_are_refused(
     fill(tmp_path, *names)
     with pytest.raises(DataError, match=message):
         read_own_folder(tmp_path)
+
+
+def test_what_is_not_read_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Unlabelled images beside splits, and images beside classes; macOS's folder is nobody's."""
+    fill(tmp_path, "seg_train/a", "seg_train/b", "seg_test/a", "seg_pred", "__MACOSX", count=12)
+    pictures.save(tmp_path / "seg_train" / "stray.png", 0, 0)
+    found = read_own_folder(tmp_path)
+    assert found.names == ["a", "b"]
+    assert found.count("test") == 12
+    assert "not read, it has no class folders: seg_pred" in caplog.text
+    assert "seg_train: 1 images beside the class folders are not read" in caplog.text
+    assert "MACOSX" not in caplog.text
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -137,7 +157,7 @@ def test_files_that_are_left_out_are_said(tmp_path: Path, caplog: pytest.LogCapt
         (tmp_path / name).touch()
     with caplog.at_level("INFO"):
         task_data.folder_suite(str(tmp_path))
-    assert "2 classes (a, b ...); images: train" in caplog.text
+    assert "2 classes (a, b); images: train" in caplog.text
     assert "left out, not images of a known format: {'.heic': 2, '.txt': 1}" in caplog.text
 
 

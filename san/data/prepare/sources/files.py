@@ -214,7 +214,8 @@ def class_folders(root: Root) -> list[str]:
         names = {name.partition("/")[0] for name in names_below(root) if "/" in name}
     else:
         names = {path.name for path in _list_folder(root) if path.is_dir()}
-    return sorted(name for name in names if not name.startswith("."))
+    # macOS writes its own folder into archives.
+    return sorted(name for name in names if not name.startswith((".", "__MACOSX")))
 
 
 def images_by_folder(root: Root, names: Iterable[str]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from san.data.images import SUFFIXES
 from san.data.prepare.sources.files import (
     FileList,
     ImageFile,
@@ -50,10 +51,12 @@ def read_own_folder(root: Path) -> FileList:
     names = class_folders(base)
     if len(names) < 2:
         listed = [printable_path(name) for name in names]
-        raise DataError(f"{base} has {len(names)} class folders {listed}; {_ALLOWED}.")
+        inside = f" Is it data.root={base / names[0]}?" if names else ""
+        raise DataError(f"{base} has {len(names)} class folders {listed}; {_ALLOWED}.{inside}")
     labels = {name: label for label, name in enumerate(names)}
     images = read_classes(root, train, labels)
     _check_no_empty_class(base, names, images)
+    _warn_of_stray_images(base)
     files = _draw_splits(images, given=places)
     for part, place in places.items():
         if part != "train":
@@ -108,6 +111,12 @@ def _check_no_empty_class(base: Path, names: Sequence[str], images: Sequence[Ima
     )
 
 
+def _warn_of_stray_images(base: Path) -> None:
+    strays = [path for path in base.iterdir() if path.name.lower().endswith(SUFFIXES)]
+    if strays:
+        log.warning("%s: %d images beside the class folders are not read.", base, len(strays))
+
+
 def _warn_of_untested(root: Path, names: Sequence[str], test: Sequence[ImageFile]) -> None:
     tested = {image.label for image in test}
     untested = [name for label, name in enumerate(names) if label not in tested]
@@ -148,11 +157,14 @@ def _split_folders(root: Path) -> dict[str, str]:
     if "train" not in places or not class_folders(root / places["train"]):
         _refuse_splits_as_classes(root, names, places)
         return {}
+    unlabelled = [name for name in others if not class_folders(root / name)]
+    if unlabelled:
+        log.warning("%s: not read, it has no class folders: %s", root, _list_names(unlabelled))
+    others = [name for name in others if name not in unlabelled]
     if others:
         raise DataError(
             f"{root} has {_list_names(others)} beside {found['train']}; only val and test may be "
-            f"there. Give data.root={root / places['train']}, which gives the other splits, too, "
-            "or a folder that has the splits alone."
+            f"there. Move {'it' if len(others) == 1 else 'them'} elsewhere."
         )
     if "val" in places and "test" not in places:
         places["test"] = places.pop("val")
@@ -183,6 +195,11 @@ def _refuse_splits_as_classes(root: Path, names: Sequence[str], places: Mapping[
     spoken_of = {part for name in names for part in _splits_in(name)}
     nested = [place for place in places.values() if class_folders(root / place)]
     shared = _shared_by_several(root, names)
+    if shared and all(_split_called(name) for name in shared):
+        raise DataError(
+            f"{root} has {_list_names(sorted(shared))} inside of {_list_names(names)}; {_ALLOWED}. "
+            "Turn the two levels of folders round."
+        )
     if len(spoken_of) < 2 and not nested and not shared:
         return
     raise DataError(
