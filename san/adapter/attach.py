@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from san.adapter.adapter_file import (
@@ -291,7 +291,7 @@ def attach_for_good(model: nn.Module, method: str, /, **options: Any) -> Adapter
     trainable = tuple(name for name in parameters if name in trains or name.startswith(head))
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in trainable)
-    attachment = Attachment(method, _keep_statistics(model))
+    attachment = Attachment(method, (*_keep_statistics(model), _keep_less(model)))
     model.adapted_by = attachment  # type: ignore[assignment]
     norms = stock.keys() & norm_parameters(model, found)
     counts = _count_parameters(parameters, trainable, norms, head, stock)
@@ -305,6 +305,18 @@ def _keep_statistics(model: nn.Module) -> tuple[RemovableHandle, ...]:
     and a saved adapter has parameters alone. Return the hooks that see to it.
     """
     return tuple(norm.register_forward_pre_hook(_evaluate) for norm in batch_norms(model))
+
+
+def _keep_less(model: nn.Module) -> RemovableHandle:
+    """Let the head read a copy of its inputs: they are a view of all tokens, which it would keep.
+
+    Return the hook that sees to it.
+    """
+    return model.get_submodule(head_name(model)).register_forward_pre_hook(_copy_views)
+
+
+def _copy_views(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x.contiguous() if isinstance(x, Tensor) else x for x in inputs)
 
 
 def _evaluate(module: nn.Module, _inputs: object) -> None:

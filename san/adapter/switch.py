@@ -34,7 +34,7 @@ class State(Enum):
 class Attachment:
     """Token set on a model, as `adapted_by`, while a method is attached; compared by identity.
 
-    hooks: that keep batch norms from moving.
+    hooks: that keep batch norms from moving, and the head from keeping too much.
     """
 
     method: str

@@ -36,6 +36,8 @@ class Site:
     channels; if these are fewer than `inputs` it reads them several times over, from neighbouring
     places (patch merging). stage_input: for the first operation of a block to read the residual
     stream, the site that opened the stream of its stage; else None.
+    writer: the module, a norm or an activation, that writes what this site reads, and that nobody
+    else reads; None where there is none, or something stands between the two.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Site:
     anterior: str | None
     reads: tuple[int, int]
     stage_input: str | None = None
+    writer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,8 @@ def _swin_sites(model: SwinTransformer) -> Iterator[Site]:
             reads = (0, stage.downsample.dim)
             stage_input = f"{merging}.reduction"
             yield _site(model, f"{merging}.norm", "downsampling", stream, reads)
-            yield _site(model, stage_input, "downsampling", stream, reads)
+            norm = f"{merging}.norm"
+            yield _site(model, stage_input, "downsampling", stream, reads, writer=norm)
             stream = stage_input
         for j in range(len(stage.blocks)):
             block = f"layers.{i}.blocks.{j}"
@@ -157,15 +161,16 @@ def _convnext_sites(model: ConvNeXt) -> Iterator[Site]:
     for i, stage in enumerate(stages):
         if isinstance(stage.downsample, nn.Sequential):
             stage_input = f"stages.{i}.downsample.1"
-            yield _site(model, f"stages.{i}.downsample.0", "downsampling", stream)
-            yield _site(model, stage_input, "downsampling", stream)
+            norm = f"stages.{i}.downsample.0"
+            yield _site(model, norm, "downsampling", stream)
+            yield _site(model, stage_input, "downsampling", stream, writer=norm)
             stream = stage_input
         for j in range(len(stage.blocks)):
             block = f"stages.{i}.blocks.{j}"
             depthwise = f"{block}.conv_dw"
             yield _site(model, depthwise, "block", stream, stage_input=stage_input)
             yield _site(model, f"{block}.norm", "block", depthwise)
-            yield from _mlp_sites(model, block, depthwise)
+            yield from _mlp_sites(model, block, depthwise, norm=f"{block}.norm")
             stream = f"{block}.mlp.fc2"
     if _has_weight(model, "norm_pre"):
         yield _site(model, "norm_pre", "end", stream)
@@ -203,15 +208,18 @@ def _attention_block(
     queries = (0, width)
     keys = (width, 2 * width)
     values = (2 * width, 3 * width)
-    yield _site(model, f"{block_name}.norm1", "block", stream)
-    yield _site(model, qkv, "block", stream, stage_input=stage_input)
+    norm1 = f"{block_name}.norm1"
+    norm2 = f"{block_name}.norm2"
+    yield _site(model, norm1, "block", stream)
+    yield _site(model, qkv, "block", stream, stage_input=stage_input, writer=norm1)
     # Attention mixes places, not channels: proj reads the values.
     for norm, reads in (("q_norm", queries), ("k_norm", keys), ("norm", values)):
         if _has_weight(model, f"{attention}.{norm}"):
             yield _site(model, f"{attention}.{norm}", "block", qkv, reads)
-    yield _site(model, proj, "block", qkv, values)
-    yield _site(model, f"{block_name}.norm2", "block", proj)
-    yield from _mlp_sites(model, block_name, proj)
+    has_norm = _has_weight(model, f"{attention}.norm")
+    yield _site(model, proj, "block", qkv, values, writer=f"{attention}.norm" if has_norm else None)
+    yield _site(model, norm2, "block", proj)
+    yield from _mlp_sites(model, block_name, proj, norm=norm2)
 
 
 def _check_attention_block(block: Any) -> Any:
@@ -238,20 +246,26 @@ def _has_plain_qkv(attention: Any) -> bool:
     return not adds_bias_elsewhere and not is_gated
 
 
-def _mlp_sites(model: nn.Module, block_name: str, anterior: str) -> Iterator[Site]:
-    """Sites of an MLP; in a gated one fc2 reads the half of fc1 that is not the gate."""
+def _mlp_sites(model: nn.Module, block_name: str, anterior: str, norm: str) -> Iterator[Site]:
+    """Sites of an MLP; in a gated one fc2 reads the half of fc1 that is not the gate.
+
+    norm: the one that the MLP reads.
+    """
     name = f"{block_name}.mlp"
     mlp: Any = model.get_submodule(name)
-    fc1 = _site(model, f"{name}.fc1", "block", anterior)
+    fc1 = _site(model, f"{name}.fc1", "block", anterior, writer=norm)
     yield fc1
     reads = (0, fc1.channels)
     if isinstance(mlp, GluMlp):
         # fc1 writes the gate and the gated values side by side.
         half = fc1.channels // 2
         reads = (0, half) if mlp.gate_last else (half, fc1.channels)
+    # Exactly Mlp: others put something between the activation and fc2.
+    writer = f"{name}.act" if type(mlp) is Mlp else None
     if _has_weight(model, f"{name}.norm"):
-        yield _site(model, f"{name}.norm", "block", fc1.name, reads)
-    yield _site(model, f"{name}.fc2", "block", fc1.name, reads)
+        writer = f"{name}.norm"
+        yield _site(model, writer, "block", fc1.name, reads)
+    yield _site(model, f"{name}.fc2", "block", fc1.name, reads, writer=writer)
 
 
 def _site(
@@ -261,6 +275,7 @@ def _site(
     anterior: str | None,
     reads: tuple[int, int] | None = None,
     stage_input: str | None = None,
+    writer: str | None = None,
 ) -> Site:
     """Describe the module called `name`; by default it reads all channels of its anterior."""
     module = model.get_submodule(name)
@@ -284,7 +299,7 @@ def _site(
     axis = 1 if isinstance(module, nn.Conv2d | LayerNorm2d) else -1
     if reads is None:
         reads = (0, inputs)
-    return Site(name, kind, part, inputs, channels, axis, anterior, reads, stage_input)
+    return Site(name, kind, part, inputs, channels, axis, anterior, reads, stage_input, writer)
 
 
 def _has_weight(model: nn.Module, name: str) -> bool:

@@ -15,25 +15,34 @@ neighbours. That holds for p, and for s without a shift; beside a shift t, ds ke
 while |y - t| is not tiny against |t|.
 """
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.errors import InvalidValueError, UnsupportedModelError
-from san.layers.scaled_op import Conv, broadcast_channels, fold_bias, fold_weight, scaled_op
+from san.layers.scaled_op import (
+    Conv,
+    broadcast_channels,
+    fold_bias,
+    fold_weight,
+    scaled_op,
+)
 
 
 class ScaleMixin(nn.Module):
     """The scales of a layer, each of which may be absent.
 
     scale, shift: of the outputs, trained. pre: the module that gives the scale of the inputs.
+    writer: of the inputs, where it takes part: a norm `applies` that scale, an activation
+    `differentiates` by it. See `read_from`.
     """
 
     scale: nn.Parameter | None
     shift: nn.Parameter | None
     pre: nn.Module | None
+    writer: Literal["applies", "differentiates"] | None = None
 
     def add_scales(
         self, channels: int, like: Tensor, scale: bool, shift: bool, input_scale: nn.Module | None
@@ -57,8 +66,11 @@ class ScaleMixin(nn.Module):
         return self.scale, self.shift
 
     def input_scale(self) -> Tensor | None:
-        """Return p `(inputs,)`, None for ones."""
-        return None if self.pre is None else self.pre()
+        """Return p `(inputs,)` as this layer applies it, None for ones."""
+        if self.pre is None or self.writer == "applies":
+            return None
+        p: Tensor = self.pre()
+        return p.detach() if self.writer == "differentiates" else p
 
 
 class ScaledLinear(nn.Linear, ScaleMixin):
@@ -135,11 +147,18 @@ def _conv_kwargs(like: nn.Conv2d) -> dict[str, Any]:
 class ScaledNorm(nn.LayerNorm, ScaleMixin):
     """An `nn.LayerNorm` over the channels under a scale and shift.
 
-    They are folded into its own affine, so that there is no extra pass.
+    They are folded into its own affine, so that there is no extra pass. So is the input scale of
+    its reader, the one layer that reads it: its gradient is then one of the affine's, and takes no
+    activation.
     """
 
     def __init__(
-        self, base: nn.LayerNorm, axis: int, scale: bool = True, shift: bool = True
+        self,
+        base: nn.LayerNorm,
+        axis: int,
+        scale: bool = True,
+        shift: bool = True,
+        reader: Any = None,
     ) -> None:
         super().__init__(base.normalized_shape, base.eps, device="meta")
         self.base_class = type(base)  # timm has its own subclasses
@@ -148,6 +167,8 @@ class ScaledNorm(nn.LayerNorm, ScaleMixin):
         self.bias = base.bias
         channels = base.normalized_shape[-1]
         self.add_scales(channels, base.weight, scale, shift, input_scale=None)
+        # In a tuple, as it is no part of the norm.
+        self.readers: tuple[Any, ...] = () if reader is None else (reader,)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)`, or `(N, C, H, W)` where the axis is 1, to the same."""
@@ -163,7 +184,12 @@ class ScaledNorm(nn.LayerNorm, ScaleMixin):
 
     def _folded(self) -> tuple[Tensor, Tensor | None]:
         weight = self.weight if self.scale is None else self.weight * self.scale
-        return weight, fold_bias(self.bias, self.scale, self.shift)
+        bias = fold_bias(self.bias, self.scale, self.shift)
+        for reader in self.readers:
+            p = reader.pre()
+            weight = weight * p
+            bias = fold_bias(bias, p, None)
+        return weight, bias
 
 
 class ScaledStream(nn.Identity, ScaleMixin):

@@ -10,6 +10,8 @@ from torch.nn.grad import conv2d_input
 # In place of a scale of exactly zero; `san.layers.scaled` says why.
 _TINY = {torch.float64: 1e-14, torch.float32: 1e-8}
 _TINY_OF_HALF = 1e-6
+_BLOCKS = 32  # of rows, in a sum of products
+_BLOCKED_FROM = 2**17  # numbers; below, the product is in the cache as a whole
 
 
 class Conv(NamedTuple):
@@ -114,6 +116,39 @@ class ScaledFunction(torch.autograd.Function):
         return dx, None, None, ds, dt, dp, *update_gradients, None
 
 
+class ReadGELUFunction(torch.autograd.Function):
+    """GELU(u), with gradients for u and for the scale p at which the next weight reads it.
+
+    p changes nothing here: that weight W' = W diag(p) holds it, and treats it as a constant. Its
+    gradient comes from what a GELU keeps anyway, u: with dg, the gradient of the GELU's output,
+
+        dp = sum_n gelu(u_n) * dg_n / p
+    """
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, p: Tensor, approximate: str, axis: int) -> Tensor:
+        """Return GELU(u); p `(C,)`: of the channels on `axis`."""
+        ctx.save_for_backward(u, p)
+        ctx.approximate = approximate
+        ctx.axis = axis
+        return F.gelu(u, approximate=approximate)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, dg: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
+        """Return du and dp."""
+        u, p = ctx.saved_tensors
+        du = dp = None
+        if ctx.needs_input_grad[0]:
+            du = torch.ops.aten.gelu_backward(dg, u, approximate=ctx.approximate)
+        if ctx.needs_input_grad[1]:
+            gelu = F.gelu(u, approximate=ctx.approximate)
+            dp = _sum_of_products(gelu, dg, ctx.axis) / _nonzero(p)
+        return du, dp, None, None
+
+
 def scaled_op(  # noqa: PLR0913, PLR0917
     x: Tensor,
     weight: Tensor,
@@ -132,8 +167,7 @@ def scaled_op(  # noqa: PLR0913, PLR0917
 
 def _nonzero(scale: Tensor) -> Tensor:
     """Replace exact zeros by a value too small to matter."""
-    tiny = torch.full_like(scale, _TINY.get(scale.dtype, _TINY_OF_HALF))
-    return torch.where(scale == 0, tiny, scale)
+    return scale.masked_fill(scale == 0, _TINY.get(scale.dtype, _TINY_OF_HALF))
 
 
 def fold_weight(
@@ -180,6 +214,26 @@ def _sum_except_channels(product: Tensor, axis: int) -> Tensor:
     return product.sum(others, dtype=dtype)
 
 
+def _sum_of_products(a: Tensor, b: Tensor, axis: int) -> Tensor:
+    """Sum a * b over all axes but `axis`, in float32 at least.
+
+    On a CPU large ones are summed in blocks of rows that stay in the cache: two to four times
+    faster than the product in memory (`benchmarks/speed/NOTES.md`).
+    """
+    dtype = torch.promote_types(a.dtype, torch.float32)
+    is_large = a.numel() >= _BLOCKED_FROM and axis == -1 and a.device.type == "cpu"
+    if not is_large or torch.compiler.is_compiling():
+        return _sum_except_channels(a.to(dtype) * b, axis)
+    a = a.reshape(-1, a.shape[-1])
+    b = b.reshape(-1, b.shape[-1])
+    sums = a.new_zeros(len(a) // _BLOCKS, a.shape[-1], dtype=dtype)
+    rows = len(sums)
+    for start in range(0, len(a), rows):
+        block = a[start : start + rows]
+        sums[: len(block)].addcmul_(block, b[start : start + rows])
+    return sums.sum(0)
+
+
 def _input_gradient(dy: Tensor, folded: Tensor, shape: torch.Size, conv: Conv | None) -> Tensor:
     """Return dx = W'^T dy, of the given shape; folded: W'."""
     if conv is None:
@@ -190,13 +244,13 @@ def _input_gradient(dy: Tensor, folded: Tensor, shape: torch.Size, conv: Conv | 
 
 def _scale_gradient(dy: Tensor, y: Tensor, s: Tensor, t: Tensor | None, axis: int) -> Tensor:
     """Return ds = sum_n dy_n * (y_n - t) / s."""
-    y_without_t = y.to(s.dtype) if t is None else y - broadcast_channels(t, axis)
-    return _sum_except_channels(dy * y_without_t, axis) / s
+    y_without_t = y if t is None else y - broadcast_channels(t, axis)
+    return _sum_of_products(dy, y_without_t, axis) / s
 
 
 def _input_scale_gradient(dx: Tensor, x: Tensor, p: Tensor, axis: int) -> Tensor:
     """Return dp = sum_n dx_n * x_n / p."""
-    return _sum_except_channels(dx * x.to(p.dtype), axis) / p
+    return _sum_of_products(dx, x, axis) / p
 
 
 def _update_gradients(

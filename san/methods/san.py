@@ -20,14 +20,15 @@ receive a gradient.
 """
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, cast
 
 from torch import nn
 
 from san.backbones import Site
 from san.errors import InvalidValueError
 from san.layers.propagation import Propagation, propagate
-from san.layers.scaled import Scaled, scale_layer
+from san.layers.scaled import ScaledConv2d, ScaledLinear, scale_layer
+from san.layers.writers import read_from
 from san.methods import norm_parameters
 from san.schema import NonNegativeFloat
 
@@ -62,19 +63,24 @@ def attach(
     at the start; r starts at ones. Raises InvalidValueError where options contradict each other.
     """
     _check_combination(propagation, qkv_anterior, train_output_scale, shift)
-    layers: dict[str, Scaled] = {}
+    layers: dict[str, nn.Module] = {}
     scales: dict[str, nn.Parameter] = {}
     for site in sites:
         if site.kind not in ("linear", "conv"):
             continue
         input_scale = propagate(site, scales, qkv_anterior, proj_anterior, propagation)
         has_scale = train_output_scale or site.part == "embedding"
-        layer = scale_layer(model.get_submodule(site.name), has_scale, shift, input_scale)
+        base = model.get_submodule(site.name)
+        layer = cast(ScaledLinear | ScaledConv2d, scale_layer(base, has_scale, shift, input_scale))
         layers[site.name] = layer
+        if input_scale is not None and site.writer is not None:
+            writer = read_from(model.get_submodule(site.writer), layer)
+            if writer is not None:
+                layers[site.writer] = writer
         # A site without a scale of its own still gives the next one a new scale to read by.
         scales[site.name] = layer.scale if layer.scale is not None else layer.new_scale()
-    for name, layer in layers.items():
-        model.set_submodule(name, layer)
+    for name, module in layers.items():
+        model.set_submodule(name, module)
     if init_std > 0:  # a spread of 0 would draw numbers, too
         for scale in scales.values():
             nn.init.normal_(scale, 1.0, init_std)
