@@ -4,7 +4,8 @@ The floor is the least that any method can do that trains something near the inp
 gradients of the activations down to the embedding's output, without weight gradients or an
 optimizer. A step is zero_grad, forward, backward and AdamW, in float32 (bfloat16 autocast on a
 GPU), in training mode. The steps are interleaved round by round; printed is the median over the
-rounds of each round's ratio, with quartiles.
+rounds of each round's ratio, with quartiles, and the ratio of what autograd keeps for the backward
+pass (exact).
 
 python benchmarks/speed/step_time.py                  # ViT-Tiny/16 at 224, batch 8, one thread
 python benchmarks/speed/step_time.py --backbone swin_tiny_patch4_window7_224 --methods san,ssf
@@ -17,7 +18,16 @@ import statistics
 import pandas as pd
 import timm
 import torch
-from steps import CLASSES, Step, device_name, floor_step, random_batch, time_ms, training_step
+from steps import (
+    CLASSES,
+    Step,
+    device_name,
+    floor_step,
+    random_batch,
+    saved_bytes,
+    time_ms,
+    training_step,
+)
 from torch import nn
 
 from san import methods
@@ -36,11 +46,16 @@ def needed_options(method: str, model: nn.Module) -> dict[str, list[str]]:
 
 def make_steps(
     backbone: str, names: list[str], batch_size: int, device: torch.device
-) -> dict[str, Step]:
-    """Return the floor's step and that of each method that makes sense on the backbone."""
+) -> tuple[dict[str, Step], dict[str, int]]:
+    """Return the steps of the floor and of each method that makes sense on the backbone.
+
+    And the bytes that autograd keeps of each.
+    """
     stock = timm.create_model(backbone, num_classes=CLASSES).to(device).train()
     batch = random_batch(batch_size, input_size(stock), device, bf16=device.type == "cuda")
-    steps = {"floor": floor_step(copy.deepcopy(stock), batch)}
+    least = copy.deepcopy(stock)
+    steps = {"floor": floor_step(least, batch)}
+    saved = {"floor": saved_bytes(least, batch)}
     for method in names:
         model = copy.deepcopy(stock)
         try:
@@ -49,7 +64,8 @@ def make_steps(
             print(f"Left out: {error}")
             continue
         steps[method] = training_step(model, batch)
-    return steps
+        saved[method] = saved_bytes(model, batch)
+    return steps, saved
 
 
 def measure(steps: dict[str, Step], rounds: int, device: torch.device) -> pd.DataFrame:
@@ -63,16 +79,19 @@ def measure(steps: dict[str, Step], rounds: int, device: torch.device) -> pd.Dat
     return pd.DataFrame(rows[1:])
 
 
-def summarize(times: pd.DataFrame) -> pd.DataFrame:
+def summarize(times: pd.DataFrame, saved: dict[str, int]) -> pd.DataFrame:
     """Return one row a step, cheapest first.
 
-    Columns: median milliseconds, and median and quartiles of the ratio to the floor.
+    Columns: median milliseconds, median and quartiles of the ratio to the floor, and the ratio of
+    the bytes that autograd keeps.
     """
     ratios = times.div(times["floor"], axis=0)
     quartiles = {name: statistics.quantiles(ratios[name], n=4) for name in ratios}
     table = pd.DataFrame(quartiles, index=["lower", "ratio to the floor", "upper"]).T
     table.insert(0, "ms", times.median())
-    return table[["ms", "ratio to the floor", "lower", "upper"]].sort_values("ratio to the floor")
+    table["saved"] = pd.Series(saved) / saved["floor"]
+    columns = ["ms", "ratio to the floor", "lower", "upper", "saved"]
+    return table[columns].sort_values("ratio to the floor")
 
 
 def main() -> None:
@@ -90,11 +109,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     names = args.methods.split(",") if args.methods else methods.method_names()
-    times = measure(make_steps(args.backbone, names, args.batch, device), args.rounds, device)
+    steps, saved = make_steps(args.backbone, names, args.batch, device)
+    times = measure(steps, args.rounds, device)
     machine = f"{args.threads} thread(s) of {device_name(device)}"
     versions = f"torch {torch.__version__}, timm {timm.__version__}"
     print(f"{args.backbone}, batch {args.batch}, {machine}, {versions}, {args.rounds} rounds\n")
-    print(summarize(times).to_markdown(floatfmt=("", ".1f", ".2f", ".2f", ".2f")))
+    print(summarize(times, saved).to_markdown(floatfmt=("", ".1f", *[".2f"] * 4)))
 
 
 if __name__ == "__main__":

@@ -69,6 +69,27 @@ def evaluation_step(model: nn.Module, batch: Batch) -> Step:
     return step
 
 
+def saved_bytes(model: nn.Module, batch: Batch) -> int:
+    """Return the bytes that autograd keeps of a forward pass, each storage counted once.
+
+    Parameters and buffers are left out. It is exact, whatever else the machine does.
+    """
+    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    sizes: dict[int, int] = {}
+    kept: list[Tensor] = []  # so that no storage takes the place of another
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            sizes[storage.data_ptr()] = storage.nbytes()
+            kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        _compute_loss(model, batch)
+    return sum(sizes.values())
+
+
 def time_ms(step: Step, device: torch.device) -> float:
     """Return the milliseconds of one step, until the device has done all its work."""
     _synchronize(device)

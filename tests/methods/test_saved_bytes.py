@@ -95,4 +95,3 @@ def test_propagation_keeps_no_more_than_scales_alone(make: Callable[[], nn.Modul
         few = least
     for propagation, size in found.items():
         assert size < least + few, propagation
-
