@@ -119,8 +119,8 @@ $(VENV)/installed-figures: pyproject.toml $(VENV)/installed
 tables: $(VENV)/installed-figures  ## Write tables and figures of all local records, beside the published numbers; or of SUITE=vtab
 	$(BIN)/python scripts/tables.py $(SUITE) $(if $(BACKBONE),--backbone $(BACKBONE))
 
-# As many processes as there are cores; more than eight wait for the slowest test.
-PARALLEL := -n auto --maxprocesses 8
+# As many processes as there are cores, which take over what others have left; more than eight wait for the slowest test.
+PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 test: $(VENV)/installed-dev  ## Run the tests (no GPU, no data)
 	$(BIN)/python -m pytest $(PARALLEL)
 
