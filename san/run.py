@@ -39,7 +39,6 @@ from san.runtime.deterministic import set_deterministic
 from san.runtime.lease import HeldLease
 from san.runtime.lease_holder import Sighting, find_holder
 from san.runtime.logger import Logger
-from san.runtime.no_logger import NoLogger
 from san.runtime.signals import stop_on_signal
 from san.runtime.wandb_logger import open_wandb
 from san.score import Score
@@ -196,8 +195,9 @@ def _execute(
     if is_saved:
         checkpoint.remove()
     saved = path.with_suffix(".safetensors")
-    keeps_adapter = options.log_adapter and saved.is_file()
-    logger.finish(_summary(result), adapter=saved if keeps_adapter else None)
+    if options.log_adapter and saved.is_file():
+        logger.keep_adapter(saved)
+    logger.finish(_summary(result))
     message = "%s: %.2f %% in %.0f s: %s"
     log.info(message, experiment.display_name, result.accuracy, fitted.fit_seconds, path)
     _warn_near_chance(experiment, result)
@@ -226,13 +226,13 @@ def _open_logger(experiment: Experiment, options: RunOptions, path: Path) -> Log
     The curves of an earlier run go first: they would stand beside a record that is not their own.
     """
     if distributed.rank() != 0:
-        return NoLogger()
+        return Logger()
     if options.logger == "csv":
         return CsvLogger(curves_path(path))
     with contextlib.suppress(OSError):
         curves_path(path).unlink(missing_ok=True)
     if options.logger == "none":
-        return NoLogger()
+        return Logger()
     suite = experiment.suite.name
     method = experiment.method
     backbone = experiment.backbone.name

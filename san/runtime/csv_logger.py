@@ -8,14 +8,15 @@ from pathlib import Path
 
 from san.errors import FileAccessError
 from san.runtime.files import write_text
+from san.runtime.logger import Logger
 
 STEP = "epoch"  # the first column; the others are the names of the curves
 
 log = logging.getLogger(__name__)
 
 
-class CsvLogger:
-    """A `san.runtime.logger.Logger` that writes one file.
+class CsvLogger(Logger):
+    """Writes the curves to one file.
 
     The file is replaced as a whole at every point, so that it is never half written and holds what
     this process has logged: what an earlier one has left is not added to. A point that a curve does
@@ -37,13 +38,7 @@ class CsvLogger:
                 log.warning("%s The run goes on without it.", error)
             self._is_broken = True
 
-    def finish(
-        self,
-        summary: Mapping[str, object],
-        *,
-        failed: bool = False,
-        adapter: Path | None = None,
-    ) -> None:
+    def finish(self, summary: Mapping[str, object], failed: bool = False) -> None:
         """Say where the curves are."""
         if self._rows and not self._is_broken:
             log.info("Curves: %s", self._path)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from san.runtime.formatting import count_of
+from san.runtime.logger import Logger
 
 if TYPE_CHECKING:  # an optional package, and a slow import
     import wandb
@@ -35,8 +36,8 @@ def wandb_mode() -> str:
     return "online" if _has_api_key() else "offline"
 
 
-class WandbLogger:
-    """A `san.runtime.logger.Logger` of one W&B run; one that the server knows is continued.
+class WandbLogger(Logger):
+    """Logs one W&B run; one that the server knows is continued.
 
     An offline run cannot be continued: each process writes a folder, and of folders of one id the
     one that is synced last replaces the others. As a resumed run logs all of its epochs again, its
@@ -60,24 +61,17 @@ class WandbLogger:
         """Add a point to each of the named curves, unless the run that is continued has it."""
         self._calls.put(lambda run: _log_point(run, metrics, step))
 
+    def keep_adapter(self, path: Path) -> None:
+        """Upload a saved adapter as the artifact `adapter-<id>`."""
+        name = f"adapter-{self._run_id}"
+        self._calls.put(lambda run: run.log_artifact(str(path), name=name, type="adapter"))
+
     def log_tables(self, frames: Mapping[str, Any]) -> None:
         """Log data frames of pandas as tables, by name."""
         self._calls.put(lambda run: run.log(_wandb_tables(frames)))
 
-    def finish(
-        self,
-        summary: Mapping[str, object],
-        *,
-        failed: bool = False,
-        adapter: Path | None = None,
-    ) -> None:
-        """Write the summary and close; wait for this at most FINISH_TIMEOUT_S seconds.
-
-        adapter: uploaded as the artifact `adapter-<id>`.
-        """
-        if adapter is not None:
-            name = f"adapter-{self._run_id}"
-            self._calls.put(lambda run: run.log_artifact(str(adapter), name=name, type="adapter"))
+    def finish(self, summary: Mapping[str, object], failed: bool = False) -> None:
+        """Write the summary and close; wait for this at most FINISH_TIMEOUT_S seconds."""
         self._calls.put(lambda run: run.summary.update(dict(summary)))
         self._calls.put(lambda run: run.finish(exit_code=int(failed)))
         self._calls.put(None)

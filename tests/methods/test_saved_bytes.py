@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from conftest import tiny_eva, tiny_swin, tiny_vit
+from steps import Batch, floor_step, saved_bytes
 from torch import nn
 
 import san
@@ -25,29 +26,19 @@ def vit(**options: object) -> nn.Module:
 
 
 def saved(model: nn.Module, images: torch.Tensor) -> int:
-    """Bytes of the distinct storages that autograd keeps; parameters and buffers left out."""
-    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
-    sizes = {}
-    alive = []  # so that no storage takes the place of another
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            sizes[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        model(images).sum()
-    return sum(sizes.values())
+    """Bytes that a training step of a model keeps."""
+    return saved_bytes(model, batch_of(images))
 
 
 def floor(model: nn.Module, images: torch.Tensor) -> int:
-    """What the least work keeps: gradients of the activations alone."""
-    model = copy.deepcopy(model).requires_grad_(False)
-    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    first.register_forward_hook(lambda module, inputs, y: y.requires_grad_())
-    return saved(model, images)
+    """Bytes that the least work keeps: gradients of the activations alone."""
+    least = copy.deepcopy(model)
+    floor_step(least, batch_of(images))
+    return saved(least, images)
+
+
+def batch_of(images: torch.Tensor) -> Batch:
+    return Batch(images, torch.zeros(len(images), dtype=torch.long), bf16=False)
 
 
 def folded(model: nn.Module) -> int:

@@ -13,10 +13,9 @@ from san.run_options import LoggerName, RunOptions
 from san.runtime import distributed, wandb_logger
 from san.runtime.csv_logger import CsvLogger
 from san.runtime.logger import Logger
-from san.runtime.no_logger import NoLogger
 from san.runtime.wandb_logger import WandbLogger
 
-LOGGERS = {"wandb": WandbLogger, "csv": CsvLogger, "none": NoLogger}
+LOGGERS = {"wandb": WandbLogger, "csv": CsvLogger, "none": Logger}
 
 
 def face(kind: type) -> set[str]:
@@ -24,8 +23,8 @@ def face(kind: type) -> set[str]:
 
 
 def test_loggers_offer_what_a_run_asks_of_them() -> None:
-    assert face(Logger) == {"log", "finish"}
-    assert face(NoLogger) == face(CsvLogger) == face(Logger)
+    assert face(Logger) == {"log", "keep_adapter", "finish"}
+    assert face(CsvLogger) < face(Logger) < face(WandbLogger)
     assert face(WandbLogger) - face(Logger) == {"log_tables"}  # of scripts/tables.py
 
 
@@ -51,7 +50,7 @@ def test_every_choice_opens_its_logger_and_changes_no_identity(
         with monkeypatch.context() as second:
             second.setattr(distributed, "rank", lambda: 1)
             other = _open_logger(experiment, options, tmp_path / "run.json")
-        assert type(other) is NoLogger
+        assert type(other) is Logger
     assert len(identities) == 1
 
 

@@ -199,7 +199,8 @@ def test_a_resumed_run_continues_its_own_and_keeps_adapter_and_tables(
     resumed = open_offline()
     resumed.log({"train/loss": 0.5}, 2)
     resumed.log_tables({"cells": pd.DataFrame({"task": ["digits"], "mean": [91.25]})})
-    resumed.finish({"accuracy": 92.0}, adapter=adapter)
+    resumed.keep_adapter(adapter)
+    resumed.finish({"accuracy": 92.0})
 
     folders = offline_folders(tmp_path)
     assert len(folders) == 2
