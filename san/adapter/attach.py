@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
 from san.adapter.adapter_file import (
     SavedAdapter,
@@ -21,13 +20,13 @@ from san.adapter.adapter_file import (
     write_adapter,
 )
 from san.adapter.arguments import check_attachable
+from san.adapter.hooks import install_hooks
 from san.adapter.merge import merge_layers
 from san.adapter.switch import (
     Attachment,
     Snapshot,
     State,
     Switch,
-    batch_norms,
     own_head,
     own_parameters,
 )
@@ -74,8 +73,10 @@ class Adapter:
         defaults = default_options(self.method)
         given = [f"{k}={v!r}" for k, v in self.options.items() if v != defaults[k]]
         counts = self.counts
+        # Without timm's tag, which stands there whatever weights were loaded.
+        architecture = backbone_tag(self.model).partition(".")[0]
         return (
-            f"<Adapter {self.method}({', '.join(given)}) on {backbone_tag(self.model)}, "
+            f"<Adapter {self.method}({', '.join(given)}) on {architecture}, "
             f"{self.attachment.state.value}: {counts.trainable:,} of {counts.total:,} parameters "
             f"train (method {counts.method:,}, norm {counts.norm:,}, head {counts.head:,}), "
             f"{counts.percent:.2f} % of the backbone>"
@@ -291,36 +292,11 @@ def attach_for_good(model: nn.Module, method: str, /, **options: Any) -> Adapter
     trainable = tuple(name for name in parameters if name in trains or name.startswith(head))
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in trainable)
-    attachment = Attachment(method, (*_keep_statistics(model), _keep_less(model)))
+    attachment = Attachment(method, install_hooks(model))
     model.adapted_by = attachment  # type: ignore[assignment]
     norms = stock.keys() & norm_parameters(model, found)
     counts = _count_parameters(parameters, trainable, norms, head, stock)
     return Adapter(model, method, options, trainable, added, counts, attachment)
-
-
-def _keep_statistics(model: nn.Module) -> tuple[RemovableHandle, ...]:
-    """Let batch norms, which hybrid ViTs have, use and keep their pre-trained statistics.
-
-    So they do with every method: statistics that move are neither frozen nor trained by gradients,
-    and a saved adapter has parameters alone. Return the hooks that see to it.
-    """
-    return tuple(norm.register_forward_pre_hook(_evaluate) for norm in batch_norms(model))
-
-
-def _keep_less(model: nn.Module) -> RemovableHandle:
-    """Let the head read a copy of its inputs: they are a view of all tokens, which it would keep.
-
-    Return the hook that sees to it.
-    """
-    return model.get_submodule(head_name(model)).register_forward_pre_hook(_copy_views)
-
-
-def _copy_views(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(x.contiguous() if isinstance(x, Tensor) else x for x in inputs)
-
-
-def _evaluate(module: nn.Module, _inputs: object) -> None:
-    module.eval()
 
 
 def _count_parameters(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from conftest import tiny_convnext, tiny_swin, tiny_vit
 from test_contract import CELLS, REFUSED, attached, module_types, steps, stock
@@ -445,6 +446,9 @@ def test_a_repr_fits_a_screen() -> None:
     assert "lora(rank=2) on VisionTransformer, attached" in repr(adapter)
     adapter.disable()
     assert "VisionTransformer, disabled" in repr(adapter)
+    # No tag of weights that nobody has loaded.
+    named = san.attach(timm.create_model("vit_tiny_patch16_224", num_classes=3), "ssf")
+    assert "on vit_tiny_patch16_224, attached" in repr(named)
 
 
 def test_the_package_is_typed_and_names_what_it_has() -> None:
