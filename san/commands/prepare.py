@@ -72,7 +72,8 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--force",
         action="store_true",
-        help="pack although counts or class names are not the benchmark's, or splits share images",
+        help="pack although counts or class names are not the benchmark's, splits share images, or "
+        "the disk may be too small (its need is known by the benchmark's counts alone)",
     )
     return parser.parse_args()
 
@@ -107,7 +108,7 @@ def main() -> None:
     print(disk.text, flush=True)
     if args.plan:
         return
-    disk.require()
+    disk.require(force=args.force)
     errors = prepare_all(
         steps,
         paths,

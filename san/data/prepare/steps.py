@@ -92,13 +92,20 @@ class DiskCheck:
     is_enough: bool
     text: str
 
-    def require(self) -> None:
-        """Raise FileAccessError if there is not enough room."""
-        if not self.is_enough:
+    def require(self, force: bool = False) -> None:
+        """Raise FileAccessError if there is not enough room.
+
+        force: warn only. What is forced need not have the counts by which the need is known.
+        """
+        if self.is_enough:
+            return
+        message = f"Not enough disk: {self.text}."
+        if not force:
             raise FileAccessError(
-                f"Not enough disk: {self.text}. "
-                "Prepare fewer tasks at a time, or choose --root and --tfds."
+                f"{message} Prepare fewer tasks at a time, or choose --root and --tfds. "
+                "(--force begins nevertheless.)"
             )
+        log.warning("%s Going on, as --force says.", message)
 
 
 def plan_steps(
