@@ -18,6 +18,7 @@ from san.runtime.logger import Logger
 from san.runtime.progress import Progress
 from san.score import EpochEntry, Score
 from san.training.checkpoint import Checkpoint
+from san.training.frozen_features import FrozenFeatures
 from san.training.history import Evaluation, History
 from san.training.loop import evaluate, fit
 
@@ -56,18 +57,35 @@ def train_and_evaluate(
             callbacks.on_evaluation_alone()
         else:
             batches = _training_batches(experiment, experiment.train)
-            distributed.seed_rank(experiment.seed)
-            recipe = experiment.recipe
-            fit_seconds = fit(model, batches, recipe, adapter.trainable, callbacks, checkpoint)
-            step_seconds = fit_seconds / (recipe.total_epochs * len(batches))
+            fit_seconds = _fit(experiment, adapter, batches, callbacks, checkpoint)
+            step_seconds = fit_seconds / (experiment.recipe.total_epochs * len(batches))
     finally:
         callbacks.progress.close()
         callbacks.log_new_epochs()
     validation = None
     if experiment.validation is not None:
         val = _evaluation_batches(experiment, experiment.validation)
-        validation = callbacks.evaluate(experiment.recipe.total_epochs, val).score
+        validation = callbacks.evaluate(experiment.recipe.total_epochs, model, val).score
     return FitResult(checkpoint.history, validation, fit_seconds, step_seconds)
+
+
+def _fit(
+    experiment: Experiment,
+    adapter: Adapter,
+    batches: Batches,
+    callbacks: "_RunCallbacks",
+    checkpoint: Checkpoint,
+) -> float:
+    """Train; return the seconds that it took. What frozen layers give is computed once."""
+    start = time.perf_counter()
+    recipe = experiment.recipe
+    features = FrozenFeatures(adapter.model, adapter.trainable, recipe.precision)
+    model, batches = features.source(batches)
+    if experiment.protocol.eval_every > 0:
+        callbacks.evaluated = features.source(callbacks.evaluated[1])
+    seconds = time.perf_counter() - start
+    distributed.seed_rank(experiment.seed)
+    return seconds + fit(model, batches, recipe, adapter.trainable, callbacks, checkpoint)
 
 
 class _RunCallbacks:
@@ -83,14 +101,13 @@ class _RunCallbacks:
         max_hours: float | None,
     ) -> None:
         self.experiment = experiment
-        self.model = model
         self.history = checkpoint.history
         self.meter = checkpoint.meter
         self.logger = logger
         self.logged = 0  # epochs of the history
         self.held = held
         self.max_hours = max_hours
-        self.batches = _evaluation_batches(experiment, experiment.evaluate)
+        self.evaluated = (model, _evaluation_batches(experiment, experiment.evaluate))
         stream = None if distributed.rank() == 0 else io.StringIO()  # other ranks are silent
         self.progress = Progress(experiment.display_name, stream)
         self.start = time.monotonic()
@@ -115,13 +132,13 @@ class _RunCallbacks:
             self.held.report(epoch, epochs)
         evaluation = None
         if epoch == epochs or (every > 0 and epoch % every == 0):
-            evaluation = self.evaluate(epoch, self.batches)
+            evaluation = self.evaluate(epoch, *self.evaluated)
         self.history.add(epoch, mean_loss, lr, evaluation)
         self.log_new_epochs()
 
     def on_evaluation_alone(self) -> None:
         """Evaluate a saved adapter."""
-        evaluation = self.evaluate(0, self.batches)
+        evaluation = self.evaluate(0, *self.evaluated)
         self.history.add(0, evaluation=evaluation)
 
     def log_new_epochs(self) -> None:
@@ -130,12 +147,12 @@ class _RunCallbacks:
             self.logger.log(_metrics(entry), entry.epoch)
         self.logged = len(self.history.entries)
 
-    def evaluate(self, epoch: int, batches: Batches) -> Evaluation:
-        """Score a split once."""
+    def evaluate(self, epoch: int, model: nn.Module, batches: Batches) -> Evaluation:
+        """Score a split once: what the batches give, by the model that reads it."""
         start = time.perf_counter()
         only_present = self.experiment.task.test_classes is not None
         precision = self.experiment.recipe.precision
-        evaluation = evaluate(self.model, batches, epoch, precision, only_present)
+        evaluation = evaluate(model, batches, epoch, precision, only_present)
         self.meter.evaluate_seconds += time.perf_counter() - start
         return evaluation
 

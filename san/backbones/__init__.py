@@ -1,8 +1,8 @@
 """Backbones: stock timm models, their weights, and their named sites.
 
 `families` says which models, `weights` where their files are, `pretrained` how these are loaded,
-`npz` which originals fit, `load` makes one of a configuration, `parameter_groups` has what timm
-says of parameters to an optimizer.
+`npz` which originals fit, `load` makes one of a configuration, `frozen_prefix` cuts a model where
+training begins, `parameter_groups` has what timm says of parameters to an optimizer.
 Besides augmentation only this package knows timm.
 """
 
@@ -14,6 +14,7 @@ from san.backbones.families import (
     head_name,
     input_size,
 )
+from san.backbones.frozen_prefix import FrozenPrefix, frozen_prefix
 from san.backbones.load import Backbone, build_backbone
 from san.backbones.parameter_groups import layer_depths, undecayed_parameters
 from san.backbones.pretrained import Pretrained
@@ -23,6 +24,7 @@ from san.backbones.weights import as_bytes, file_sha256, weights_hash
 __all__ = [
     "Backbone",
     "Branch",
+    "FrozenPrefix",
     "Pretrained",
     "Site",
     "as_bytes",
@@ -33,6 +35,7 @@ __all__ = [
     "family",
     "family_of_name",
     "file_sha256",
+    "frozen_prefix",
     "head_name",
     "input_size",
     "layer_depths",

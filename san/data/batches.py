@@ -59,6 +59,8 @@ class Batches:
 
     A shuffled split that fits is copied to the device once, as pixels. Other batches are made
     from the memory-mapped images, some ahead of the device.
+    features: what frozen layers give of each image, `(N, ...)` on the device; then batches are of
+    these, and no image is read.
     """
 
     split: Split
@@ -72,6 +74,7 @@ class Batches:
     num_workers: int = 0
     shard: Shard = Shard()
     drop_last: bool = False
+    features: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self) == 0:
@@ -191,7 +194,9 @@ class Batches:
         return _Pass(rows, seeds[: len(rows)], seeds[len(rows) :])
 
     def _load(self, rows: Sequence[Tensor], image_seeds: Sequence[int]) -> Iterator[Tensor]:
-        """Yield the normalized images of each batch of rows."""
+        """Yield the normalized images, or the features, of each batch of rows."""
+        if self.features is not None:
+            return (self.features[batch.to(self.device)] for batch in rows)
         if self.augment.crop != "none":
             return self._load_augmented(rows, image_seeds)
         split_bytes = len(self.split) * self.image_size**2 * 3

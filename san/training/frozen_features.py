@@ -1,0 +1,94 @@
+"""The features of a frozen prefix, computed once for all epochs that read them.
+
+Numbers are those of a plain run: to the bit on a CPU, where a matrix product gives an image the
+same features in whatever batch it stands. They are computed in the stored order, so that they do
+not depend on the run's seed.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from san.backbones import FrozenPrefix, frozen_prefix
+from san.data.augment import NO_AUGMENTATION
+from san.data.batches import Batches
+from san.runtime import distributed
+from san.runtime.formatting import format_bytes
+from san.training.loop import autocast
+
+MAX_BYTES = 2**31  # of all features that a run keeps, on its device
+
+log = logging.getLogger(__name__)
+
+
+class FrozenFeatures:
+    """What a run reads in place of images, where its first layers are frozen.
+
+    Where features cannot be kept, the images are read in every epoch, and the log says why.
+    """
+
+    def __init__(self, model: nn.Module, trainable: Sequence[str], precision: str) -> None:
+        self.model = model
+        self.precision = precision
+        self.prefix = frozen_prefix(model, trainable)
+        self.bytes_left = MAX_BYTES
+
+    def source(self, batches: Batches) -> tuple[nn.Module, Batches]:
+        """Return a model and batches that together give what this model gives for these batches."""
+        if self.prefix is None:
+            return self.model, batches
+        obstacle = self._obstacle(self.prefix, batches)
+        if obstacle is not None:
+            log.info("The frozen layers run in every epoch: %s.", obstacle)
+            return self.model, batches
+        features = self._compute(self.prefix, batches)
+        self.bytes_left -= features.nbytes
+        return self.prefix.rest, replace(batches, features=features)
+
+    def _obstacle(self, prefix: FrozenPrefix, batches: Batches) -> str | None:
+        """Return why the features of these batches cannot be kept, None if they can."""
+        if distributed.world_size() > 1:
+            return "several processes share each batch"
+        if batches.augment != NO_AUGMENTATION:
+            return "images are augmented"
+        image, _ = next(iter(_in_stored_order(batches, batch_size=1)))
+        if batches.generator is not None and self._is_random(prefix, image):
+            return "they drop paths or values at random"
+        needed = len(batches.split) * self._features(prefix, image).nbytes
+        if needed > self.bytes_left:
+            limit = f"{format_bytes(MAX_BYTES)} a run are allowed"
+            return f"what they give of {len(batches.split)} images takes more memory than {limit}"
+        return None
+
+    def _is_random(self, prefix: FrozenPrefix, image: Tensor) -> bool:
+        """Return whether the prefix draws random numbers while it trains; none are drawn here."""
+        self.model.train()
+        with torch.random.fork_rng():
+            before = _random_state(image.device)
+            self._features(prefix, image)
+            return not torch.equal(before, _random_state(image.device))
+
+    def _compute(self, prefix: FrozenPrefix, batches: Batches) -> Tensor:
+        """Return the features of a split `(N, ...)`, in its order."""
+        self.model.eval()
+        ordered = _in_stored_order(batches, batches.batch_size)
+        return torch.cat([self._features(prefix, images) for images, _ in ordered])
+
+    def _features(self, prefix: FrozenPrefix, images: Tensor) -> Tensor:
+        with autocast(images.device, self.precision):
+            return prefix.features(images)
+
+
+def _in_stored_order(batches: Batches, batch_size: int) -> Batches:
+    """Return batches of all images of a split."""
+    return replace(batches, batch_size=batch_size, generator=None, drop_last=False)
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """Return the state of the generator that layers on a device draw from."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.get_rng_state()
