@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from san.errors import choose
 from san.installation import CONFIGS
 
 
@@ -36,9 +37,9 @@ def read_choice(group: str, choice: str) -> dict[str, Any]:
 
 @cache
 def method_node(method: str) -> DictConfig:
-    """Return the default configuration of a method."""
-    node: DictConfig = compose_file(f"method/{method}").method
-    return node
+    """Return the default configuration of a method; raise UnknownNameError where it has none."""
+    choose(method, choices("method"), "method")
+    return OmegaConf.create(read_choice("method", method))
 
 
 def reads_recipe(method: str, option: str) -> bool:

@@ -1,7 +1,7 @@
 """An experiment: everything that defines one run, checked and typed, with its identity."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,13 +106,18 @@ class Experiment:
 
         Its keys are those of record schema 1, whatever the settings are called by now.
         """
+        return record.hash_identity({**self._facts, "seed": self.seed})
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        """What the identity is of, but for the seed."""
         protocol = schema_1_config(asdict(self.protocol), "protocol.")
         del protocol["name"]
         # Not converted to float: the identity hashes the values as the user gave them.
         augment = asdict(self.augment) | self.config["augment"]
         del augment["name"]
         backbone = self.backbone
-        facts = {
+        return {
             "task": [self.suite.name, self.task.name],
             "data": [split.fingerprint for split in self.splits],
             "restore": file_sha256(self.adapter_path) if self.adapter_path else None,
@@ -123,9 +128,14 @@ class Experiment:
             "recipe": schema_1_config(self.recipe.facts),
             "protocol": protocol,
             "revision": REVISION,
-            "seed": self.seed,
         }
-        return record.hash_identity(facts)
+
+    def with_seed(self, seed: int) -> "Experiment":
+        """Return this experiment with another seed, at little cost; see `from_config`."""
+        check_value(seed, Seed, "seed")
+        other = replace(self, seed=seed, config={**self.config, "seed": seed})
+        vars(other)["_facts"] = self._facts
+        return other
 
     def record_path(self, results_dir: Path) -> Path:
         """Return where this run's record is or will be."""
@@ -202,7 +212,7 @@ def from_config(
     packed = open_task(
         suite, task, Path(config["data_root"]), preprocess.resize, backbone.image_size
     )
-    splits = _usable_splits(packed, wanted, force=config["allow_unverified_data"])
+    splits = _usable_splits(packed, wanted, config)
     return Experiment(
         suite=suite,
         task=task,
@@ -234,7 +244,8 @@ def _wanted_splits(protocol: EvalProtocol, task: Task, adapter_path: Path | None
     return wanted
 
 
-def _usable_splits(packed: PackedTask, names: Sequence[str], force: bool) -> list[Split]:
+def _usable_splits(packed: PackedTask, names: list[str], config: Mapping[str, Any]) -> list[Split]:
+    force = config["allow_unverified_data"]
     return [task_data.usable_split(packed, name, force) for name in names]
 
 
@@ -274,7 +285,17 @@ def _recipe_of(config: Mapping[str, Any], device: torch.device) -> Recipe:
 
 
 def _preprocess_of(data: Mapping[str, Any], backbone: Backbone) -> Preprocess:
-    return Preprocess(data["resize"], _resolve_normalization(data["normalize"], backbone))
+    """Return resizing and normalization; `timm`: that which the weights were pre-trained with."""
+    if data["normalize"] != "timm":
+        return Preprocess(data["resize"], data["normalize"])
+    mean_std = backbone.normalization
+    for name, known in NORMALIZE.items():
+        if known == mean_std:
+            return Preprocess(data["resize"], name)
+    raise InvalidValueError(
+        f"{backbone.timm_name} has mean and std {mean_std}; "
+        f"name one with data.normalize=... ({', '.join(NORMALIZE)})."
+    )
 
 
 def _with_resolved(
@@ -305,20 +326,6 @@ def _is_pretrainings(normalize: str, backbone: Backbone) -> bool:
         return NORMALIZE[normalize] == backbone.normalization
     except InvalidValueError:  # timm does not say
         return False
-
-
-def _resolve_normalization(normalize: str, backbone: Backbone) -> str:
-    """Return a key of NORMALIZE; `timm` is the one that the weights tag was pre-trained with."""
-    if normalize != "timm":
-        return normalize
-    mean_std = backbone.normalization
-    for name, known in NORMALIZE.items():
-        if known == mean_std:
-            return name
-    raise InvalidValueError(
-        f"{backbone.timm_name} has mean and std {mean_std}; "
-        f"name one with data.normalize=... ({', '.join(NORMALIZE)})."
-    )
 
 
 def _resolve_adapter_path(path: str | None, task: Task) -> Path | None:

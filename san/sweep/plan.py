@@ -16,7 +16,7 @@ from san.config_keys import check_keys
 from san.data import task_data
 from san.data.packed_task import PackedTask
 from san.errors import FileAccessError, NotPreparedError, RecordError, SanError
-from san.experiment import OpenTask, from_config
+from san.experiment import Experiment, OpenTask, from_config
 from san.record import Record, Status
 from san.run_options import RunOptions
 from san.runtime import lease
@@ -109,24 +109,58 @@ class RunStatus:
 def plan_runs(configs: Sequence[RunConfig]) -> list[PlannedRun]:
     """Return the runs of resolved configurations.
 
-    Each task is opened once. Raises SanError if a setting of the whole sweep is wrong;
-    an error of a single run becomes its `obstacle`.
+    Each task is opened once, and what differs in its seed alone is checked once. Raises SanError if
+    a setting of the whole sweep is wrong; an error of a single run becomes its `obstacle`.
     """
     open_task = _TaskCache().open
-    return [_plan_run(config, open_task) for config in configs]
+    runs: list[PlannedRun] = []
+    for alike in _by_seed(configs):
+        runs += _plan_alike(alike, open_task)
+    return runs
 
 
-def _plan_run(run_config: RunConfig, open_task: OpenTask) -> PlannedRun:
-    """Return the run of one resolved configuration; see `plan_runs`."""
-    run = _describe_run(run_config)
+def _by_seed(configs: Sequence[RunConfig]) -> list[list[RunConfig]]:
+    """Return neighbours that differ in their seed alone, group by group."""
+    groups: list[list[RunConfig]] = []
+    for config in configs:
+        if groups and _differ_in_seed(groups[-1][0], config):
+            groups[-1].append(config)
+        else:
+            groups.append([config])
+    return groups
+
+
+def _differ_in_seed(a: RunConfig, b: RunConfig) -> bool:
+    """Return whether two runs are one but for their seeds."""
+    return a.base == b.base and a.config == {**b.config, "seed": a.config.get("seed")}
+
+
+def _plan_alike(configs: Sequence[RunConfig], open_task: OpenTask) -> list[PlannedRun]:
+    """Return the runs of configurations that differ in their seed alone; see `plan_runs`."""
+    run = _describe_run(configs[0])
     try:
-        experiment = from_config(*run_config, open_task)
-        path = experiment.record_path(run.options.results_dir)
+        experiment = from_config(*configs[0], open_task)
+        return [_with_path(run, config, experiment) for config in configs]
     except NotPreparedError as error:
-        return replace(run, obstacle=str(error), is_prepared=False, bytes_needed=error.bytes_needed)
+        needed = error.bytes_needed
+        run = replace(run, obstacle=str(error), is_prepared=False, bytes_needed=needed)
+        return [_with_seed(run, config) for config in configs]
     except SanError as error:
-        return replace(run, obstacle=str(error))
-    return replace(run, path=path, variant=experiment.variant)
+        if len(configs) == 1:
+            return [replace(run, obstacle=str(error))]
+        # It may be of one seed alone.
+        return [run for config in configs for run in _plan_alike([config], open_task)]
+
+
+def _with_seed(run: PlannedRun, config: RunConfig) -> PlannedRun:
+    """Return a run with the seed of a configuration that differs in nothing else."""
+    return replace(run, seed=config.config["seed"], run_config=config)
+
+
+def _with_path(run: PlannedRun, config: RunConfig, experiment: Experiment) -> PlannedRun:
+    """Return the same with the place of its record; experiment: of a run with any seed."""
+    path = experiment.with_seed(config.config["seed"]).record_path(run.options.results_dir)
+    return replace(_with_seed(run, config), path=path, variant=experiment.variant)
 
 
 def run_status(run: PlannedRun) -> RunStatus:

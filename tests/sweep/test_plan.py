@@ -1,0 +1,56 @@
+"""Runs that differ in their seed alone are checked once, and planned as if each were alone."""
+
+from pathlib import Path
+
+import pytest
+
+from san.compose import compose_grid
+from san.experiment import from_config
+from san.settings import RunConfig
+from san.sweep import plan
+from san.sweep.plan import PlannedRun, plan_runs
+
+TASKS = ["demo/digits", "vtab/cifar"]  # one that is drawn, and one that is not prepared
+METHODS = ["linear", "san:shift=true"]
+
+
+def grid(root: Path, seeds: list[int]) -> list[RunConfig]:
+    return compose_grid(TASKS, METHODS, seeds, [f"results_dir={root}", f"data_root={root}"])
+
+
+def alone(configs: list[RunConfig]) -> list[PlannedRun]:
+    return [run for config in configs for run in plan_runs([config])]
+
+
+def test_many_seeds_are_planned_like_each_alone(tmp_path: Path) -> None:
+    configs = grid(tmp_path, [0, 1, 7])
+    planned = plan_runs(configs)
+    assert planned == alone(configs)
+    prepared = [run for run in planned if run.path is not None]
+    assert len({run.path for run in prepared}) == len(prepared) == 6
+    for run in prepared:
+        experiment = from_config(*run.run_config)
+        assert experiment.record_path(tmp_path) == run.path
+        assert experiment.seed == experiment.config["seed"] == run.seed
+    missing = [run for run in planned if not run.is_prepared]
+    assert [run.seed for run in missing] == [0, 1, 7, 0, 1, 7]
+
+
+def test_a_seed_that_is_none_is_an_obstacle_of_its_run_alone(tmp_path: Path) -> None:
+    configs = grid(tmp_path, [0, -1, 1])[:3]
+    for order in (configs, [configs[1], configs[0], configs[2]]):
+        planned = plan_runs(order)
+        assert planned == alone(order)
+        assert [run.seed for run in planned if run.obstacle] == [-1]
+
+
+def test_each_cell_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = []
+
+    def note(*arguments: object) -> object:
+        checked.append(arguments)
+        return from_config(*arguments)
+
+    monkeypatch.setattr(plan, "from_config", note)
+    assert len(plan_runs(grid(tmp_path, list(range(50))))) == 200
+    assert len(checked) == len(TASKS) * len(METHODS)
