@@ -173,6 +173,8 @@ class ScaledNorm(nn.LayerNorm, ScaleMixin):
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)`, or `(N, C, H, W)` where the axis is 1, to the same."""
         weight, bias = self._folded()
+        if self.axis == -1:
+            return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
         channels_last = x.movedim(self.axis, -1)
         y = F.layer_norm(channels_last, self.normalized_shape, weight, bias, self.eps)
         return y.movedim(-1, self.axis)

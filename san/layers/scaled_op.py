@@ -1,10 +1,12 @@
 """y = s * ((W + U D) (p * x) + b) + t as one operation with gradients for all but W and b."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
 # In place of a scale of exactly zero; `san.layers.scaled` says why.
@@ -59,21 +61,19 @@ class ScaledFunction(torch.autograd.Function):
     ) -> Tensor:
         """Return y, in the precision of autocast, computed with one folded weight."""
         device = x.device.type
-        dtype = x.dtype
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
         s = None if scale is None else _nonzero(scale)
         p = None if input_scale is None else _nonzero(input_scale)
         if down is not None and up is not None:
             # The update is added before anything is rounded.
             with torch.autocast(device, enabled=False):
                 weight = torch.addmm(weight, up, down)
-        groups = 1 if conv is None else conv.groups
-        folded = fold_weight(weight, s, p, groups).to(dtype)
+        folded = fold_weight(weight, s, p, 1 if conv is None else conv.groups)
         folded_bias = fold_bias(bias, s, shift)
-        if folded_bias is not None:
-            folded_bias = folded_bias.to(dtype)
-        x = x.to(dtype)
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            folded = folded.to(dtype)
+            folded_bias = None if folded_bias is None else folded_bias.to(dtype)
+            x = x.to(dtype)
         if conv is None:
             y = F.linear(x, folded, folded_bias)
         else:
@@ -90,11 +90,14 @@ class ScaledFunction(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(  # type: ignore[override]
         ctx: Any, dy: Tensor
     ) -> tuple[Tensor | None, ...]:
         """Return the gradients of forward's arguments, in their order; None where not needed."""
+        return _once(ScaledFunction._gradients, ctx, dy)
+
+    @staticmethod
+    def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, y, folded, s, t, p, down, up = ctx.saved_tensors
         needed = _Needed(*ctx.needs_input_grad)
         if ctx.conv is None:
@@ -134,11 +137,14 @@ class ReadGELUFunction(torch.autograd.Function):
         return F.gelu(u, approximate=approximate)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(  # type: ignore[override]
         ctx: Any, dg: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, None, None]:
+    ) -> tuple[Tensor | None, ...]:
         """Return du and dp."""
+        return _once(ReadGELUFunction._gradients, ctx, dg)
+
+    @staticmethod
+    def _gradients(ctx: Any, dg: Tensor) -> tuple[Tensor | None, ...]:
         u, p = ctx.saved_tensors
         du = dp = None
         if ctx.needs_input_grad[0]:
@@ -165,9 +171,22 @@ def scaled_op(  # noqa: PLR0913, PLR0917
     return y
 
 
+def _once(
+    gradients: Callable[[Any, Tensor], tuple[Tensor | None, ...]], ctx: Any, dy: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Return gradients that cannot be differentiated again: they are made of constants.
+
+    Where nobody asks for that, as in training, torch's own guard would only cost time.
+    """
+    if torch.is_grad_enabled():
+        gradients = once_differentiable(gradients)
+    return gradients(ctx, dy)
+
+
 def _nonzero(scale: Tensor) -> Tensor:
-    """Replace exact zeros by a value too small to matter."""
-    return scale.masked_fill(scale == 0, _TINY.get(scale.dtype, _TINY_OF_HALF))
+    """Replace zeros, and what is smaller than that, by a value too small to matter."""
+    tiny = _TINY.get(scale.dtype, _TINY_OF_HALF)
+    return scale.abs().clamp_min_(tiny).copysign_(scale)
 
 
 def fold_weight(
@@ -208,9 +227,8 @@ def broadcast_channels(scale: Tensor, axis: int) -> Tensor:
 
 def _sum_except_channels(product: Tensor, axis: int) -> Tensor:
     """Sum over all axes but `axis`, in float32 at least."""
-    channels = axis % product.ndim
-    others = [i for i in range(product.ndim) if i != channels]
-    dtype = torch.promote_types(product.dtype, torch.float32)
+    others = tuple(range(product.ndim - 1)) if axis == -1 else (0, 2, 3)
+    dtype = torch.float32 if product.itemsize < 4 else product.dtype
     return product.sum(others, dtype=dtype)
 
 
@@ -220,12 +238,13 @@ def _sum_of_products(a: Tensor, b: Tensor, axis: int) -> Tensor:
     On a CPU large ones are summed in blocks of rows that stay in the cache: two to four times
     faster than the product in memory (`benchmarks/speed/NOTES.md`).
     """
-    dtype = torch.promote_types(a.dtype, torch.float32)
     is_large = a.numel() >= _BLOCKED_FROM and axis == -1 and a.device.type == "cpu"
     if not is_large or torch.compiler.is_compiling():
-        return _sum_except_channels(a.to(dtype) * b, axis)
+        a = a.float() if a.itemsize < 4 else a
+        return _sum_except_channels(a * b, axis)
     a = a.reshape(-1, a.shape[-1])
     b = b.reshape(-1, b.shape[-1])
+    dtype = torch.promote_types(a.dtype, torch.float32)
     sums = a.new_zeros(len(a) // _BLOCKS, a.shape[-1], dtype=dtype)
     rows = len(sums)
     for start in range(0, len(a), rows):
