@@ -30,7 +30,7 @@ SUITE ?=
 SET ?=
 REPRODUCE := $(addprefix reproduce-,$(SUITES))
 PREPARE_SUITES := $(addprefix prepare-,$(filter-out demo folder,$(SUITES)))
-.PHONY: help demo search ablate-san plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-fuzz test-lowest test-data test-sweep test-slurm test-latex lint types check bench docs clean
+.PHONY: help demo search ablate-san plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-fuzz test-lowest test-data test-sweep test-slurm test-latex lint types check bench bench-cuda docs clean
 
 # Which variables a target takes, beside PYTHON and VENV. Any other on the command line is refused: it would be swallowed.
 SWEEP_TAKES := METHODS TASKS SEEDS BACKBONE JOBS RETRY FAIL_FAST LAUNCHER CLUSTER PROFILE DATA SET
@@ -41,6 +41,7 @@ $(foreach target,$(PREPARE_SUITES),$(eval TAKES_$(target) := TASKS FROM DATA))
 TAKES_verify := SUITE TASKS DATA
 TAKES_tables := SUITE BACKBONE
 TAKES_bench := METHODS BACKBONE
+TAKES_bench-cuda := METHODS BACKBONE
 GOALS := $(or $(MAKECMDGOALS),help)
 TAKEN := $(sort $(foreach goal,$(GOALS),$(TAKES_$(goal))) PYTHON VENV)
 # Of several targets each has to take it.
@@ -161,6 +162,9 @@ check: lint types test  ## Everything that CI checks
 
 bench: $(VENV)/installed  ## Time a training step of every method against the floor (BACKBONE=a timm name)
 	$(BIN)/python benchmarks/speed/step_time.py $(if $(METHODS),--methods $(METHODS)) $(if $(BACKBONE),--backbone $(BACKBONE))
+
+bench-cuda: $(VENV)/installed  ## The same and more on a GPU, in minutes: step, memory, share of its ceiling, where SAN's time goes
+	$(BIN)/python benchmarks/speed/cuda_check.py --compile --profile san --out benchmarks/speed $(if $(METHODS),--methods $(METHODS)) $(if $(BACKBONE),--backbone $(BACKBONE))
 
 $(VENV)/installed-docs: pyproject.toml $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'

@@ -13,7 +13,8 @@ step_time.py) and of each method
 
 The floor's share of the ceiling is given for ViT-B/16 at 224 px, whose products are counted here.
 Without a GPU all of it runs on the CPU, to see whether it would. With --compile each method is
-timed with torch.compile, too.
+timed with torch.compile, too. With --profile of a method: the share of its training step in which
+the device computes, and the operations that take the most of it.
 
 python benchmarks/speed/cuda_check.py                                 # ViT-B/16, batch 64
 python benchmarks/speed/cuda_check.py --quick --methods linear,san --out /tmp
@@ -43,12 +44,14 @@ from steps import (
 )
 from timm.models import VisionTransformer
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from san.adapter.attach import attach_for_good
 
 METHODS = "linear,bitfit,norm,vpt_deep,adapter,adaptformer,lora,dora,ssf,san,san_recalibrated,full"
 SIDE = 224
 WARM_UP_STEPS = 3
+PROFILED_OPERATIONS = 15
 TRAINING_STEPS = 1600  # 100 epochs of 1000 images in batches of 64
 EVALUATION_STEPS = 157  # 10,000 images
 HEADER = (
@@ -221,6 +224,35 @@ def measure_methods(methods: list[str], floor: Cost, bench: Bench) -> dict[str, 
     return rows
 
 
+def profile_method(method: str, bench: Bench) -> dict[str, Any]:
+    """Print where the time of a training step of a method goes on the device, and return it.
+
+    busy: the share of the step in which the device computes; the rest it waits for the host.
+    """
+    model = stock_model(bench.backbone)
+    attach_for_good(model, method)
+    model.to(bench.device).train()
+    on_gpu = bench.device.type == "cuda"
+    train = training_step(model, bench.batch, fused=on_gpu)
+    step_ms = median_ms(train, bench.device, bench.rounds)
+    activities = [ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]
+    with profile(activities=activities) as profiler:
+        profiled_ms = time_ms(train, bench.device)
+    spent = {}
+    for event in profiler.key_averages():
+        own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        spent[event.key] = (own / 1e3, event.count)
+    # Profiling slows the host, but not what a GPU does.
+    busy = sum(ms for ms, _ in spent.values()) / (step_ms if on_gpu else profiled_ms)
+    print(f"\n{method}: the device computes in {busy:.0%} of a step of {step_ms:.1f} ms")
+    operations = []
+    for name in sorted(spent, key=lambda name: -spent[name][0])[:PROFILED_OPERATIONS]:
+        ms, count = spent[name]
+        operations.append({"name": name, "ms": ms, "count": count})
+        print(f"{ms:9.2f} ms {count:6} x {name[:90]}")
+    return {"method": method, "step_ms": step_ms, "busy": busy, "operations": operations}
+
+
 def method_row(method: str, cost: Cost, floor: Cost) -> str:
     """Return a row of the printed table."""
     ratio = cost["train_ms"] / floor["train_ms"]
@@ -273,6 +305,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--methods", default=METHODS, help="comma-separated")
     parser.add_argument("--compile", action="store_true", help="also time it with torch.compile")
+    parser.add_argument("--profile", metavar="METHOD", help="say where its step's time goes")
     return parser.parse_args()
 
 
@@ -288,6 +321,8 @@ def main() -> None:
         compiled=args.compile,
     )
     result = run_check(args.methods.split(","), bench, args.quick)
+    if args.profile:
+        result["profile"] = profile_method(args.profile, bench)
     text = json.dumps(result, indent=1)
     (args.out / "cuda_check.json").write_text(text, "utf-8")
 

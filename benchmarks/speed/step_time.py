@@ -4,8 +4,12 @@ The floor is the least that any method can do that trains something near the inp
 gradients of the activations down to the embedding's output, without weight gradients or an
 optimizer. A step is zero_grad, forward, backward and AdamW, in float32 (bfloat16 autocast on a
 GPU), in training mode. The steps are interleaved round by round; printed is the median over the
-rounds of each round's ratio, with quartiles, and the ratio of what autograd keeps for the backward
-pass (exact).
+rounds of each round's ratio, with quartiles, and as ratios to the floor, too:
+
+saved  the bytes that autograd keeps for the backward pass (exact)
+peak   the most bytes that a step has allocated at a time
+host   the time of a step of a ViT so small that its arithmetic takes none: what Python and
+       dispatch cost, which bounds small batches on a GPU
 
 python benchmarks/speed/step_time.py                  # ViT-Tiny/16 at 224, batch 8, one thread
 python benchmarks/speed/step_time.py --backbone swin_tiny_patch4_window7_224 --methods san,ssf
@@ -14,15 +18,18 @@ python benchmarks/speed/step_time.py --backbone swin_tiny_patch4_window7_224 --m
 import argparse
 import copy
 import statistics
+from dataclasses import dataclass
 
 import pandas as pd
 import timm
 import torch
 from steps import (
     CLASSES,
+    Batch,
     Step,
     device_name,
     floor_step,
+    peak_bytes,
     random_batch,
     saved_bytes,
     time_ms,
@@ -35,6 +42,8 @@ from san.adapter.attach import attach_for_good
 from san.backbones import family, input_size
 from san.errors import InvalidValueError
 
+HOST_ROUNDS = 200
+
 
 def needed_options(method: str, model: nn.Module) -> dict[str, list[str]]:
     """Return the options without which a low-rank method has nothing to update in a ConvNeXt."""
@@ -44,15 +53,19 @@ def needed_options(method: str, model: nn.Module) -> dict[str, list[str]]:
     return {}
 
 
-def make_steps(
-    backbone: str, names: list[str], batch_size: int, device: torch.device
-) -> tuple[dict[str, Step], dict[str, int]]:
-    """Return the steps of the floor and of each method that makes sense on the backbone.
+@dataclass(frozen=True)
+class Steps:
+    """The steps of the floor and of methods on one backbone, by name.
 
-    And the bytes that autograd keeps of each.
+    saved: the bytes that autograd keeps of each.
     """
-    stock = timm.create_model(backbone, num_classes=CLASSES).to(device).train()
-    batch = random_batch(batch_size, input_size(stock), device, bf16=device.type == "cuda")
+
+    steps: dict[str, Step]
+    saved: dict[str, int]
+
+
+def make_steps(stock: nn.Module, names: list[str], batch: Batch) -> Steps:
+    """Return the steps of the floor and of each method that makes sense on the backbone."""
     least = copy.deepcopy(stock)
     steps = {"floor": floor_step(least, batch)}
     saved = {"floor": saved_bytes(least, batch)}
@@ -65,7 +78,15 @@ def make_steps(
             continue
         steps[method] = training_step(model, batch)
         saved[method] = saved_bytes(model, batch)
-    return steps, saved
+    return Steps(steps, saved)
+
+
+def negligible_vit() -> nn.Module:
+    """Return a ViT of 12 blocks, 32 wide, on 4 patches."""
+    model = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=CLASSES, img_size=32, embed_dim=32, num_heads=2
+    )
+    return model.train()
 
 
 def measure(steps: dict[str, Step], rounds: int, device: torch.device) -> pd.DataFrame:
@@ -79,19 +100,13 @@ def measure(steps: dict[str, Step], rounds: int, device: torch.device) -> pd.Dat
     return pd.DataFrame(rows[1:])
 
 
-def summarize(times: pd.DataFrame, saved: dict[str, int]) -> pd.DataFrame:
-    """Return one row a step, cheapest first.
-
-    Columns: median milliseconds, median and quartiles of the ratio to the floor, and the ratio of
-    the bytes that autograd keeps.
-    """
+def summarize(times: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a step: milliseconds, and median and quartiles of the ratio to the floor."""
     ratios = times.div(times["floor"], axis=0)
     quartiles = {name: statistics.quantiles(ratios[name], n=4) for name in ratios}
-    table = pd.DataFrame(quartiles, index=["lower", "ratio to the floor", "upper"]).T
+    table = pd.DataFrame(quartiles, index=["lower", "step", "upper"]).T
     table.insert(0, "ms", times.median())
-    table["saved"] = pd.Series(saved) / saved["floor"]
-    columns = ["ms", "ratio to the floor", "lower", "upper", "saved"]
-    return table[columns].sort_values("ratio to the floor")
+    return table[["ms", "step", "lower", "upper"]]
 
 
 def main() -> None:
@@ -109,12 +124,19 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     names = args.methods.split(",") if args.methods else methods.method_names()
-    steps, saved = make_steps(args.backbone, names, args.batch, device)
-    times = measure(steps, args.rounds, device)
+    stock = timm.create_model(args.backbone, num_classes=CLASSES).to(device).train()
+    batch = random_batch(args.batch, input_size(stock), device, bf16=device.type == "cuda")
+    made = make_steps(stock, names, batch)
+    table = summarize(measure(made.steps, args.rounds, device))
+    peak = {name: peak_bytes(step, device) for name, step in made.steps.items()}
+    table["saved"] = pd.Series(made.saved) / made.saved["floor"]
+    table["peak"] = pd.Series(peak) / peak["floor"]
+    small = make_steps(negligible_vit().to(device), names, random_batch(2, 32, device, batch.bf16))
+    table["host"] = summarize(measure(small.steps, HOST_ROUNDS, device))["step"]
     machine = f"{args.threads} thread(s) of {device_name(device)}"
     versions = f"torch {torch.__version__}, timm {timm.__version__}"
     print(f"{args.backbone}, batch {args.batch}, {machine}, {versions}, {args.rounds} rounds\n")
-    print(summarize(times, saved).to_markdown(floatfmt=("", ".1f", *[".2f"] * 4)))
+    print(table.sort_values("step").to_markdown(floatfmt=("", ".1f", *[".2f"] * 6)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The steps that step_time.py and cuda_check.py time, and the clock that they time them by."""
 
+import itertools
 import platform
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from san.backbones import sites
 
@@ -88,6 +90,21 @@ def saved_bytes(model: nn.Module, batch: Batch) -> int:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         _compute_loss(model, batch)
     return sum(sizes.values())
+
+
+def peak_bytes(step: Step, device: torch.device) -> int:
+    """Return the most bytes that a step has allocated at a time, beside what was there before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = profiler.profiler.kineto_results.events()
+    changes = [event for event in events if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in changes))
 
 
 def time_ms(step: Step, device: torch.device) -> float:
