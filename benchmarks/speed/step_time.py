@@ -114,8 +114,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    stock = "vit_tiny_patch16_224"
-    parser.add_argument("--backbone", default=stock, help="a timm ViT, Swin or ConvNeXt")
+    default = "vit_tiny_patch16_224"
+    parser.add_argument("--backbone", default=default, help="a timm ViT, Swin or ConvNeXt")
     parser.add_argument("--methods", help="comma-separated; default: all")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=15)

@@ -104,7 +104,7 @@ def peak_bytes(step: Step, device: torch.device) -> int:
     events = profiler.profiler.kineto_results.events()
     changes = [event for event in events if event.name() == "[memory]"]
     changes.sort(key=lambda event: event.start_ns())
-    return max(itertools.accumulate(event.nbytes() for event in changes))
+    return int(max(itertools.accumulate(event.nbytes() for event in changes)))
 
 
 def time_ms(step: Step, device: torch.device) -> float:

@@ -15,7 +15,7 @@ neighbours. That holds for p, and for s without a shift; beside a shift t, ds ke
 while |y - t| is not tiny against |t|.
 """
 
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeGuard, cast
 
 import torch
 import torch.nn.functional as F
@@ -119,9 +119,13 @@ class ScaledConv2d(nn.Conv2d, ScaleMixin):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, I, H, W)` to `(N, O, H', W')`."""
-        conv = Conv(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
         p = self.input_scale()
+        conv = self.geometry()
         return scaled_op(x, self.weight, self.bias, self.scale, self.shift, p, conv=conv)
+
+    def geometry(self) -> Conv:
+        """Return what `F.conv2d` takes beside weight and bias."""
+        return Conv(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
@@ -129,6 +133,21 @@ class ScaledConv2d(nn.Conv2d, ScaleMixin):
         bias = fold_bias(self.bias, self.scale, self.shift)
         plain = nn.Conv2d(**_conv_kwargs(self), device="meta")
         return with_parameters(plain, weight, bias)
+
+
+class ConvWithTrainedBias(ScaledConv2d):
+    """An `nn.Conv2d` of which the bias trains, and the weight does not.
+
+    Asked for the gradient of a bias, torch on a CPU computes that of the weight with it, which in
+    ConvNeXt's depthwise convolutions takes six times as long as the rest of the backward pass.
+    """
+
+    def __init__(self, base: nn.Conv2d) -> None:
+        super().__init__(base, scale=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, I, H, W)` to `(N, O, H', W')`."""
+        return scaled_op(x, self.weight, shift=self.bias, conv=self.geometry())
 
 
 def _conv_kwargs(like: nn.Conv2d) -> dict[str, Any]:
@@ -245,8 +264,7 @@ def scale_layer(
     """
     if isinstance(base, nn.Linear):
         return ScaledLinear(base, scale, shift, input_scale)
-    # Exactly Conv2d: a subclass may standardize its weight, or pad in another way.
-    if type(base) is nn.Conv2d and _pads_with_zeros(base):
+    if is_plain_conv(base):
         return ScaledConv2d(base, scale, shift, input_scale)
     if isinstance(base, nn.LayerNorm):
         return ScaledNorm(base, axis, scale, shift)
@@ -255,9 +273,12 @@ def scale_layer(
     )
 
 
-def _pads_with_zeros(conv: nn.Conv2d) -> bool:
-    """Tell whether a convolution pads with zeros, as many as its padding says in numbers."""
-    return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+def is_plain_conv(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Tell whether a layer is a convolution that pads with zeros, as many as it says in numbers."""
+    # Exactly Conv2d: a subclass may standardize its weight, or pad in another way.
+    if type(layer) is not nn.Conv2d:
+        return False
+    return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 def with_parameters(plain: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:

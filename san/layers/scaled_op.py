@@ -202,11 +202,14 @@ def fold_weight(
     if input_scale is None:
         return weight
     if groups == 1:
-        return weight * input_scale.view(1, -1, *kernel)
-    outputs, inputs = weight.shape[:2]
-    by_group = input_scale.view(groups, inputs)
-    by_output = by_group.repeat_interleave(outputs // groups, 0)
-    return weight * by_output.view(outputs, inputs, *kernel)
+        factor = input_scale.view(1, -1, *kernel)
+    else:
+        outputs, inputs = weight.shape[:2]
+        by_group = input_scale.view(groups, inputs)
+        by_output = by_group.repeat_interleave(outputs // groups, 0)
+        factor = by_output.view(outputs, inputs, *kernel)
+    # The product with the scale is a new tensor already.
+    return weight * factor if scale is None else weight.mul_(factor)
 
 
 def fold_bias(bias: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:

@@ -11,8 +11,13 @@ from collections.abc import Iterable
 from torch import nn
 
 from san.backbones import Site
+from san.layers.scaled import ConvWithTrainedBias, is_plain_conv
 
 
 def attach(model: nn.Module, sites: tuple[Site, ...]) -> Iterable[str]:
     """Add nothing, train every bias."""
+    for site in sites:
+        layer = model.get_submodule(site.name)
+        if is_plain_conv(layer) and layer.bias is not None:
+            model.set_submodule(site.name, ConvWithTrainedBias(layer))
     return [name for name, _ in model.named_parameters() if "bias" in name.rpartition(".")[-1]]

@@ -1,6 +1,7 @@
 """Each method's own: options and wiring. The contract of all is in test_contract.py."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 import san
 from san.backbones import branches
 from san.errors import InvalidValueError
-from san.layers.scaled import ScaledConv2d, ScaledLinear
+from san.layers.scaled import ConvWithTrainedBias, ScaledConv2d, ScaledLinear
 from san.methods.adapter import BranchAdapter
 
 
@@ -283,3 +284,25 @@ def test_low_rank_updates_with_dropout_are_the_same_function(method: str, place:
         results.append([out, *(p.grad for p in model.parameters() if p.requires_grad)])
     for a, b in zip(*results, strict=True):
         assert torch.allclose(a, b, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("make", [tiny_vit, tiny_swin, tiny_convnext])
+def test_bitfit_has_the_gradients_of_the_stock_model_and_none_of_a_weight(
+    make: Callable[[], nn.Module],
+) -> None:
+    stock = make().double()
+    model = copy.deepcopy(stock)
+    adapter = san.attach(model, "bitfit")
+    side = 16 if make is tiny_vit else 32
+    images = torch.randn(3, 3, side, side).double()
+    for each in (stock, model):
+        each(images).square().sum().backward()
+    theirs = dict(stock.named_parameters())
+    for name, p in model.named_parameters():
+        if name in adapter.trainable:
+            torch.testing.assert_close(p.grad, theirs[name].grad, rtol=1e-9, atol=1e-12)
+        else:
+            assert p.grad is None
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert convolutions
+    assert all(type(m) is ConvWithTrainedBias for m in convolutions)
