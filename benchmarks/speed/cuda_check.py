@@ -137,8 +137,7 @@ def method_cost(method: str, bench: Bench) -> Cost:
     model = stock_model(bench.backbone)
     attach_for_good(model, method)
     model.to(bench.device).train()
-    fused = bench.device.type == "cuda"
-    cost = measure(model, training_step(model, bench.batch, fused), bench)
+    cost = measure(model, training_step(model, bench.batch), bench)
     cost["gpu_against_cpu"] = gpu_against_cpu(method, bench.device)
     return cost
 
@@ -233,7 +232,7 @@ def profile_method(method: str, bench: Bench) -> dict[str, Any]:
     attach_for_good(model, method)
     model.to(bench.device).train()
     on_gpu = bench.device.type == "cuda"
-    train = training_step(model, bench.batch, fused=on_gpu)
+    train = training_step(model, bench.batch)
     step_ms = median_ms(train, bench.device, bench.rounds)
     activities = [ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]
     with profile(activities=activities) as profiler:

@@ -106,16 +106,17 @@ class ScaledFunction(torch.autograd.Function):
         update_gradients: tuple[Tensor | None, Tensor | None] = (None, None)
         if needed.x or needed.input_scale:
             dx = _input_gradient(dy, folded, ctx.shape, ctx.conv)
-        if needed.scale:
-            ds = _scale_gradient(dy, y, s, t, ctx.axis)
-        if needed.shift:
+        if needed.shift or (needed.scale and t is not None):
             dt = _sum_except_channels(dy, ctx.axis)
+        if needed.scale:
+            ds = _scale_gradient(dy, y, s, t, dt, ctx.axis)
         if needed.input_scale and dx is not None:
             dp = _input_scale_gradient(dx, x, p, ctx.axis)
         if needed.down:
             update_gradients = _update_gradients(x, dy, down, up, s, p)
         if not needed.x:
             dx = None  # it was computed for dp alone
+        dt = dt if needed.shift else None
         return dx, None, None, ds, dt, dp, *update_gradients, None
 
 
@@ -264,10 +265,14 @@ def _input_gradient(dy: Tensor, folded: Tensor, shape: torch.Size, conv: Conv | 
     return dx
 
 
-def _scale_gradient(dy: Tensor, y: Tensor, s: Tensor, t: Tensor | None, axis: int) -> Tensor:
-    """Return ds = sum_n dy_n * (y_n - t) / s."""
-    y_without_t = y if t is None else y - broadcast_channels(t, axis)
-    return _sum_of_products(dy, y_without_t, axis) / s
+def _scale_gradient(
+    dy: Tensor, y: Tensor, s: Tensor, t: Tensor | None, dt: Tensor | None, axis: int
+) -> Tensor:
+    """Return ds = sum_n dy_n * (y_n - t) / s = (sum_n dy_n * y_n - t * dt) / s."""
+    total = _sum_of_products(dy, y, axis)
+    if t is not None and dt is not None:
+        total = total - t * dt
+    return total / s
 
 
 def _input_scale_gradient(dx: Tensor, x: Tensor, p: Tensor, axis: int) -> Tensor:

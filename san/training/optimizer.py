@@ -18,14 +18,14 @@ class _Kind(NamedTuple):
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Optimize the trainable parameters.
+    """Optimize the trainable parameters, in one kernel.
 
     Each of its groups has its `peak`, and the `lr_scale` by which its rate is multiplied.
     """
     groups = _groups(model, recipe)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
 
 
 def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
