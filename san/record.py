@@ -46,7 +46,7 @@ class Seconds(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     fit: in training steps.
     evaluate: all evaluations.
     step: the mean of a training step.
-    build: backbone, weights, method.
+    build: backbone, weights, method, and the outputs of frozen layers that are cached.
     Of an interrupted run: of all of its processes, but for what they did after they last saved.
     """
 

@@ -76,16 +76,16 @@ def _fit(
     callbacks: "_RunCallbacks",
     checkpoint: Checkpoint,
 ) -> float:
-    """Train; return the seconds that it took. What frozen layers give is computed once."""
+    """Train, on the features of frozen layers where these can be cached; return the seconds."""
     start = time.perf_counter()
     recipe = experiment.recipe
-    features = FrozenFeatures(adapter.model, adapter.trainable, recipe.precision)
-    model, batches = features.source(batches)
+    features = FrozenFeatures(adapter.model, adapter.trainable, recipe.precision, checkpoint.stop)
+    model, batches = features.cached(batches)
     if experiment.protocol.eval_every > 0:
-        callbacks.evaluated = features.source(callbacks.evaluated[1])
-    seconds = time.perf_counter() - start
+        callbacks.evaluated = features.cached(callbacks.evaluated[1])
+    checkpoint.meter.build_seconds += time.perf_counter() - start
     distributed.seed_rank(experiment.seed)
-    return seconds + fit(model, batches, recipe, adapter.trainable, callbacks, checkpoint)
+    return fit(model, batches, recipe, adapter.trainable, callbacks, checkpoint)
 
 
 class _RunCallbacks:

@@ -467,11 +467,11 @@ def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_val_is_scored_where_nothing_was_chosen_or_trained_on_it(train: Shell) -> None:
-    assert train(*QUICK, "protocol.train=train").returncode == 0
+    run(*resolved(*QUICK, "protocol.train=train", *train.places))
     (done,) = train.records()
     assert (done.validation.epoch, done.validation.total) == (1, 200)
     assert 0 < done.validation.correct < 200
-    assert train(*QUICK, "protocol=tune").returncode == 0
+    run(*resolved(*QUICK, "protocol=tune", *train.places))
     (tuned,) = [r for r in train.records() if r.protocol == "tune"]
     assert tuned.validation is None
     # Trained on the same images, scored on the same val.
@@ -539,7 +539,7 @@ def test_help_and_completion_need_no_torch(train: Shell) -> None:
 
 
 def test_the_table_skips_a_corrupt_record_and_names_it(train: Shell) -> None:
-    assert train(*QUICK).returncode == 0
+    run(*resolved(*QUICK, *train.places))
     (train.results / "records" / "demo" / "broken.json").write_text("{")
     command = [
         sys.executable,

@@ -24,14 +24,6 @@ class _Reached(Exception):  # noqa: N818  (nothing is wrong)
         self.features = features
 
 
-class _PassThrough(nn.Module):
-    """In place of a part that is left out."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return what came."""
-        return x
-
-
 @dataclass(frozen=True)
 class FrozenPrefix:
     """The frozen beginning of a model, and a model of the rest.
@@ -88,7 +80,7 @@ def _cut_before_head(model: nn.Module) -> FrozenPrefix:
         rest.pool = _return_same
         return FrozenPrefix(model, "fc_norm", rest)
     rest.head = _shallow_copy(rest.head)
-    rest.head.global_pool = _PassThrough()
+    rest.head.global_pool = nn.Identity()
     names = [name for name, _ in rest.head.named_children()]
     after_pooling = names[names.index("global_pool") + 1]
     return FrozenPrefix(model, f"head.{after_pooling}", rest)
@@ -113,7 +105,7 @@ def _without_before(module: nn.Module, path: list[str]) -> nn.Module:
             if len(path) > 1:
                 setattr(copy, name, _without_before(child, path[1:]))
             break
-        setattr(copy, name, _PassThrough())
+        setattr(copy, name, nn.Identity())
     return cast(nn.Module, copy)
 
 

@@ -69,11 +69,16 @@ class ScaledFunction(torch.autograd.Function):
                 weight = torch.addmm(weight, up, down)
         folded = fold_weight(weight, s, p, 1 if conv is None else conv.groups)
         folded_bias = fold_bias(bias, s, shift)
+        dtype = x.dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-            folded = folded.to(dtype)
-            folded_bias = None if folded_bias is None else folded_bias.to(dtype)
+        # Asked before it is done, as most of the time there is nothing to do.
+        if x.dtype != dtype:
             x = x.to(dtype)
+        if folded.dtype != dtype:
+            folded = folded.to(dtype)
+        if folded_bias is not None and folded_bias.dtype != dtype:
+            folded_bias = folded_bias.to(dtype)
         if conv is None:
             y = F.linear(x, folded, folded_bias)
         else:
@@ -94,7 +99,7 @@ class ScaledFunction(torch.autograd.Function):
         ctx: Any, dy: Tensor
     ) -> tuple[Tensor | None, ...]:
         """Return the gradients of forward's arguments, in their order; None where not needed."""
-        return _once(ScaledFunction._gradients, ctx, dy)
+        return _forbid_double_backward(ScaledFunction._gradients, ctx, dy)
 
     @staticmethod
     def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -106,17 +111,16 @@ class ScaledFunction(torch.autograd.Function):
         update_gradients: tuple[Tensor | None, Tensor | None] = (None, None)
         if needed.x or needed.input_scale:
             dx = _input_gradient(dy, folded, ctx.shape, ctx.conv)
-        if needed.shift or (needed.scale and t is not None):
-            dt = _sum_except_channels(dy, ctx.axis)
         if needed.scale:
-            ds = _scale_gradient(dy, y, s, t, dt, ctx.axis)
+            ds = _sum_of_products(dy, y, ctx.axis, t) / s
+        if needed.shift:
+            dt = _sum_except_channels(dy, ctx.axis)
         if needed.input_scale and dx is not None:
             dp = _input_scale_gradient(dx, x, p, ctx.axis)
         if needed.down:
             update_gradients = _update_gradients(x, dy, down, up, s, p)
         if not needed.x:
             dx = None  # it was computed for dp alone
-        dt = dt if needed.shift else None
         return dx, None, None, ds, dt, dp, *update_gradients, None
 
 
@@ -142,7 +146,7 @@ class ReadGELUFunction(torch.autograd.Function):
         ctx: Any, dg: Tensor
     ) -> tuple[Tensor | None, ...]:
         """Return du and dp."""
-        return _once(ReadGELUFunction._gradients, ctx, dg)
+        return _forbid_double_backward(ReadGELUFunction._gradients, ctx, dg)
 
     @staticmethod
     def _gradients(ctx: Any, dg: Tensor) -> tuple[Tensor | None, ...]:
@@ -172,12 +176,13 @@ def scaled_op(  # noqa: PLR0913, PLR0917
     return y
 
 
-def _once(
+def _forbid_double_backward(
     gradients: Callable[[Any, Tensor], tuple[Tensor | None, ...]], ctx: Any, dy: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """Return gradients that cannot be differentiated again: they are made of constants.
+    """Return gradients that raise an error where they are differentiated again.
 
-    Where nobody asks for that, as in training, torch's own guard would only cost time.
+    `once_differentiable` costs time at each call, so it is left out where no graph is made of the
+    backward pass, as in training.
     """
     if torch.is_grad_enabled():
         gradients = once_differentiable(gradients)
@@ -236,8 +241,8 @@ def _sum_except_channels(product: Tensor, axis: int) -> Tensor:
     return product.sum(others, dtype=dtype)
 
 
-def _sum_of_products(a: Tensor, b: Tensor, axis: int) -> Tensor:
-    """Sum a * b over all axes but `axis`, in float32 at least.
+def _sum_of_products(a: Tensor, b: Tensor, axis: int, shift: Tensor | None = None) -> Tensor:
+    """Sum a * (b - shift) over all axes but `axis`, in float32 at least; shift `(C,)`.
 
     On a CPU large ones are summed in blocks of rows that stay in the cache: two to four times
     faster than the product in memory (`benchmarks/speed/NOTES.md`).
@@ -245,7 +250,7 @@ def _sum_of_products(a: Tensor, b: Tensor, axis: int) -> Tensor:
     is_large = a.numel() >= _BLOCKED_FROM and axis == -1 and a.device.type == "cpu"
     if not is_large or torch.compiler.is_compiling():
         a = a.float() if a.itemsize < 4 else a
-        return _sum_except_channels(a * b, axis)
+        return _sum_except_channels(a * _without(b, shift, axis), axis)
     a = a.reshape(-1, a.shape[-1])
     b = b.reshape(-1, b.shape[-1])
     dtype = torch.promote_types(a.dtype, torch.float32)
@@ -253,8 +258,13 @@ def _sum_of_products(a: Tensor, b: Tensor, axis: int) -> Tensor:
     rows = len(sums)
     for start in range(0, len(a), rows):
         block = a[start : start + rows]
-        sums[: len(block)].addcmul_(block, b[start : start + rows])
+        sums[: len(block)].addcmul_(block, _without(b[start : start + rows], shift, axis))
     return sums.sum(0)
+
+
+def _without(y: Tensor, shift: Tensor | None, axis: int) -> Tensor:
+    """Return y - shift, before anything is summed: the two may be nearly equal."""
+    return y if shift is None else y - broadcast_channels(shift, axis)
 
 
 def _input_gradient(dy: Tensor, folded: Tensor, shape: torch.Size, conv: Conv | None) -> Tensor:
@@ -263,16 +273,6 @@ def _input_gradient(dy: Tensor, folded: Tensor, shape: torch.Size, conv: Conv | 
         return dy @ folded
     dx: Tensor = conv2d_input(shape, folded, dy, *conv)  # type: ignore[no-untyped-call]
     return dx
-
-
-def _scale_gradient(
-    dy: Tensor, y: Tensor, s: Tensor, t: Tensor | None, dt: Tensor | None, axis: int
-) -> Tensor:
-    """Return ds = sum_n dy_n * (y_n - t) / s = (sum_n dy_n * y_n - t * dt) / s."""
-    total = _sum_of_products(dy, y, axis)
-    if t is not None and dt is not None:
-        total = total - t * dt
-    return total / s
 
 
 def _input_scale_gradient(dx: Tensor, x: Tensor, p: Tensor, axis: int) -> Tensor:

@@ -15,7 +15,7 @@ from san.layers.scaled import ConvWithTrainedBias, is_plain_conv
 
 
 def attach(model: nn.Module, sites: tuple[Site, ...]) -> Iterable[str]:
-    """Add nothing, train every bias."""
+    """Add no parameter, train every bias; convolutions then spare the gradient of their weight."""
     for site in sites:
         layer = model.get_submodule(site.name)
         if is_plain_conv(layer) and layer.bias is not None:

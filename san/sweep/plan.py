@@ -15,12 +15,13 @@ from san.backbones import Backbone
 from san.config_keys import check_keys
 from san.data import task_data
 from san.data.packed_task import PackedTask
-from san.errors import FileAccessError, NotPreparedError, RecordError, SanError
-from san.experiment import Experiment, OpenTask, from_config
+from san.errors import FileAccessError, InvalidValueError, NotPreparedError, RecordError, SanError
+from san.experiment import Experiment, OpenTask, Seed, from_config
 from san.record import Record, Status
 from san.run_options import RunOptions
 from san.runtime import lease
 from san.runtime.lease_holder import Holder, Liveness, find_holder
+from san.schema import check_value
 from san.settings import RunConfig
 from san.tasks import Suite, Task
 from san.training.schedule import trained_epochs
@@ -114,8 +115,8 @@ def plan_runs(configs: Sequence[RunConfig]) -> list[PlannedRun]:
     """
     open_task = _TaskCache().open
     runs: list[PlannedRun] = []
-    for alike in _by_seed(configs):
-        runs += _plan_alike(alike, open_task)
+    for seeds in _by_seed(configs):
+        runs += _plan_seeds(seeds, open_task)
     return runs
 
 
@@ -131,11 +132,26 @@ def _by_seed(configs: Sequence[RunConfig]) -> list[list[RunConfig]]:
 
 
 def _differ_in_seed(a: RunConfig, b: RunConfig) -> bool:
-    """Return whether two runs are one but for their seeds."""
-    return a.base == b.base and a.config == {**b.config, "seed": a.config.get("seed")}
+    """Return whether two runs have the very same settings, but for their valid seeds."""
+    if a.base is not b.base or a.config.keys() != b.config.keys():
+        return False
+    # Equal values would not do: 1, 1.0 and True are.
+    others = a.config.keys() - {"seed"}
+    if any(a.config[key] is not b.config[key] for key in others):
+        return False
+    return _is_seed(a.config.get("seed")) and _is_seed(b.config.get("seed"))
 
 
-def _plan_alike(configs: Sequence[RunConfig], open_task: OpenTask) -> list[PlannedRun]:
+def _is_seed(value: object) -> bool:
+    """Return whether a run can have this seed; others are planned alone."""
+    try:
+        check_value(value, Seed, "seed")
+    except InvalidValueError:
+        return False
+    return True
+
+
+def _plan_seeds(configs: Sequence[RunConfig], open_task: OpenTask) -> list[PlannedRun]:
     """Return the runs of configurations that differ in their seed alone; see `plan_runs`."""
     run = _describe_run(configs[0])
     try:
@@ -146,10 +162,8 @@ def _plan_alike(configs: Sequence[RunConfig], open_task: OpenTask) -> list[Plann
         run = replace(run, obstacle=str(error), is_prepared=False, bytes_needed=needed)
         return [_with_seed(run, config) for config in configs]
     except SanError as error:
-        if len(configs) == 1:
-            return [replace(run, obstacle=str(error))]
-        # It may be of one seed alone.
-        return [run for config in configs for run in _plan_alike([config], open_task)]
+        run = replace(run, obstacle=str(error))
+        return [_with_seed(run, config) for config in configs]
 
 
 def _with_seed(run: PlannedRun, config: RunConfig) -> PlannedRun:

@@ -1,11 +1,12 @@
-"""The features of a frozen prefix, computed once for all epochs that read them.
+"""The outputs of frozen layers, computed once for all epochs that read them.
 
-Numbers are those of a plain run: to the bit on a CPU, where a matrix product gives an image the
-same features in whatever batch it stands. They are computed in the stored order, so that they do
-not depend on the run's seed.
+Numbers are those of a run on images up to rounding: how an image is rounded may depend on the batch
+in which it stands. On a CPU most backbones give the same bits (`benchmarks/speed/NOTES.md` says
+which did). Features are computed in the stored order, so that they do not depend on the seed.
 """
 
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from san.backbones import FrozenPrefix, frozen_prefix
 from san.data.augment import NO_AUGMENTATION
 from san.data.batches import Batches
+from san.errors import Preempted
 from san.runtime import distributed
 from san.runtime.formatting import format_bytes
 from san.training.loop import autocast
@@ -25,18 +27,22 @@ log = logging.getLogger(__name__)
 
 
 class FrozenFeatures:
-    """What a run reads in place of images, where its first layers are frozen.
+    """Caches what a run reads in place of images, where its first layers are frozen.
 
     Where features cannot be kept, the images are read in every epoch, and the log says why.
+    stop: set by a signal; then computing them ends with Preempted.
     """
 
-    def __init__(self, model: nn.Module, trainable: Sequence[str], precision: str) -> None:
+    def __init__(
+        self, model: nn.Module, trainable: Sequence[str], precision: str, stop: threading.Event
+    ) -> None:
         self.model = model
         self.precision = precision
+        self.stop = stop
         self.prefix = frozen_prefix(model, trainable)
         self.bytes_left = MAX_BYTES
 
-    def source(self, batches: Batches) -> tuple[nn.Module, Batches]:
+    def cached(self, batches: Batches) -> tuple[nn.Module, Batches]:
         """Return a model and batches that together give what this model gives for these batches."""
         if self.prefix is None:
             return self.model, batches
@@ -74,8 +80,18 @@ class FrozenFeatures:
     def _compute(self, prefix: FrozenPrefix, batches: Batches) -> Tensor:
         """Return the features of a split `(N, ...)`, in its order."""
         self.model.eval()
-        ordered = _in_stored_order(batches, batches.batch_size)
-        return torch.cat([self._features(prefix, images) for images, _ in ordered])
+        kept = None
+        row = 0
+        for images, _ in _in_stored_order(batches, batches.batch_size):
+            if self.stop.is_set():
+                raise Preempted("Stopped while the frozen layers ran.")
+            features = self._features(prefix, images)
+            if kept is None:
+                kept = _empty_like(features, len(batches.split))
+            kept[row : row + len(features)] = features
+            row += len(features)
+        assert kept is not None, "a split has images"
+        return kept
 
     def _features(self, prefix: FrozenPrefix, images: Tensor) -> Tensor:
         with autocast(images.device, self.precision):
@@ -85,6 +101,15 @@ class FrozenFeatures:
 def _in_stored_order(batches: Batches, batch_size: int) -> Batches:
     """Return batches of all images of a split."""
     return replace(batches, batch_size=batch_size, generator=None, drop_last=False)
+
+
+def _empty_like(features: Tensor, count: int) -> Tensor:
+    """Return room for the features of so many images, with their order in memory."""
+    order = torch.contiguous_format
+    if features.ndim == 4 and features.is_contiguous(memory_format=torch.channels_last):
+        order = torch.channels_last
+    shape = (count, *features.shape[1:])
+    return torch.empty(shape, dtype=features.dtype, device=features.device, memory_format=order)
 
 
 def _random_state(device: torch.device) -> Tensor:

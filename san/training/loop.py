@@ -23,7 +23,9 @@ from san.training.optimizer import make_optimizer
 from san.training.recipe import Recipe
 from san.training.schedule import Timeline
 
-REVISION = 2  # raise it when a change of the loop, a method or the preprocessing changes numbers
+# Raise it when a change of the loop, a method or the preprocessing changes numbers by more than
+# their rounding.
+REVISION = 2
 
 
 class Callbacks(Protocol):

@@ -18,7 +18,7 @@ class _Kind(NamedTuple):
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Optimize the trainable parameters, in one kernel.
+    """Optimize the trainable parameters, with torch's fused kernels.
 
     Each of its groups has its `peak`, and the `lr_scale` by which its rate is multiplied.
     """

@@ -237,3 +237,29 @@ def test_a_stream_with_a_scale_of_zero_cannot_be_merged() -> None:
         stream.scale[2] = 0
     with pytest.raises(InvalidValueError, match="has a zero, so it cannot be merged"):
         stream.merged()
+
+
+def test_a_small_scale_beside_a_shift_keeps_its_gradient() -> None:
+    """Where dy has a mean, the sums of dy * y and t * dy are far larger than their difference."""
+    torch.manual_seed(0)
+    layer = ScaledLinear(nn.Linear(32, 16), shift=True)
+    x = torch.randn(8192, 32)
+    with torch.no_grad():
+        layer.scale.fill_(0.01)
+        layer.shift.fill_(1.0)
+    wanted = 1 + torch.randn(8192, 16)
+
+    def gradient(layer: ScaledLinear, x: torch.Tensor) -> torch.Tensor:
+        weighted = layer(x) * wanted.to(x.dtype)
+        (ds,) = torch.autograd.grad(weighted.sum(), [layer.scale])
+        return ds
+
+    ours = gradient(layer, x)
+    exact = gradient(copy.deepcopy(layer).double(), x.double())
+    torch.testing.assert_close(ours.double(), exact, rtol=1e-4, atol=1e-2)
+
+
+def test_scales_of_float32_on_a_model_of_bfloat16() -> None:
+    layer = ScaledLinear(nn.Linear(8, 4).bfloat16())
+    layer.scale = nn.Parameter(torch.ones(4))
+    assert layer(torch.randn(2, 8).bfloat16()).dtype == torch.bfloat16

@@ -36,12 +36,25 @@ def test_many_seeds_are_planned_like_each_alone(tmp_path: Path) -> None:
     assert [run.seed for run in missing] == [0, 1, 7, 0, 1, 7]
 
 
-def test_a_seed_that_is_none_is_an_obstacle_of_its_run_alone(tmp_path: Path) -> None:
-    configs = grid(tmp_path, [0, -1, 1])[:3]
-    for order in (configs, [configs[1], configs[0], configs[2]]):
-        planned = plan_runs(order)
-        assert planned == alone(order)
-        assert [run.seed for run in planned if run.obstacle] == [-1]
+def test_an_invalid_seed_is_an_obstacle_of_its_run_alone(tmp_path: Path) -> None:
+    configs = grid(tmp_path, [0, -1, 1])
+    for cell in (configs[:3], configs[-3:]):  # prepared, and not
+        for order in (cell, [cell[1], cell[0], cell[2]]):
+            planned = plan_runs(order)
+            assert planned == alone(order)
+            assert [run.seed for run in planned if "seed came as" in run.obstacle] == [-1]
+
+
+def test_equal_settings_of_other_types_are_planned_apart(tmp_path: Path) -> None:
+    one, true = (
+        compose_grid(["demo/digits"], [f"partial:blocks={word}"], [0], [f"results_dir={tmp_path}"])
+        for word in ("1", "true")
+    )
+    planned = plan_runs([*one, *true])
+    assert [run.obstacle.partition(";")[0] for run in planned] == [
+        "",
+        "method.blocks came as True",
+    ]
 
 
 def test_each_cell_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
