@@ -6,7 +6,7 @@ from functools import cache
 import torch
 
 from san.adapter.attach import attach_for_good
-from san.backbones import build_backbone
+from san.backbones import build_backbone, classifier_name
 from san.runtime.formatting import count_of, format_bytes
 from san.sweep.plan import PlannedRun, RunStatus
 
@@ -51,24 +51,29 @@ def disk_estimate(statuses: Sequence[RunStatus], jobs: int) -> str:
 
 def trainable_parameters(run: PlannedRun) -> int:
     """Return how many parameters a run trains; runs of the same model and method share the work."""
-    return _count_trainable(
+    one_class, a_class = _count_trainable(
         run.backbone.timm_name,
         _hashable(run.backbone.kwargs),
         run.method,
         _hashable(run.method_options),
-        len(run.task.classes),
     )
+    return one_class + (len(run.task.classes) - 1) * a_class
 
 
 @cache
 def _count_trainable(
-    timm_name: str, kwargs: Options, method: str, options: Options, classes: int
-) -> int:
-    """Attach the method to a model without weights, which needs no memory, and count."""
+    timm_name: str, kwargs: Options, method: str, options: Options
+) -> tuple[int, int]:
+    """Return how many parameters a method trains for one class, and for each further one.
+
+    It is attached to a model without weights, which needs no memory.
+    """
     with torch.device("meta"):
-        model = build_backbone(timm_name, classes, "random", None, dict(kwargs)).model
+        model = build_backbone(timm_name, 1, "random", None, dict(kwargs)).model
         adapter = attach_for_good(model, method, **dict(options))
-    return adapter.counts.trainable
+    classifier = model.get_submodule(classifier_name(model))
+    a_class = sum(parameter.numel() for parameter in classifier.parameters())
+    return adapter.counts.trainable, a_class
 
 
 def _hashable(options: Mapping[str, object]) -> Options:
