@@ -142,7 +142,7 @@ test-data: $(PREPARE)/installed  ## Synthetic archives of all 16 VTAB sources th
 
 test-sweep: $(VENV)/installed-dev  ## Sweeps that are killed, shared and resumed, here, on Ray and by torchrun
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,dev]'
-	$(BIN)/python -m pytest $(PARALLEL) -m sweep
+	$(BIN)/python -m pytest -m sweep
 
 test-latex: $(VENV)/installed-dev  ## Compile the tables (Debian: texlive-latex-extra, texlive-science, poppler-utils)
 	$(BIN)/python -m pytest -m latex tests/report
