@@ -164,7 +164,7 @@ bench: $(VENV)/installed  ## Time a training step of every method against the fl
 	$(BIN)/python benchmarks/speed/step_time.py $(if $(METHODS),--methods $(METHODS)) $(if $(BACKBONE),--backbone $(BACKBONE))
 
 bench-cuda: $(VENV)/installed  ## The same and more on a GPU, in minutes: step, memory, share of its ceiling, where SAN's time goes
-	$(BIN)/python benchmarks/speed/cuda_check.py --compile --profile san --out benchmarks/speed $(if $(METHODS),--methods $(METHODS)) $(if $(BACKBONE),--backbone $(BACKBONE))
+	$(BIN)/python benchmarks/speed/cuda_check.py --compile floor,san --profile san --out benchmarks/speed $(if $(METHODS),--methods $(METHODS)) $(if $(BACKBONE),--backbone $(BACKBONE))
 
 $(VENV)/installed-docs: pyproject.toml $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'

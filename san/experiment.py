@@ -134,7 +134,7 @@ class Experiment:
         """Return this experiment with another seed, at little cost; see `from_config`."""
         check_value(seed, Seed, "seed")
         other = replace(self, seed=seed, config={**self.config, "seed": seed})
-        vars(other)["_facts"] = self._facts
+        vars(other)["_facts"] = self._facts  # the same, and slow to collect
         return other
 
     def record_path(self, results_dir: Path) -> Path:

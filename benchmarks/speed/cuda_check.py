@@ -12,8 +12,8 @@ step_time.py) and of each method
   gradients between the GPU and the CPU
 
 The floor's share of the ceiling is given for ViT-B/16 at 224 px, whose products are counted here.
-Without a GPU all of it runs on the CPU, to see whether it would. With --compile each method is
-timed with torch.compile, too. With --profile of a method: the share of its training step in which
+Without a GPU all of it runs on the CPU, to see whether it would. What --compile names is timed with
+torch.compile, too. With --profile of a method: the share of its training step in which
 the device computes, and the operations that take the most of it.
 
 python benchmarks/speed/cuda_check.py                                 # ViT-B/16, batch 64
@@ -24,6 +24,7 @@ import argparse
 import copy
 import json
 import statistics
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -75,13 +76,13 @@ class Cost(TypedDict):
 
 @dataclass(frozen=True)
 class Bench:
-    """What all models are measured on. compiled: whether also with torch.compile."""
+    """What all models are measured on. compiled: which of them also with torch.compile."""
 
     backbone: str
     batch: Batch
     device: torch.device
     rounds: int
-    compiled: bool
+    compiled: Collection[str]
 
 
 def ceiling_tflops(device: torch.device, quick: bool, rounds: int) -> float:
@@ -129,7 +130,7 @@ def stock_model(backbone: str) -> nn.Module:
 def floor_cost(bench: Bench) -> Cost:
     """Measure the least that any method does which trains something near the input."""
     model = stock_model(bench.backbone).to(bench.device).train()
-    return measure(model, floor_step(model, bench.batch), bench)
+    return measure("floor", model, floor_step(model, bench.batch), bench)
 
 
 def method_cost(method: str, bench: Bench) -> Cost:
@@ -137,19 +138,19 @@ def method_cost(method: str, bench: Bench) -> Cost:
     model = stock_model(bench.backbone)
     attach_for_good(model, method)
     model.to(bench.device).train()
-    cost = measure(model, training_step(model, bench.batch), bench)
+    cost = measure(method, model, training_step(model, bench.batch), bench)
     cost["gpu_against_cpu"] = gpu_against_cpu(method, bench.device)
     return cost
 
 
-def measure(model: nn.Module, train: Step, bench: Bench) -> Cost:
+def measure(name: str, model: nn.Module, train: Step, bench: Bench) -> Cost:
     """Measure a model in training mode whose training step is `train`."""
     train_ms, peak_mb = training_cost(train, bench)
     model.eval()
     eval_ms = median_ms(evaluation_step(model, bench.batch), bench.device, bench.rounds)
     run_ms = TRAINING_STEPS * train_ms + EVALUATION_STEPS * eval_ms
     cost = Cost(train_ms=train_ms, peak_mb=peak_mb, eval_ms=eval_ms, run_s=run_ms / 1e3)
-    if bench.compiled:
+    if name in bench.compiled:
         model.train()
         model.compile()
         cost["train_compiled_ms"] = median_ms(train, bench.device, bench.rounds)
@@ -303,7 +304,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--backbone", default=COUNTED_BACKBONE, help="a timm model of 224 px")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--methods", default=METHODS, help="comma-separated")
-    parser.add_argument("--compile", action="store_true", help="also time it with torch.compile")
+    parser.add_argument(
+        "--compile", default="", help="floor or methods, comma-separated: also time them compiled"
+    )
     parser.add_argument("--profile", metavar="METHOD", help="say where its step's time goes")
     return parser.parse_args()
 
@@ -317,7 +320,7 @@ def main() -> None:
         batch=random_batch(args.batch, SIDE, device, bf16=True),
         device=device,
         rounds=3 if args.quick else 15,
-        compiled=args.compile,
+        compiled=args.compile.split(","),
     )
     result = run_check(args.methods.split(","), bench, args.quick)
     if args.profile:

@@ -1,4 +1,4 @@
-"""A model cut before the first part that trains: what comes before gives the same in every epoch.
+"""A model cut before the first part that trains: the outputs up to there never change.
 
 No forward pass is written again. The features are what a module of the stock model is given; the
 rest is the stock model with all before that module passed through, under the same names.

@@ -59,8 +59,8 @@ class Batches:
 
     A shuffled split that fits is copied to the device once, as pixels. Other batches are made
     from the memory-mapped images, some ahead of the device.
-    features: what frozen layers give of each image, `(N, ...)` on the device; then batches are of
-    these, and no image is read.
+    features: the outputs of frozen layers for each image, `(N, ...)` on the device; then batches
+    are of these, and no image is read.
     """
 
     split: Split

@@ -60,13 +60,15 @@ class FrozenFeatures:
             return "several processes share each batch"
         if batches.augment != NO_AUGMENTATION:
             return "images are augmented"
-        image, _ = next(iter(_in_stored_order(batches, batch_size=1)))
+        images, _ = next(iter(_in_stored_order(batches)))
+        image = images[:1]
         if batches.generator is not None and self._is_random(prefix, image):
             return "they drop paths or values at random"
-        needed = len(batches.split) * self._features(prefix, image).nbytes
+        count = len(batches.split)
+        needed = count * self._features(prefix, image).nbytes
         if needed > self.bytes_left:
-            limit = f"{format_bytes(MAX_BYTES)} a run are allowed"
-            return f"what they give of {len(batches.split)} images takes more memory than {limit}"
+            left = f"{format_bytes(self.bytes_left)} of {format_bytes(MAX_BYTES)} are left"
+            return f"their outputs for {count} images take {format_bytes(needed)}, {left}"
         return None
 
     def _is_random(self, prefix: FrozenPrefix, image: Tensor) -> bool:
@@ -82,7 +84,7 @@ class FrozenFeatures:
         self.model.eval()
         kept = None
         row = 0
-        for images, _ in _in_stored_order(batches, batches.batch_size):
+        for images, _ in _in_stored_order(batches):
             if self.stop.is_set():
                 raise Preempted("Stopped while the frozen layers ran.")
             features = self._features(prefix, images)
@@ -98,9 +100,9 @@ class FrozenFeatures:
             return prefix.features(images)
 
 
-def _in_stored_order(batches: Batches, batch_size: int) -> Batches:
+def _in_stored_order(batches: Batches) -> Batches:
     """Return batches of all images of a split."""
-    return replace(batches, batch_size=batch_size, generator=None, drop_last=False)
+    return replace(batches, generator=None, drop_last=False)
 
 
 def _empty_like(features: Tensor, count: int) -> Tensor:

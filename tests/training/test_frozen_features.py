@@ -104,4 +104,4 @@ def test_what_is_random_is_read_again(
 def test_too_much_is_not_kept(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         runs.from_images(*LINEAR, *ONCE)
-    assert "of 200 images takes more memory than 0 kB a run are allowed" in caplog.text
+    assert "their outputs for 200 images take 102 kB, 0 kB of 0 kB are left" in caplog.text
