@@ -27,7 +27,7 @@ class OnRay:
 
     def start(self, *options: str, epochs: int = 2, jobs: str = "2") -> subprocess.Popen[str]:
         script = [sys.executable, str(ROOT / "scripts/reproduce.py"), "demo"]
-        chosen = ["--methods", "linear,san", "--tasks", "digits,count", "--seeds", "0"]
+        chosen = ["--methods", "san,linear", "--tasks", "digits,count", "--seeds", "0"]
         launcher = ["--launcher", "ray", "--cluster", str(self.cluster), "--jobs", jobs]
         overrides = [
             f"epochs={epochs}",

@@ -13,6 +13,7 @@ from san.errors import LaunchError
 from san.sweep import slurm
 
 ROOT = Path(__file__).parents[2]
+ENDLESS = 3000  # epochs: hours, where a run must not be at its end when the test looks
 CLUSTER = "slurm_partition: debug\ntimeout_min: 20\ncpus_per_task: 1\nslurm_signal_delay_s: 30\n"
 
 
@@ -28,7 +29,7 @@ class Cluster:
         self.logs = self.results / "slurm"
 
     def __call__(self, *options: str, epochs: int = 2) -> subprocess.CompletedProcess[str]:
-        chosen = ["--methods", "linear,san", "--tasks", "digits,count", "--seeds", "0"]
+        chosen = ["--methods", "san,linear", "--tasks", "digits,count", "--seeds", "0"]
         script, *own = self.program
         command = [sys.executable, str(ROOT / "scripts" / script), "demo", *chosen, *own, *options]
         command += [
@@ -99,24 +100,25 @@ def test_jobs_share_the_trials_of_a_search_and_the_same_command_writes_what_was_
 def test_a_pre_empted_job_saves_itself_and_goes_on_to_the_same_end(
     cluster: Cluster, tmp_path: Path, data_root: Path
 ) -> None:
-    one = ("--methods", "linear", "--tasks", "digits")
-    (job,) = cluster.submit(1, *one, epochs=24)
-    cluster.wait("epoch ", 100, epochs=24)
+    one = ("--methods", "san", "--tasks", "digits")
+    epochs = 60  # many times what it takes to ask for the status and to queue the urgent job
+    (job,) = cluster.submit(1, *one, epochs=epochs)
+    cluster.wait("epoch ", 100, epochs)
     subprocess.run(
         ["sbatch", "-p", "urgent", "-n", "2", "--wrap", "sleep 1", "-o", "/dev/null"], check=True
     )
-    cluster.wait("PENDING", 60, epochs=24)
+    cluster.wait("PENDING", 60, epochs)
     assert len(list(cluster.results.rglob("*.checkpoint"))) == 1
     assert not list(cluster.results.rglob("*.claim"))
     assert not list(cluster.results.rglob("records/**/*.json"))
     subprocess.run(
         ["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False
     )  # not to wait for two minutes
-    cluster.wait("1 done", 200, epochs=24)
+    cluster.wait("1 done", 400, epochs)
     assert not list(cluster.results.rglob("*.checkpoint"))
     (tmp_path / "whole").mkdir()
     whole = Cluster(tmp_path / "whole", data_root)
-    assert whole(*one, epochs=24).returncode == 0
+    assert whole(*one, epochs=epochs).returncode == 0
     (resumed,), (undisturbed,) = (
         record_file.read_records(c.results / "records")[0] for c in (cluster, whole)
     )
@@ -127,15 +129,15 @@ def test_a_pre_empted_job_saves_itself_and_goes_on_to_the_same_end(
 def test_a_job_that_is_out_of_time_saves_itself_and_is_queued_again(cluster: Cluster) -> None:
     # SLURM warns up to a minute early, so within a minute of a job of two.
     cluster.file.write_text(CLUSTER.replace("timeout_min: 20", "timeout_min: 2"))
-    (job,) = cluster.submit(1, epochs=60)
-    cluster.wait("PENDING (BeginTime)", 180, epochs=60)
+    (job,) = cluster.submit(1, epochs=ENDLESS)
+    cluster.wait("PENDING (BeginTime)", 180, epochs=ENDLESS)
     assert len(list(cluster.results.rglob("*.checkpoint"))) == 1
     assert not list(cluster.results.rglob("*.claim"))
     log = "".join(p.read_text() for p in (cluster.results / "slurm").rglob("*.out"))
     assert "this job is timed-out" in log or "Job has timed out" in log
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
-    cluster.wait(" running", 200, epochs=60)
-    cluster("--cancel", epochs=60)
+    cluster.wait(" running", 200, epochs=ENDLESS)
+    cluster("--cancel", epochs=ENDLESS)
 
 
 @pytest.mark.slurm
@@ -174,8 +176,8 @@ def test_hydras_own_launcher_keeps_the_rules(cluster: Cluster) -> None:
 
 @pytest.mark.slurm
 def test_cancelling_takes_the_jobs_back_and_leaves_the_records(cluster: Cluster) -> None:
-    cluster.submit(2, epochs=40)
-    cluster.wait(" running", 100, epochs=40)
+    cluster.submit(2, epochs=ENDLESS)
+    cluster.wait(" running", 100, epochs=ENDLESS)
     assert "cancelled" in cluster("--cancel").stdout
     deadline = time.monotonic() + 60
     while slurm.queued_jobs(cluster.results / "slurm") and time.monotonic() < deadline:
