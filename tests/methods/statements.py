@@ -4,6 +4,7 @@ from san import methods
 
 STARTS_ELSEWHERE = "does not start at the pre-trained function"
 NOT_MERGED = "cannot be merged"
+DENSE_GRADIENT = "takes the gradient of the dense weight"
 
 
 def states(method: str, sentence: str) -> bool:

@@ -195,7 +195,7 @@ def test_merges_to_the_stock_model(method: str, backbone: str, dtype: torch.dtyp
     assert keys >= stock(backbone).state_dict().keys()
     extra = keys - stock(backbone).state_dict().keys()
     assert extra <= {f"{name}.bias" for name in without}
-    assert not extra or method == "ssf"
+    assert not extra or method in ("ssf", "rlrr")
     assert not any(p.requires_grad for p in model.parameters())
     san.attach(model, "linear")
 

@@ -7,7 +7,7 @@ is all that a new oracle of those takes.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,15 @@ class Oracle:
         if "*" in name:  # rows for the blocks from the second on
             return [(name.replace("*", str(i + 1)), 0) for i in range(record["shape"][0])]
         name, _, index = name.partition("[")
-        return [(name, int(index.rstrip("]")) if index else slice(None))]
+        return [(name, self.index(name, index.rstrip("]")))]
+
+    def index(self, name: str, text: str) -> Any:
+        """What `[i]` or `[i/n]` behind a name stands for; nothing: all of it."""
+        if "/" not in text:
+            return int(text) if text else slice(None)
+        part, parts = map(int, text.split("/"))
+        size = len(self.parameters[name]) // parts
+        return slice(part * size, (part + 1) * size)
 
     def read(self, record: dict[str, Any], ours: dict[str, Tensor]) -> Tensor:
         """Put together from our tensors the one that stands for an official parameter."""
@@ -174,7 +182,8 @@ def test_every_file_is_used() -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_every_array_is_compared(name: str) -> None:
     known = {"input", "targets", "logits", "logits_sgd3", "logits_neutral", "logits_head_only"}
-    known |= OURS[name].get("extras", {}).keys() | OURS[name].get("not_ours", {}).keys()
+    for kind in ("extras", "alone", "not_ours"):
+        known |= OURS[name].get(kind, {}).keys()
     for mode in OURS[name].get("modes", {}):
         known |= {f"logits_{mode}", f"logits_sgd3_{mode}"}
     arrays = np.load(FOLDER / f"{name}.npz").files
@@ -227,15 +236,32 @@ def test_neutral(oracle: Oracle) -> None:
         can_be_switched_off = not states(oracle.ours["method"], STARTS_ELSEWHERE)
         assert not (can_be_switched_off and oracle.adapter.added)
         return
-    with torch.no_grad():
-        for name in oracle.adapter.added:
-            last = name.rsplit(".", 1)[-1]
-            if last in ("scale", "recalibration"):
-                oracle.parameters[name].fill_(1)
-            if last in ("shift", "lora_b") or ".up." in name:
-                oracle.parameters[name].fill_(0)
+    switch_off(oracle, oracle.adapter.added)
     for array in neutral:
         close(oracle.model(oracle.images).detach(), torch.from_numpy(oracle.arrays[array]))
+
+
+@torch.no_grad()
+def switch_off(oracle: Oracle, names: Iterable[str]) -> None:
+    for name in names:
+        last = name.rsplit(".", 1)[-1]
+        if last in ("scale", "recalibration"):
+            oracle.parameters[name].fill_(1)
+        if last in ("shift", "lora_b", "row", "column") or ".up." in name:
+            oracle.parameters[name].fill_(0)
+
+
+ALONE = [(name, array) for name in FILES for array in OURS.get(name, {}).get("alone", {})]
+
+
+@pytest.mark.parametrize(("name", "array"), ALONE)
+def test_a_part_of_a_method_alone(name: str, array: str) -> None:
+    oracle = Oracle(name, None)
+    kept = re.compile(OURS[name]["alone"][array])
+    others = {added for added in oracle.adapter.added if not kept.search(added)}
+    assert others < oracle.adapter.added
+    switch_off(oracle, others)
+    close(oracle.model(oracle.images).detach(), torch.from_numpy(oracle.arrays[array]))
 
 
 @pytest.mark.parametrize(("name", "mode"), ALL)
