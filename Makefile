@@ -140,7 +140,7 @@ test-data: $(PREPARE)/installed  ## Synthetic archives of all 16 VTAB sources th
 	$(PREPARE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[prepare,dev]'
 	$(PREPARE)/bin/python -m pytest -m data -W default tests/data_tier
 
-test-sweep: $(VENV)/installed-dev  ## Sweeps that are killed, shared and resumed, here, on Ray and by torchrun
+test-sweep: $(VENV)/installed-dev  ## Sweeps that are killed, shared and resumed, here, on Ray and by torchrun; a compiled run (Debian: g++)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,dev]'
 	$(BIN)/python -m pytest -m sweep
 

@@ -37,6 +37,7 @@ _KNOWN = (
     *_REQUIRED_OF_GROUP,
     "adapter_checkpoint",
     "allow_unverified_data",
+    "compile",
     "data_root",
     "deterministic",
     "device",

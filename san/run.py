@@ -173,8 +173,7 @@ def _execute(
         start = time.perf_counter()
         adapter, weights = _build(experiment)
         checkpoint.meter.build_seconds = time.perf_counter() - start
-        max_hours = options.max_hours
-        fitted = train_and_evaluate(experiment, adapter, checkpoint, logger, held, max_hours)
+        fitted = train_and_evaluate(experiment, adapter, checkpoint, logger, options, held)
         cost = checkpoint.meter.read()
         result = completed_record(experiment, adapter, weights, fitted, cost)
         if distributed.rank() == 0:

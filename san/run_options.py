@@ -17,7 +17,7 @@ class RunOptions:
     force: run although a record exists. save_adapter: write the adapter beside the record;
     log_adapter: upload it, too. wandb_project: as typed, or None. max_hours: of training, after
     which the run fails. deterministic: use algorithms that give the same bits each time, or fail
-    where there is none.
+    where there is none. compile: whether torch compiles the model that trains.
     """
 
     results_dir: Path
@@ -28,6 +28,7 @@ class RunOptions:
     wandb_project: str | None
     max_hours: float | None
     deterministic: bool
+    compile: bool
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "RunOptions":
@@ -46,4 +47,5 @@ class RunOptions:
             wandb_project=check_value(logger.get("project"), str | None, "logger.project"),
             max_hours=check_value(config["max_hours"], max_hours, "max_hours"),
             deterministic=check_value(config["deterministic"], bool, "deterministic"),
+            compile=check_value(config["compile"], bool, "compile"),
         )

@@ -12,6 +12,7 @@ from san.data.batches import Batches, Shard
 from san.data.split import Split
 from san.errors import TimeLimitError
 from san.experiment import Experiment
+from san.run_options import RunOptions
 from san.runtime import distributed
 from san.runtime.lease import HeldLease
 from san.runtime.logger import Logger
@@ -42,22 +43,22 @@ def train_and_evaluate(
     adapter: Adapter,
     checkpoint: Checkpoint,
     logger: Logger,
+    options: RunOptions,
     held: HeldLease | None = None,
-    max_hours: float | None = None,
 ) -> FitResult:
     """Fit and evaluate; only evaluate where a saved adapter is tested.
 
     held: the lease in which rank 0 reports the progress.
     """
     model = adapter.model.to(experiment.device)
-    callbacks = _RunCallbacks(experiment, model, checkpoint, logger, held, max_hours)
+    callbacks = _RunCallbacks(experiment, model, checkpoint, logger, held, options.max_hours)
     fit_seconds = step_seconds = 0.0
     try:
         if experiment.train is None:
             callbacks.on_evaluation_alone()
         else:
             batches = _training_batches(experiment, experiment.train)
-            fit_seconds = _fit(experiment, adapter, batches, callbacks, checkpoint)
+            fit_seconds = _fit(experiment, adapter, batches, callbacks, checkpoint, options.compile)
             step_seconds = fit_seconds / (experiment.recipe.total_epochs * len(batches))
     finally:
         callbacks.progress.close()
@@ -75,6 +76,7 @@ def _fit(
     batches: Batches,
     callbacks: "_RunCallbacks",
     checkpoint: Checkpoint,
+    compiled: bool,
 ) -> float:
     """Train, on the features of frozen layers where these can be cached; return the seconds."""
     start = time.perf_counter()
@@ -85,7 +87,9 @@ def _fit(
         callbacks.evaluated = features.cached(callbacks.evaluated[1])
     checkpoint.meter.build_seconds += time.perf_counter() - start
     distributed.seed_rank(experiment.seed)
-    return fit(model, batches, recipe, adapter.trainable, callbacks, checkpoint)
+    # What follows frozen layers is over sooner than it is compiled.
+    compiled = compiled and model is adapter.model
+    return fit(model, batches, recipe, adapter.trainable, callbacks, checkpoint, compiled)
 
 
 class _RunCallbacks:

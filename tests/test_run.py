@@ -130,6 +130,19 @@ def test_a_deterministic_run_is_the_same_run_and_gives_the_same_bits(train: Shel
         assert all(torch.equal(tensors[name], stored[0][1][name]) for name in tensors)
 
 
+@pytest.mark.sweep
+def test_a_compiled_run_is_the_same_run(train: Shell) -> None:
+    stored = []
+    for words in (("compile=false",), ("compile=true", "force=true")):
+        done = train("epochs=2", "method=san", "logger=none", *words)
+        assert done.returncode == 0, done.stderr
+        stored += train.records()  # one identity
+    plain, compiled = stored
+    assert (plain.id, plain.variant) == (compiled.id, compiled.variant)
+    assert abs(plain.last.loss - compiled.last.loss) < 1e-3
+    assert compiled.config["compile"]
+
+
 def test_a_run_with_a_cooldown_and_an_average_says_so_and_saves_the_average(
     train: Shell,
 ) -> None:

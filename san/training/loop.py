@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -45,10 +45,12 @@ def fit(
     trainable: Sequence[str],
     callbacks: Callbacks,
     checkpoint: Checkpoint | None = None,
+    compiled: bool = False,
 ) -> float:
     """Train for `recipe.total_epochs` epochs; return the seconds spent in training steps.
 
     checkpoint: where training resumes from, if it was interrupted, and is saved.
+    compiled: torch compiles the training steps; the model itself stays as it is.
     Where the weights are averaged, the callbacks of an epoch, and who comes after, see the average.
     Raises NonFiniteLossError with step and learning rate, RuntimeError where the parameters that
     receive gradients are not exactly `trainable`, Preempted where the checkpoint says to stop.
@@ -57,10 +59,8 @@ def fit(
     generator = batches.generator
     assert generator is not None, "training batches are shuffled"
     timeline = Timeline(recipe.schedule, recipe.epochs, recipe.warmup_epochs, len(batches))
-    position = Position()
-    if checkpoint is not None:
-        position = checkpoint.load(trained, generator, recipe.total_epochs, len(batches))
-    ddp_model = distributed.wrap_ddp(model)
+    position = _first_position(checkpoint, trained, batches, recipe)
+    forward = _training_forward(model, compiled)
     for epoch in range(position.epoch, recipe.total_epochs + 1):
         model.train()
         shuffle_state = generator.get_state()  # a resumed epoch draws the same order again
@@ -69,7 +69,7 @@ def fit(
             step = (epoch - 1) * len(batches) + position.batch
             lr = _set_lr(trained.optimizer, timeline, step, recipe.lr)
             weight = batches.weight(position.batch)
-            loss = _train_step(ddp_model, trained.optimizer, images, labels, recipe, weight)
+            loss = _train_step(forward, trained.optimizer, images, labels, recipe, weight)
             if step == 0:
                 check_gradients(model, trainable)
             _check_finite(loss, step, timeline.steps, lr)
@@ -96,6 +96,26 @@ def _begin(model: nn.Module, recipe: Recipe) -> Trained:
     return Trained(model, make_optimizer(model, recipe), average)
 
 
+def _first_position(
+    checkpoint: Checkpoint | None, trained: Trained, batches: Batches, recipe: Recipe
+) -> Position:
+    """Return where training begins: at the first step, unless a checkpoint says otherwise."""
+    if checkpoint is None:
+        return Position()
+    assert batches.generator is not None
+    return checkpoint.load(trained, batches.generator, recipe.total_epochs, len(batches))
+
+
+def _training_forward(model: nn.Module, compiled: bool) -> Callable[[Tensor], Tensor]:
+    """Return what computes the logits of a training step; evaluation asks the model itself."""
+    wrapped = distributed.wrap_ddp(model)
+    if not compiled:
+        return wrapped
+    # An epoch has batches of two sizes at most, so that shapes are taken as they are.
+    compiled_model: Callable[[Tensor], Tensor] = torch.compile(wrapped, dynamic=False)
+    return compiled_model
+
+
 def _set_lr(optimizer: torch.optim.Optimizer, timeline: Timeline, step: int, peak: float) -> float:
     """Set the learning rate of each group for a step; return that of a group with this peak."""
     for group in optimizer.param_groups:
@@ -104,7 +124,7 @@ def _set_lr(optimizer: torch.optim.Optimizer, timeline: Timeline, step: int, pea
 
 
 def _train_step(
-    model: nn.Module,
+    forward: Callable[[Tensor], Tensor],
     optimizer: torch.optim.Optimizer,
     images: Tensor,
     labels: Tensor,
@@ -116,7 +136,7 @@ def _train_step(
     weight: of these images in the mean over all ranks, which the returned loss is, too.
     """
     with autocast(images.device, recipe.precision):
-        logits = model(images).float()
+        logits = forward(images).float()
         mean_loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         loss = weight * mean_loss
     optimizer.zero_grad(set_to_none=True)

@@ -1,6 +1,9 @@
 """A real one-node SLURM (tests/one_node_slurm.sh start): submit, status, pre-empt, cancel."""
 
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -38,7 +41,7 @@ class Cluster:
             f"results_dir={self.results}",
             f"data_root={self.data}",
         ]
-        return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
     def submit(self, jobs: int, *options: str, epochs: int = 2) -> list[str]:
         launcher = ("--launcher", "slurm", "--cluster", str(self.file), "--jobs", str(jobs))
@@ -101,13 +104,15 @@ def test_a_pre_empted_job_saves_itself_and_goes_on_to_the_same_end(
     cluster: Cluster, tmp_path: Path, data_root: Path
 ) -> None:
     one = ("--methods", "san", "--tasks", "digits")
-    epochs = 60  # many times what it takes to ask for the status and to queue the urgent job
+    epochs = 30  # many times what it takes to ask for the status
     (job,) = cluster.submit(1, *one, epochs=epochs)
-    cluster.wait("epoch ", 100, epochs)
+    status = cluster.wait("epoch ", 100, epochs)
+    # The scheduler may take a minute, and wakes whom it pre-empts.
+    os.kill(int(re.findall(r"process (\d+)", status)[0]), signal.SIGSTOP)
     subprocess.run(
         ["sbatch", "-p", "urgent", "-n", "2", "--wrap", "sleep 1", "-o", "/dev/null"], check=True
     )
-    cluster.wait("PENDING", 60, epochs)
+    cluster.wait("PENDING", 200, epochs)
     assert len(list(cluster.results.rglob("*.checkpoint"))) == 1
     assert not list(cluster.results.rglob("*.claim"))
     assert not list(cluster.results.rglob("records/**/*.json"))

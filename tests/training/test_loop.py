@@ -143,6 +143,27 @@ def test_same_seed_same_weights() -> None:
     assert torch.equal(ends[0], ends[1])
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_steps_are_the_same_up_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def traced(model: nn.Module, **options: object) -> object:
+        calls.append(options)
+        return compiler(model, backend="eager", fullgraph=True, **options)
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", traced)
+    ends = []
+    for compiled in (False, True):
+        model = tiny_vit(3)
+        trainable = san.attach(model, "san").trainable
+        fit(model, batches(), Recipe(**RECIPE), trainable, Recorded(), compiled=compiled)
+        assert type(model) is type(tiny_vit(3))
+        ends.append(torch.cat([p.flatten() for p in model.parameters()]))
+    assert torch.allclose(*ends, atol=1e-5)
+    assert calls == [{"dynamic": False}]
+
+
 def test_matrices_decay_and_vectors_do_not() -> None:
     model = tiny_vit(3)
     san.attach(model, "full")
