@@ -24,19 +24,20 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from san.backbones import Site, family
+from san.backbones import Site, branches, family
 from san.layers.scaled import ScaledConv2d, scale_layer, with_parameters
 from san.layers.scaled_op import fold_bias
-from san.schema import NonNegativeFloat
+from san.schema import DropoutRate, NonNegativeFloat
 
 
 class RescaledLinear(nn.Linear):
     """An `nn.Linear` whose weight is rescaled by rows and columns; it shares those of `base`.
 
     slices: of its outputs, with a column each. row, shift: `(O,)`; column: `(slices * I,)`.
+    dropout: of single outputs.
     """
 
-    def __init__(self, base: nn.Linear, slices: int) -> None:
+    def __init__(self, base: nn.Linear, slices: int, dropout: float) -> None:
         bias = base.bias is not None
         super().__init__(base.in_features, base.out_features, bias, device="meta")
         self.weight = base.weight
@@ -45,6 +46,7 @@ class RescaledLinear(nn.Linear):
         self.row = nn.Parameter(base.weight.new_empty(base.out_features))
         self.column = nn.Parameter(base.weight.new_empty(slices * base.in_features))
         self.shift = nn.Parameter(base.weight.new_zeros(base.out_features))
+        self.dropout = nn.Dropout(dropout)
 
     def rescaled(self) -> Tensor:
         """Return W' `(O, I)`."""
@@ -53,14 +55,19 @@ class RescaledLinear(nn.Linear):
         factor = 1 + row * column
         return self.weight * factor.view_as(self.weight)
 
+    def shifted_bias(self) -> Tensor | None:
+        """Return b + shift `(O,)`."""
+        return fold_bias(self.bias, None, self.shift)
+
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""
-        return F.linear(x, self.rescaled(), fold_bias(self.bias, None, self.shift))
+        y: Tensor = self.dropout(F.linear(x, self.rescaled(), self.shifted_bias()))
+        return y
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
         plain = nn.Linear(self.in_features, self.out_features, device="meta")
-        return with_parameters(plain, self.rescaled(), fold_bias(self.bias, None, self.shift))
+        return with_parameters(plain, self.rescaled(), self.shifted_bias())
 
 
 class RescaledConv2d(ScaledConv2d):
@@ -103,14 +110,17 @@ def attach(
     split_qkv: bool | None = None,
     zero_rows: bool = False,
     init_std: NonNegativeFloat = 0.02,
+    dropout: DropoutRate = 0.0,
 ) -> Iterable[str]:
     """Rescale every linear and convolution after the embedding; scale and shift the rest.
 
     split_qkv: a column each for queries, keys and values; None: in ViT, not in Swin. zero_rows:
     start at the pre-trained weights, which the authors do not. init_std: of SSF's scales, shifts.
+    dropout: of what the last block adds to the stream; from none in the first it grows evenly.
     """
     if split_qkv is None:
         split_qkv = family(model) != "Swin"
+    rates = _dropout_rates(model, dropout)
     for site in sites:
         base = model.get_submodule(site.name)
         layer: nn.Module
@@ -124,16 +134,27 @@ def attach(
             layer = scaled
         else:
             slices = 3 if split_qkv and site.name.endswith("attn.qkv") else 1
-            layer = _rescale(base, slices, zero_rows)
+            layer = _rescale(base, slices, rates.get(site.name, 0.0), zero_rows)
         model.set_submodule(site.name, layer)
     return []
 
 
-def _rescale(base: nn.Module, slices: int, zero_rows: bool) -> Rescaled:
+def _dropout_rates(model: nn.Module, highest: float) -> dict[str, float]:
+    """Return the rate of each linear that ends a branch, by its name."""
+    blocks = list(dict.fromkeys(branch.block for branch in branches(model)))
+    rates = {}
+    for i, block in enumerate(blocks):
+        rate = highest * i / max(len(blocks) - 1, 1)
+        rates[f"{block}.attn.proj"] = rate
+        rates[f"{block}.mlp.fc2"] = rate
+    return rates
+
+
+def _rescale(base: nn.Module, slices: int, dropout: float, zero_rows: bool) -> Rescaled:
     """Return the rescaled form of a linear or convolution, with its initial values."""
     layer: Rescaled
     if isinstance(base, nn.Linear):
-        layer = RescaledLinear(base, slices)
+        layer = RescaledLinear(base, slices, dropout)
         inputs = base.in_features
     else:
         layer = RescaledConv2d(cast(nn.Conv2d, base))

@@ -305,3 +305,11 @@ def test_bitfit_has_the_gradients_of_the_stock_model_and_computes_none_of_a_conv
     with torch.profiler.profile() as profiler:
         model(images).sum().backward()
     assert "ConvolutionBackward0" not in {event.key for event in profiler.key_averages()}
+
+
+def test_rlrr_drops_more_in_later_blocks() -> None:
+    model = tiny_vit()
+    san.attach(model, "rlrr", dropout=0.4)
+    rates = [(b.attn.proj.dropout.p, b.mlp.fc2.dropout.p) for b in model.blocks]
+    assert rates == [(0, 0), (0.4, 0.4)]
+    assert {b.attn.qkv.dropout.p for b in model.blocks} == {0}
