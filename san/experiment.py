@@ -263,7 +263,7 @@ def _check_options(config: Mapping[str, Any]) -> None:
 def _method_of(config: Mapping[str, Any], backbone: Backbone) -> tuple[str, dict[str, Any]]:
     given = dict(config["method"])
     name = given.pop("name")
-    options = check_options(name, given)
+    options = check_options(name, given, backbone.family)
     check_compatible(name, options, backbone.family)
     return name, options
 

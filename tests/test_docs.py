@@ -294,13 +294,11 @@ def test_the_table_of_methods_is_true(method: str) -> None:
 
 
 def works_on(method: str, on: str) -> str:
-    """`yes`, `no`, or the targets that it is limited to there."""
+    """`yes`, `no`, or the targets that are its default there alone."""
     reason = getattr(methods.method_module(method), "incompatibility", lambda *_: None)
-    options = methods.default_options(method)
-    if reason(on, options) is None:
-        return "yes"
-    limited = options | {"targets": ("fc1", "fc2")}
-    return "fc1, fc2" if "targets" in options and reason(on, limited) is None else "no"
+    if reason(on, methods.default_options(method, on)) is not None:
+        return "no"
+    return ", ".join(methods.family_defaults(method, on).get("targets", ["yes"]))
 
 
 @cache

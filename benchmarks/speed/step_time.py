@@ -39,18 +39,10 @@ from torch import nn
 
 from san import methods
 from san.adapter.attach import attach_for_good
-from san.backbones import family, input_size
+from san.backbones import input_size
 from san.errors import InvalidValueError
 
 HOST_ROUNDS = 200
-
-
-def needed_options(method: str, model: nn.Module) -> dict[str, list[str]]:
-    """Return the options without which a low-rank method has nothing to update in a ConvNeXt."""
-    low_rank = "targets" in methods.default_options(method)
-    if low_rank and family(model) == "ConvNeXt":
-        return {"targets": ["fc1", "fc2"]}
-    return {}
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ def make_steps(stock: nn.Module, names: list[str], batch: Batch) -> Steps:
     for method in names:
         model = copy.deepcopy(stock)
         try:
-            attach_for_good(model, method, **needed_options(method, model))
+            attach_for_good(model, method)
         except InvalidValueError as error:
             print(f"Left out: {error}")
             continue

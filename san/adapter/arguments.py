@@ -35,9 +35,10 @@ def check_argument(right: str, name: str, value: object, kinds: type | tuple[typ
 def check_attachable(model: nn.Module, method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return all options of a method; raise as `attach` does, before anything is changed."""
     check_arguments("attach", model, "method", method, str)
-    checked = check_options(method, options)
+    on = family(model)
+    checked = check_options(method, options, on)
     check_not_attached(model, method)
-    check_compatible(method, checked, family(model))
+    check_compatible(method, checked, on)
     return checked
 
 

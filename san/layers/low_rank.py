@@ -26,6 +26,7 @@ from san.schema import DropoutRate, PositiveInt, check_fields
 _SLICES = ("q", "k", "v")
 _MLP_TARGETS = ("fc1", "fc2")
 _TARGETS = (*_SLICES, "qkv", "proj", *_MLP_TARGETS)
+FAMILY_DEFAULTS = {"ConvNeXt": {"targets": _MLP_TARGETS}}  # which has no attention
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ A module may also have
 
     PRESETS: Mapping[str, Mapping[str, Any]]    names of the methods in it, with the options in
                                                 which each differs from the defaults of `attach`
+    FAMILY_DEFAULTS: Mapping[str, Mapping[str, Any]]    by family of backbones, the options whose
+                                                        defaults are others there
     incompatibility(family: str, options) -> str | None     why it makes no sense on a family of
                                                             backbones, or None
 
@@ -82,12 +84,21 @@ def method_module(method: str) -> ModuleType:
     return _find_method(method).module
 
 
-def default_options(method: str) -> dict[str, Any]:
-    """Return the options of a method with their defaults; raise UnknownNameError as above."""
+def default_options(method: str, family: str | None = None) -> dict[str, Any]:
+    """Return the options of a method with their defaults; raise UnknownNameError as above.
+
+    family: of the backbone; without it, the defaults of most.
+    """
     found = _find_method(method)
     parameters = inspect.signature(found.module.attach).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    return options | dict(found.preset)
+    return options | dict(found.preset) | family_defaults(method, family)
+
+
+def family_defaults(method: str, family: str | None) -> dict[str, Any]:
+    """Return the options of a method whose defaults are others on a family than on most."""
+    by_family = getattr(method_module(method), "FAMILY_DEFAULTS", {})
+    return dict(by_family.get(family, {}))
 
 
 def describe_methods() -> str:
@@ -105,14 +116,17 @@ def describe_methods() -> str:
     return "\n".join([*lines, "", "What they mean: help('san.methods.lora') and so on."])
 
 
-def check_options(method: str, options: Mapping[str, Any], warn: bool = True) -> dict[str, Any]:
+def check_options(
+    method: str, options: Mapping[str, Any], family: str | None = None, warn: bool = True
+) -> dict[str, Any]:
     """Return all options of a method, those given as their annotations want them (1 as 1.0).
 
-    Options in old words are understood; warn: whether to say so in the log. Raises UnknownNameError
+    family: of the backbone, as in `default_options`. Options in old words are understood; warn:
+    whether to say so in the log. Raises UnknownNameError
     on a method, option or choice that does not exist (with the nearest names), InvalidValueError on
     a value that is not allowed.
     """
-    defaults = default_options(method)
+    defaults = default_options(method, family)
     annotations = get_type_hints(method_module(method).attach, include_extras=True)
     checked = {}
     for name, value in _current_names(method, options, defaults, warn).items():

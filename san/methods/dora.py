@@ -15,10 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.layers.low_rank import LowRankConfig, LowRankLinear, find_targets, incompatibility, scaling
+from san.layers.low_rank import (
+    FAMILY_DEFAULTS,
+    LowRankConfig,
+    LowRankLinear,
+    find_targets,
+    incompatibility,
+    scaling,
+)
 from san.schema import DropoutRate, PositiveInt
 
-__all__ = ["attach", "incompatibility"]
+__all__ = ["FAMILY_DEFAULTS", "attach", "incompatibility"]
 
 
 class DoraLinear(LowRankLinear):

@@ -6,7 +6,8 @@
 On timm's fused qkv weight an update may be of the whole (`qkv`: one A for q, k and v, as NOAH and
 HF peft do) or of its slices (`q`, `k`, `v`: an A and a B each, as JieShibo/PETL-ViT does on q and
 v). Trainable on ViT-B/16 without the head at rank 8, on qkv or on q and v: 294,912 (the same
-number, not the same model). It starts at the pre-trained function and merges exactly.
+number, not the same model). On ConvNeXt, which has no attention, fc1 and fc2 are updated by
+default. It starts at the pre-trained function and merges exactly.
 """
 
 from collections.abc import Iterable
@@ -15,10 +16,17 @@ from typing import Literal, cast
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.layers.low_rank import LowRankConfig, LowRankLinear, find_targets, incompatibility, scaling
+from san.layers.low_rank import (
+    FAMILY_DEFAULTS,
+    LowRankConfig,
+    LowRankLinear,
+    find_targets,
+    incompatibility,
+    scaling,
+)
 from san.schema import DropoutRate, PositiveInt
 
-__all__ = ["attach", "incompatibility"]
+__all__ = ["FAMILY_DEFAULTS", "attach", "incompatibility"]
 
 
 class LoraLinear(LowRankLinear):

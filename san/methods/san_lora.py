@@ -22,7 +22,14 @@ from typing import Literal, cast
 from torch import Tensor, nn
 
 from san.backbones import Site
-from san.layers.low_rank import LowRankConfig, LowRankLinear, find_targets, incompatibility, scaling
+from san.layers.low_rank import (
+    FAMILY_DEFAULTS,
+    LowRankConfig,
+    LowRankLinear,
+    find_targets,
+    incompatibility,
+    scaling,
+)
 from san.layers.propagation import propagate
 from san.layers.scaled import Scaled, scale_layer
 from san.layers.scaled_op import fold_bias, fold_weight
@@ -30,7 +37,7 @@ from san.methods import norm_parameters
 from san.schema import DropoutRate, PositiveInt
 
 PRESETS = {"san_lora": {}, "san_dora": {"directional": True}}
-__all__ = ["attach", "incompatibility"]
+__all__ = ["FAMILY_DEFAULTS", "attach", "incompatibility"]
 
 
 class ScaledLowRankLinear(LowRankLinear):

@@ -9,7 +9,7 @@ from torch import nn
 
 import san
 from san.backbones import FrozenPrefix, frozen_prefix
-from san.methods import default_options, method_names
+from san.methods import method_names
 
 FAMILIES = [tiny_vit, tiny_dino, tiny_eva, tiny_swin, tiny_convnext]
 
@@ -80,11 +80,8 @@ def test_only_methods_that_train_the_end_have_one(
     make: Callable[[], nn.Module], method: str
 ) -> None:
     model = make()
-    options = {}
-    if make is tiny_convnext and "targets" in default_options(method):
-        options = {"targets": ["fc1", "fc2"]}
     try:
-        prefix = cut(model, method, **options)
+        prefix = cut(model, method)
     except san.errors.InvalidValueError as error:
         pytest.skip(str(error))  # it cannot be attached to this family
     expected = method == "linear" or (method == "partial" and make is not tiny_eva)

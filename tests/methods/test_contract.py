@@ -37,19 +37,13 @@ def stock(backbone: str) -> nn.Module:
     return make()
 
 
-def needed_options(method: str, backbone: str) -> dict[str, Any]:
-    """The options without which a low-rank method has nothing to update in a ConvNeXt."""
-    low_rank = "targets" in methods.default_options(method)
-    return {"targets": ["fc1", "fc2"]} if low_rank and backbone == "convnext" else {}
-
-
 def reason(method: str, backbone: str) -> str | None:
     """The reason why the method itself does not want to be used on the backbone."""
     incompatibility = getattr(methods.method_module(method), "incompatibility", None)
     if incompatibility is None:
         return None
-    options = methods.check_options(method, needed_options(method, backbone))
-    return incompatibility(family(stock(backbone)), options)
+    on = family(stock(backbone))
+    return incompatibility(on, methods.default_options(method, on))
 
 
 ALL_CELLS = [(m, b) for m in methods.method_names() for b in BACKBONES]
@@ -64,7 +58,6 @@ def attached(
     """A tiny model with the method attached, and a batch of images for it."""
     _, side = BACKBONES[backbone]
     model = stock(backbone).to(dtype)
-    options |= needed_options(method, backbone)
     torch.manual_seed(1)
     adapter = san.attach(model, method, **options)
     return adapter, torch.randn(8, 3, side, side, dtype=dtype)
