@@ -1,6 +1,7 @@
-"""The file of an adapter: the trained tensors and the facts that tell which model they fit.
+"""The file of an adapter: its tensors, and the facts that tell which model they fit.
 
-Safetensors of format `san-adapter-1`; all values of its metadata are text:
+The tensors are those that trained, and the buffers that the method added. Safetensors of format
+`san-adapter-1`; all values of its metadata are text:
 
     format      this format
     method      name of the method
@@ -40,8 +41,14 @@ T = TypeVar("T")
 FORMAT = "san-adapter-1"
 
 
-# What safetensors calls the types that parameters have.
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# What safetensors calls the types that parameters and buffers have.
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from san.adapter.adapter_file import (
     SavedAdapter,
@@ -31,7 +31,7 @@ from san.adapter.switch import (
     own_parameters,
 )
 from san.adapter.usage import Usage
-from san.backbones import backbone_tag, head_name, sites
+from san.backbones import backbone_tag, head_name, persistent_buffers, sites
 from san.counts import ParameterCounts
 from san.errors import InvalidValueError
 from san.methods import (
@@ -54,8 +54,9 @@ class Adapter:
     """A method attached to a model.
 
     trainable: the names of exactly the parameters that receive gradients; added: of those that the
-    stock model lacks. attachment: the token on the model as long as this adapter is attached.
-    switch: what takes it out of the model again; None if it is there for good.
+    stock model lacks; buffers: of the persistent buffers that it lacks. attachment: the token on
+    the model as long as this adapter is attached. switch: what takes it out of the model again;
+    None if it is there for good.
 
     It hooks the modules of one model: use a model in one thread at a time.
     """
@@ -67,6 +68,7 @@ class Adapter:
     added: frozenset[str]
     counts: ParameterCounts
     attachment: Attachment
+    buffers: tuple[str, ...] = ()
     switch: Switch | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
@@ -85,7 +87,7 @@ class Adapter:
     @property
     def saved_bytes(self) -> int:
         """The bytes of the tensors that `save` writes; a file has a few kB of facts besides."""
-        return sum(p.numel() * p.element_size() for p in self.parameters())
+        return sum(tensor.nbytes for tensor in self.saved_tensors().values())
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield what trains, head included, by name; also while it is disabled.
@@ -101,6 +103,18 @@ class Adapter:
         InvalidValueError after a merge or a detach.
         """
         yield from self._trained().values()
+
+    def saved_tensors(self) -> dict[str, Tensor]:
+        """Return what `save` writes, by name: what trains, and the buffers that the method added.
+
+        Raises InvalidValueError after a merge or a detach.
+        """
+        trained = self._trained()
+        if self.attachment.state is State.DISABLED:
+            return {**trained, **self._switch(_NAMING).own_buffers}
+        buffers = persistent_buffers(self.model)
+        own = {name: buffers[name] for name in self.buffers}
+        return {**trained, **own}
 
     def disable(self) -> nn.Module:
         """Take the method out and return the stock model; the adapter keeps what it has learned.
@@ -181,7 +195,7 @@ class Adapter:
         return self.model
 
     def save(self, path: str | os.PathLike[str], usage: Usage | None = None) -> None:
-        """Write the trained parameters and no frozen one to a safetensors file.
+        """Write the trained parameters, and no frozen one, to a safetensors file.
 
         usage: what `san.load` needs to answer with the file alone. The file is complete or not
         there at all; `san.adapter.adapter_file` has its format. Raises InvalidValueError after a
@@ -192,7 +206,8 @@ class Adapter:
         trained = self._trained()
         parameters = named_parameters(self.model)
         frozen = {name: p for name, p in parameters.items() if name not in trained}
-        tensors = {name: p.detach().cpu().contiguous() for name, p in trained.items()}
+        own = self.saved_tensors()
+        tensors = {name: t.detach().cpu().contiguous() for name, t in own.items()}
         logits = probe_logits(self.model)
         if not all(map(math.isfinite, logits)):
             raise InvalidValueError(
@@ -264,7 +279,7 @@ def attach(model: nn.Module, method: str, /, **options: Any) -> Adapter:
         head = f"{head_name(model)}."
         stock = [n for n in adapter.trainable if n not in adapter.added]
         own_parameters(model, [name for name in stock if not name.startswith(head)])
-        return replace(adapter, switch=Switch(snapshot, adapter.trainable))
+        return replace(adapter, switch=Switch(snapshot, adapter.trainable, adapter.buffers))
     except BaseException:
         snapshot.put_back()
         raise
@@ -279,6 +294,7 @@ def attach_for_good(model: nn.Module, method: str, /, **options: Any) -> Adapter
     found = sites(model)
     head = f"{head_name(model)}."
     stock = {name: p.numel() for name, p in model.named_parameters()}
+    stock_buffers = persistent_buffers(model).keys()
     stock_modules = set(model.modules())
     stock_trainable = set(method_module(method).attach(model, found, **options))
     for name, module in model.named_modules():
@@ -292,11 +308,12 @@ def attach_for_good(model: nn.Module, method: str, /, **options: Any) -> Adapter
     trainable = tuple(name for name in parameters if name in trains or name.startswith(head))
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in trainable)
-    attachment = Attachment(method, install_hooks(model))
+    buffers = tuple(name for name in persistent_buffers(model) if name not in stock_buffers)
+    attachment = Attachment(method, install_hooks(model, stock_modules))
     model.adapted_by = attachment  # type: ignore[assignment]
     norms = stock.keys() & norm_parameters(model, found)
     counts = _count_parameters(parameters, trainable, norms, head, stock)
-    return Adapter(model, method, options, trainable, added, counts, attachment)
+    return Adapter(model, method, options, trainable, added, counts, attachment, buffers)
 
 
 def _count_parameters(

@@ -1,5 +1,6 @@
 """The hooks that a model has while a method is attached."""
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,15 +10,18 @@ from san.adapter.switch import batch_norms
 from san.backbones import head_name
 
 
-def install_hooks(model: nn.Module) -> tuple[RemovableHandle, ...]:
-    """Let batch norms keep their statistics, and the head no more than it reads.
+def install_hooks(
+    model: nn.Module, stock_modules: Collection[nn.Module]
+) -> tuple[RemovableHandle, ...]:
+    """Let stock batch norms keep their statistics, and the head no more than it reads.
 
-    Statistics that move, as hybrid ViTs have them, are neither frozen nor trained by gradients, and
-    a saved adapter has parameters alone: so they stay as pre-trained with every method. The head's
-    inputs are a view of all tokens, which autograd would keep: it reads a copy.
+    Statistics that move, as hybrid ViTs have them, are neither frozen nor trained by gradients: so
+    they stay as pre-trained with every method. Those that a method adds move. The head's inputs are
+    a view of all tokens, which autograd would keep: it reads a copy.
     """
     head = model.get_submodule(head_name(model))
-    norms = [norm.register_forward_pre_hook(_evaluate) for norm in batch_norms(model)]
+    stock_norms = [norm for norm in batch_norms(model) if norm in stock_modules]
+    norms = [norm.register_forward_pre_hook(_evaluate) for norm in stock_norms]
     return (*norms, head.register_forward_pre_hook(_copy_views))
 
 

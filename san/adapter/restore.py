@@ -14,7 +14,6 @@ from san.adapter.adapter_file import (
     check_model,
     layout_of,
     logits_match,
-    named_parameters,
     probe_logits,
     read_adapter,
     read_tensors,
@@ -60,7 +59,7 @@ def restore(model: nn.Module, path: str | os.PathLike[str], detachable: bool = T
 def _plan(
     model: nn.Module, saved: SavedAdapter, path: Path
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return all options of a saved method, and the layout of the tensors it would train here.
+    """Return all options of a saved method, and the layout of the tensors it would save here.
 
     It is attached to a copy on the meta device, where nothing is allocated whatever rank a file
     asks for. Raises AdapterFileError where it cannot be attached.
@@ -74,12 +73,11 @@ def _plan(
         raise AdapterFileError(
             f"{path}, written by version {saved.version}, cannot be attached: {error}"
         ) from error
-    parameters = named_parameters(plan.model)
-    return options, layout_of({name: parameters[name] for name in plan.trainable})
+    return options, layout_of(plan.saved_tensors())
 
 
 def _check_layout(found: Mapping[str, str], wanted: Mapping[str, str], path: Path) -> None:
-    """Raise AdapterFileError unless the saved tensors are those that the method trains here."""
+    """Raise AdapterFileError unless the saved tensors are those that the method has here."""
     for name in {**wanted, **found}:
         if wanted.get(name) != found.get(name):
             raise AdapterFileError(
@@ -90,7 +88,7 @@ def _check_layout(found: Mapping[str, str], wanted: Mapping[str, str], path: Pat
 
 @torch.no_grad()
 def _copy_tensors(adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
-    """Copy the saved values into parameters of the same layout."""
-    parameters = named_parameters(adapter.model)
+    """Copy the saved values into tensors of the same layout."""
+    own = adapter.saved_tensors()
     for name, value in tensors.items():
-        parameters[name].copy_(value)
+        own[name].copy_(value)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from san.backbones import head_name
+from san.backbones import head_name, persistent_buffers
 from san.errors import InvalidValueError
 
 _Entries = dict[tuple[str | None, Any], Any]
@@ -109,13 +109,17 @@ class Snapshot:
 class Switch:
     """Takes an attached method out of its model and puts it in again.
 
-    own: the parameters of the method that is out, by name.
+    own, own_buffers: the parameters and buffers of the method that is out, by name.
     """
 
-    def __init__(self, snapshot: Snapshot, trainable: Collection[str]) -> None:
+    def __init__(
+        self, snapshot: Snapshot, trainable: Collection[str], buffers: Collection[str]
+    ) -> None:
         self.model = snapshot.model
         self.trainable = trainable
+        self.buffers = buffers
         self.own: dict[str, nn.Parameter] = {}
+        self.own_buffers: dict[str, Tensor] = {}
         self._flags = snapshot.flags
         self._changes = snapshot.changes()
         self._let_the_head_vary()
@@ -128,6 +132,8 @@ class Switch:
         Where that fails, whatever the reason, the method is in as before.
         """
         own = self._parameters(trained=True)
+        persistent = persistent_buffers(self.model)
+        own_buffers = {name: persistent[name] for name in self.buffers}
         leaving = [change.current() for change in self._changes]
         with self._exchange([change.stock for change in self._changes]):
             _set_gradient_flags(self.model, self._flags)
@@ -137,6 +143,7 @@ class Switch:
             change.adapted = value
             change.stock = change.current()
         self.own = own
+        self.own_buffers = own_buffers
 
     def put_in(self) -> None:
         """Put the method in again; raise InvalidValueError where the model is not the same.
@@ -156,6 +163,7 @@ class Switch:
     def forget(self) -> None:
         """Let go of all that it keeps."""
         self.own = {}
+        self.own_buffers = {}
         self._flags = {}
         self._changes = []
         self._frozen = {}

@@ -2,10 +2,12 @@
 
 `families` says which models, `weights` where their files are, `pretrained` how these are loaded,
 `npz` which originals fit, `load` makes one of a configuration, `frozen_prefix` cuts a model where
-training begins, `parameter_groups` has what timm says of parameters to an optimizer.
+training begins, `parameter_groups` has what timm says of parameters to an optimizer, `buffers` what
+else belongs to the state of a model.
 Besides augmentation only this package knows timm.
 """
 
+from san.backbones.buffers import persistent_buffers
 from san.backbones.families import (
     backbone_tag,
     classifier_name,
@@ -39,6 +41,7 @@ __all__ = [
     "head_name",
     "input_size",
     "layer_depths",
+    "persistent_buffers",
     "sites",
     "undecayed_parameters",
     "weights_hash",

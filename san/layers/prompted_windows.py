@@ -4,7 +4,7 @@ As KMnP/vpt at 4410440, src/models/vit_prompt/swin_transformer.py: the prompts j
 without position bias or mask; their outputs are averaged over the windows; patch merging reads four
 copies of them; and they are pooled with the patches at the end. That code pairs windows and images
 in different orders, so that in a batch the prompts of one image reach another's windows; here they
-stay with their image.
+stay with their image, as they do there in a batch of one.
 """
 
 from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@
 
 adds its modules to the stock model in place, leaves the names of the stock parameters as they are,
 and returns the names of those stock parameters that train. The parameters that it added train
-anyway, and so does the head.
+anyway, and so does the head; persistent buffers that it added are saved with them.
 
 An option is a keyword whose annotation is its rule (`PositiveInt`, `Literal["a", "b"]`,
 `float | None`, see `san.schema`): values are checked before `attach` is called. In the messages,

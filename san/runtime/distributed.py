@@ -8,6 +8,7 @@ and every function here is trivial.
 import atexit
 import logging
 import os
+from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
@@ -49,6 +50,13 @@ def init_distributed(device: torch.device) -> None:
 def wrap_ddp(model: nn.Module) -> nn.Module:
     """Return the model wrapped such that its backward pass averages gradients over all ranks."""
     return DistributedDataParallel(model) if world_size() > 1 else model
+
+
+def share(tensors: Iterable[Tensor]) -> None:
+    """Give each rank the values of rank 0."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def seed_rank(seed: int) -> None:

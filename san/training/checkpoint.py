@@ -1,9 +1,9 @@
 """Checkpoint and resume: what training needs, in one safetensors file beside the record.
 
-Saved: trainable parameters and their average, optimizer, position in the epoch, random states of
-torch and of the shuffling, history and answers so far, and what they cost; with the run's identity
-and a checksum, so that nothing else is taken for it. On a CPU an interrupted and resumed run ends
-with the same bits as an uninterrupted one.
+Saved: trainable parameters, buffers, the average of both, optimizer, position in the epoch, random
+states of torch and of the shuffling, history and answers so far, and what they cost; with the run's
+identity and a checksum, so that nothing else is taken for it. On a CPU an interrupted and resumed
+run ends with the same bits as an uninterrupted one.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from san.adapter.adapter_file import content_hash
 from san.answers import pack_answers
+from san.backbones import persistent_buffers
 from san.errors import FileAccessError, Preempted
 from san.runtime import distributed
 from san.runtime.cost import Cost, Meter
@@ -65,6 +66,10 @@ class Trained:
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters that train, by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return these and the persistent buffers, which may hold statistics that move."""
+        return {**self.parameters(), **persistent_buffers(self.model)}
 
     def as_evaluated(self) -> AbstractContextManager[None]:
         """Give the model the weights that are evaluated, for a while."""
@@ -260,8 +265,8 @@ def _named_tensors(
 ) -> dict[str, Tensor]:
     """Name everything that is saved. states_by_rank: random states of each rank's devices."""
     named = {"order": shuffle_state}
-    for name, parameter in trained.parameters().items():
-        named[f"model/{name}"] = parameter.detach()
+    for name, tensor in trained.state().items():
+        named[f"model/{name}"] = tensor.detach()
     if trained.average is not None:
         for name, tensor in trained.average.tensors.items():
             named[f"average/{name}"] = tensor
@@ -281,9 +286,9 @@ def _load_state(
     tensors: Mapping[str, Tensor],
 ) -> None:
     """Put saved tensors in their places; the model last, when nothing can fail any more."""
-    trainable = trained.parameters()
+    state = trained.state()
     saved = _below("model", tensors)
-    if _shapes(trainable) != _shapes(saved):
+    if _shapes(state) != _shapes(saved):
         raise ValueError("it is of another model")
     average = {} if trained.average is None else trained.average.tensors
     saved_average = _below("average", tensors)
@@ -298,8 +303,8 @@ def _load_state(
     groups = trained.optimizer.state_dict()["param_groups"]
     trained.optimizer.load_state_dict({"state": _optimizer_state(tensors), "param_groups": groups})
     with torch.no_grad():
-        for name, parameter in trainable.items():
-            parameter.copy_(saved[name])
+        for name, tensor in state.items():
+            tensor.copy_(saved[name])
         for name, tensor in average.items():
             tensor.copy_(saved_average[name])
 
@@ -323,7 +328,7 @@ def _check_sizes(file: Any, trained: Trained) -> None:
     AdamW keeps two for each parameter that trains, an average one; the random states are small.
     """
     numbers = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-    trains = sum(parameter.numel() for parameter in trained.parameters().values())
+    trains = sum(tensor.numel() for tensor in trained.state().values())
     if numbers > 5 * trains + _RANDOM_STATES:
         raise ValueError(f"it has {numbers:,} numbers; the run trains {trains:,}")
 

@@ -6,17 +6,25 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from san.backbones import persistent_buffers
+
 
 class WeightAverage:
     """The average, by parameter: `decay * average + (1 - decay) * weight` after each step.
 
-    It begins with the weights that training begins with, as timm's ModelEmaV2 does. Frozen weights
-    are their own average.
+    It begins with the weights that training begins with, and takes in the statistics of batch
+    norms, as timm's ModelEmaV2 does. Frozen weights are their own average.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._weights: dict[str, Tensor] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                self._weights[name] = parameter
+        for name, buffer in persistent_buffers(model).items():
+            if buffer.is_floating_point():
+                self._weights[name] = buffer
         self.tensors: dict[str, Tensor] = {}
         for name, weight in self._weights.items():
             self.tensors[name] = weight.detach().clone()
@@ -25,7 +33,11 @@ class WeightAverage:
     def update(self) -> None:
         """Take the weights after a step in."""
         for name, weight in self._weights.items():
-            self.tensors[name].mul_(self.decay).add_(weight, alpha=1 - self.decay)
+            average = self.tensors[name]
+            if weight.requires_grad:
+                average.mul_(self.decay).add_(weight, alpha=1 - self.decay)
+            else:
+                average.lerp_(weight, 1 - self.decay)  # exact where statistics stay as they are
 
     @torch.no_grad()
     def apply(self) -> None:

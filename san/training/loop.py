@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.answers import Answers
+from san.backbones import persistent_buffers
 from san.data.batches import Batches
 from san.errors import NonFiniteLossError
 from san.runtime import distributed
@@ -149,6 +150,9 @@ def _take_step(trained: Trained, clip_grad: float | None) -> None:
     if clip_grad is not None:
         torch.nn.utils.clip_grad_norm_(trained.parameters().values(), clip_grad)
     trained.optimizer.step()
+    if distributed.world_size() > 1:
+        # Each rank has seen images of its own; the next forward pass would do this too late.
+        distributed.share(persistent_buffers(trained.model).values())
     if trained.average is not None:
         trained.average.update()
 

@@ -46,9 +46,12 @@ def assert_equal_in_any_batch(model: nn.Module, prefix: FrozenPrefix) -> None:
 
 
 @pytest.mark.parametrize("make", [*FAMILIES, pooled_vit])
-def test_before_the_head(make: Callable[[], nn.Module]) -> None:
+@pytest.mark.parametrize(("method", "options"), [("linear", {}), ("mlp", {"dropout": 0.0})])
+def test_before_the_head(
+    make: Callable[[], nn.Module], method: str, options: dict[str, float]
+) -> None:
     model = make().train()
-    prefix = cut(model, "linear")
+    prefix = cut(model, method, **options)
     assert prefix is not None
     assert_equal_in_any_batch(model, prefix)
 
@@ -84,7 +87,7 @@ def test_only_methods_that_train_the_end_have_one(
         prefix = cut(model, method)
     except san.errors.InvalidValueError as error:
         pytest.skip(str(error))  # it cannot be attached to this family
-    expected = method == "linear" or (method == "partial" and make is not tiny_eva)
+    expected = method in ("linear", "mlp") or (method == "partial" and make is not tiny_eva)
     assert (prefix is not None) == expected
 
 

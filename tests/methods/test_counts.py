@@ -7,6 +7,7 @@ ConvNeXt-B with 100 classes, as {name pattern: [tensors, numbers]}.
 import copy
 import json
 import re
+from collections.abc import Iterable
 from functools import cache
 from itertools import product
 
@@ -21,7 +22,7 @@ import san
 BASE = json.loads((FOLDER / "counts_base.json").read_text())
 OURS = yaml.safe_load((FOLDER / "ours.yaml").read_text())
 BLOCK = re.compile(r"(?:\w+\.(\d+)\.)?blocks\.(\d+)\.")
-ARCHITECTURES = {"ssf_swin": "swin_base_patch4_window7_224", "ssf_convnext": "convnext_base"}
+SWIN = "swin_base_patch4_window7_224"
 
 
 @cache
@@ -31,6 +32,14 @@ def stock(architecture: str) -> nn.Module:
 
 def fresh(architecture: str = "vit_base_patch16_224") -> nn.Module:
     return copy.deepcopy(stock(architecture))
+
+
+def architecture(name: str) -> str:
+    """The backbone of an official implementation, by a word of its name."""
+    words = name.split("_")
+    if "swin" in words:
+        return SWIN
+    return "convnext_base" if "convnext" in words else "vit_base_patch16_224"
 
 
 def entry(name: str) -> dict:
@@ -50,17 +59,30 @@ def spelled_out(pattern: str, model: nn.Module) -> list[str]:
     return [pattern]
 
 
+def ours_of(name: str, parameters: Iterable[str]) -> set[str]:
+    """Our parameters that a name of a rule stands for; where it has a star, those of all blocks."""
+    plain = name.partition("[")[0]
+    if "*" not in plain:
+        return {plain}
+    before, after = re.split(r"\*0?", plain)
+    pattern = re.compile(rf"{re.escape(before)}\d+{re.escape(after)}")
+    found = {parameter for parameter in parameters if pattern.fullmatch(parameter)}
+    assert found
+    return found
+
+
 def test_all_are_known() -> None:
-    assert len(BASE) == 22
+    assert len(BASE) == 37
     assert BASE.keys() <= OURS.keys()
-    assert OURS.keys() - BASE.keys() == {"adaptformer", "ssf_convnext_fixed"}
+    without = {"adaptformer", "ssf_convnext_fixed", "vpt_swin_shallow_persample"}
+    assert OURS.keys() - BASE.keys() == without
 
 
 @pytest.mark.parametrize("name", BASE)
 def test_counts_and_names_at_full_size(name: str) -> None:
     official = BASE[name]
     ours = entry(name)
-    model = fresh(ARCHITECTURES.get(name, "vit_base_patch16_224"))
+    model = fresh(architecture(name))
     adapter = san.attach(model, ours["method"], **ours["options"])
     dead_pattern = ours.get("dead", r"\Z.")
     dead = {pattern for pattern in official["names"] if re.search(dead_pattern, pattern)}
@@ -68,14 +90,18 @@ def test_counts_and_names_at_full_size(name: str) -> None:
     trained = adapter.counts.trainable - adapter.counts.head
     assert trained == official["trainable_without_head"] - dead_numbers
     assert adapter.counts.head == official["head"]
+    parameters = dict(adapter.model.named_parameters())
     mapped: set[str] = set()
     for pattern, rule in product(official["names"].keys() - dead, ours.get("names", [])):
-        for theirs in spelled_out(pattern, model):
+        tensors, _ = official["names"][pattern]
+        places = spelled_out(pattern, model)
+        if "step" in ours:
+            places = [pattern.replace("*", str(ours["step"] * i)) for i in range(tensors)]
+        for theirs in places:
             mine, changes = re.subn(*rule, theirs)
             if changes:
-                name_of_ours = mine.partition("[")[0]
-                mapped |= {name_of_ours.replace("*", str(i)) for i in range(12)}
-    assert mapped - dict(adapter.model.named_parameters()).keys() == set()
+                mapped |= ours_of(mine, parameters)
+    assert mapped - parameters.keys() == set()
     assert adapter.added <= mapped
 
 
@@ -102,6 +128,5 @@ def test_counts_by_formula(method: str, options: dict, method_count: int, norm_c
 
 
 def test_prompts_in_swin_b() -> None:
-    swin = "swin_base_patch4_window7_224"
-    assert san.attach(fresh(swin), "vpt_shallow").counts.method == 640
-    assert san.attach(fresh(swin), "vpt_deep").counts.method == 60_160
+    assert san.attach(fresh(SWIN), "vpt_shallow").counts.method == 640
+    assert san.attach(fresh(SWIN), "vpt_deep").counts.method == 60_160

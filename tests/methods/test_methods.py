@@ -62,6 +62,20 @@ def test_partial_crosses_stages() -> None:
     assert "layers.0.blocks.0.norm1.weight" not in trainable
 
 
+def test_partial_takes_downsampling_along_where_it_crosses_it() -> None:
+    """As KMnP/vpt does in a Swin, and the same way in a ConvNeXt."""
+    for make, stages in ((tiny_swin, "layers.1"), (tiny_convnext, "stages.3")):
+        trains = {}
+        for blocks in (1, 2, 3):
+            names = san.attach(make(), "partial", blocks=blocks).trainable
+            trains[blocks] = {name.partition(".weight")[0] for name in names}
+        downsampling = {name for name in trains[3] if name.startswith(f"{stages}.downsample")}
+        assert downsampling
+        assert not downsampling & trains[2]
+        firsts = {name.split(".")[3] for name in trains[1] if name.startswith(f"{stages}.blocks")}
+        assert firsts == {"1"}
+
+
 def test_houlsby_places_two_adapters_a_block() -> None:
     both = san.attach(tiny_vit(), "adapter", placement="houlsby")
     after_mlp = san.attach(tiny_vit(), "adapter", placement="mlp")

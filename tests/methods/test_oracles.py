@@ -102,8 +102,10 @@ class Oracle:
             rows = record["shape"][0]
             start = record["qkv_part"] * rows
             return [(name, slice(start, start + rows))]
-        if "*" in name:  # rows for the blocks from the second on
-            return [(name.replace("*", str(i + 1)), 0) for i in range(record["shape"][0])]
+        if "*" in name:
+            star, first = ("*0", 0) if "*0" in name else ("*", 1)
+            blocks = range(first, first + record["shape"][0])
+            return [(name.replace(star, str(i)), 0) for i in blocks]
         name, _, index = name.partition("[")
         return [(name, self.index(name, index.rstrip("]")))]
 

@@ -90,6 +90,21 @@ def test_two_processes_equal_one(tmp_path: Path, data_root: Path) -> None:
     assert [r.device.count for r in records_of_two] == [2] * 4
 
 
+@pytest.mark.sweep
+def test_ranks_evaluate_with_the_statistics_that_are_saved(tmp_path: Path, data_root: Path) -> None:
+    """Each has seen images of its own; all end with those of rank 0."""
+    words = ["method=mlp", "epochs=1", "lr=0.1", "optimizer=sgd"]
+    train = train_command(tmp_path / "2", data_root, *words)
+    assert subprocess.run(train, cwd=ROOT, timeout=200, check=False).returncode == 0
+    (saved,) = (tmp_path / "2").rglob("*.safetensors")
+    words.append(f"adapter_checkpoint={saved}")
+    test = train_command(tmp_path / "1", data_root, *words, processes=1)
+    assert subprocess.run(test, cwd=ROOT, timeout=200, check=False).returncode == 0
+    (shared,), (alone,) = (read_records(tmp_path / n / "records")[0] for n in ("2", "1"))
+    assert shared.last.correct == alone.last.correct
+    assert shared.last.loss == pytest.approx(alone.last.loss, rel=1e-5)
+
+
 def wait_for_epoch(epoch: int, records: Path) -> None:
     """Wait until a run has reported that this epoch is over."""
     deadline = time.monotonic() + 100

@@ -109,7 +109,7 @@ def trained(
     callbacks = StopAfter(checkpoint, stop_after)
     recipe = replace(RECIPE, optimizer=optimizer, **changes)
     fit(model, batches(augment), recipe, adapter.trainable, callbacks, checkpoint)
-    weights = torch.cat([p.flatten() for p in model.parameters()])
+    weights = torch.cat([value.flatten() for value in model.state_dict().values()])
     return weights, callbacks.losses, history
 
 
@@ -129,6 +129,7 @@ def same(one: History, other: History) -> bool:
         ("full", "sgd", AUGMENT),
         ("vpt_deep", "adamw", AUGMENT),
         ("linear", "adamw", Augment(mixup=0.8)),
+        ("mlp", "sgd", NO_AUGMENTATION),
     ],
 )
 def test_resumed_equals_uninterrupted(
@@ -158,7 +159,9 @@ AVERAGED = {
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 8, 11])
-@pytest.mark.parametrize(("method", "optimizer"), [("san", "adamw"), ("full", "sgd")])
+@pytest.mark.parametrize(
+    ("method", "optimizer"), [("san", "adamw"), ("full", "sgd"), ("mlp", "adamw")]
+)
 def test_an_average_survives_an_interruption(
     method: str, optimizer: str, stop_after: int, tmp_path: Path
 ) -> None:
