@@ -15,7 +15,8 @@ on the command line and in `configs/method/` its name is `method.<option>`.
 The docstring of the module states two facts, and tests check them. At the start (with `init_std=0`
 where it has that option) the model computes the pre-trained function, or the docstring says "does
 not start at the pre-trained function". All layers that it adds are `Mergeable`
-(`san.layers.mergeable`), or the docstring says "cannot be merged".
+(`san.layers.mergeable`), or the docstring says "cannot be merged"; "cannot be merged on a Swin", if
+that is so on one family.
 
 A module may also have
 
