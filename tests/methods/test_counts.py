@@ -21,7 +21,8 @@ import san
 BASE = json.loads((FOLDER / "counts_base.json").read_text())
 OURS = yaml.safe_load((FOLDER / "ours.yaml").read_text())
 BLOCK = re.compile(r"(?:\w+\.(\d+)\.)?blocks\.(\d+)\.")
-ARCHITECTURES = {"ssf_swin": "swin_base_patch4_window7_224", "ssf_convnext": "convnext_base"}
+SWIN = "swin_base_patch4_window7_224"
+ARCHITECTURES = {"ssf_swin": SWIN, "arc_swin": SWIN, "ssf_convnext": "convnext_base"}
 
 
 @cache
@@ -40,18 +41,21 @@ def entry(name: str) -> dict:
 
 
 def spelled_out(pattern: str, model: nn.Module) -> list[str]:
-    """The names that a pattern stands for, with the model's blocks in the place of stars."""
+    """The names that a pattern stands for, with the model's blocks in the place of stars.
+
+    One star in the name of a model that has stages is a stage.
+    """
     found = [BLOCK.match(name) for name, _ in model.named_parameters()]
     blocks = {match.groups() for match in found if match is not None}
     if pattern.count("*") == 2:
         return [pattern.replace("*", stage, 1).replace("*", block, 1) for stage, block in blocks]
     if "*" in pattern:
-        return [pattern.replace("*", block) for _, block in blocks]
+        return [pattern.replace("*", stage or block) for stage, block in blocks]
     return [pattern]
 
 
 def test_all_are_known() -> None:
-    assert len(BASE) == 21
+    assert len(BASE) == 29
     assert BASE.keys() <= OURS.keys()
     assert OURS.keys() - BASE.keys() == {"adaptformer", "ssf_convnext_fixed"}
 
@@ -102,6 +106,5 @@ def test_counts_by_formula(method: str, options: dict, method_count: int, norm_c
 
 
 def test_prompts_in_swin_b() -> None:
-    swin = "swin_base_patch4_window7_224"
-    assert san.attach(fresh(swin), "vpt_shallow").counts.method == 640
-    assert san.attach(fresh(swin), "vpt_deep").counts.method == 60_160
+    assert san.attach(fresh(SWIN), "vpt_shallow").counts.method == 640
+    assert san.attach(fresh(SWIN), "vpt_deep").counts.method == 60_160

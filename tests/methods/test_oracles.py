@@ -221,7 +221,8 @@ def test_three_steps_of_sgd(oracle: Oracle) -> None:
 def test_neutral(oracle: Oracle) -> None:
     """Switched off, a method is the plain backbone.
 
-    That is: scales at one; shifts, and the last layer on a way back into the network, at zero.
+    That is: scales at one; shifts, coefficients of what is added, and the last layer on a way back
+    into the network, at zero.
     """
     neutral = {"logits_neutral", "logits_head_only"} & set(oracle.arrays.files)
     if not neutral:
@@ -233,7 +234,7 @@ def test_neutral(oracle: Oracle) -> None:
             last = name.rsplit(".", 1)[-1]
             if last in ("scale", "recalibration"):
                 oracle.parameters[name].fill_(1)
-            if last in ("shift", "lora_b") or ".up." in name:
+            if last in ("shift", "coefficients", "lora_b") or ".up." in name:
                 oracle.parameters[name].fill_(0)
     for array in neutral:
         close(oracle.model(oracle.images).detach(), torch.from_numpy(oracle.arrays[array]))
