@@ -28,7 +28,7 @@ from conftest import composed, tiny_convnext, tiny_eva, tiny_swin, tiny_vit
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
-from statements import NOT_MERGED, states
+from statements import refuses_merge
 from test_makefile import dry_run
 
 import san
@@ -286,11 +286,19 @@ def test_the_table_of_methods_is_true(method: str) -> None:
     _, _, vit, eva, swin, convnext, trained, merges, official = METHODS[method]
     adapter = san.attach(copy.deepcopy(vit_b16()), method)
     assert adapter.counts.trainable - adapter.counts.head == int(trained.replace(",", ""))
-    assert merges == ("no" if states(method, NOT_MERGED) else "yes" if adapter.added else "")
+    assert merges == merges_on(method) if adapter.added else not merges
     models = (tiny_vit(), tiny_eva(), tiny_swin(), tiny_convnext())
     for shown, model in zip((vit, eva, swin, convnext), models, strict=True):
         assert shown == works_on(method, family(model))
     assert bool(official) == (method in proven())
+
+
+def merges_on(method: str) -> str:
+    """`yes`, `no`, or on which families not."""
+    refused = [on for on in ("ViT", "Eva", "Swin", "ConvNeXt") if refuses_merge(method, on)]
+    if len(refused) == 4:
+        return "no"
+    return f"not on {', '.join(refused)}" if refused else "yes"
 
 
 def works_on(method: str, on: str) -> str:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from conftest import tiny_convnext, tiny_dino, tiny_eva, tiny_swin, tiny_vit
 from safetensors import safe_open
-from statements import NOT_MERGED, STARTS_ELSEWHERE, states
+from statements import STARTS_ELSEWHERE, refuses_merge, states
 from torch import Tensor, nn
 
 import san
@@ -144,6 +144,8 @@ def test_trains_exactly_what_it_names(method: str, backbone: str) -> None:
         assert torch.equal(after[name], start[name])
         assert torch.equal(after[name], stock_parameters[name])
     still = {name for name in trainable if torch.equal(after[name], start[name])}
+    # Beside a factor that is zero at the start it may have moved by less than float32 holds.
+    still = {name for name in still if not after[name].grad.any()}
     # A shift of all keys shifts all scores of a softmax: it moves by rounding at most.
     assert {n for n in still if not n.endswith(("k_norm.bias", "k_norm.shift"))} == set()
 
@@ -172,7 +174,7 @@ def test_merges_to_the_stock_model(method: str, backbone: str, dtype: torch.dtyp
     model = adapter.model.eval()
     disturb(model)
     before = model(images)
-    if states(method, NOT_MERGED):
+    if refuses_merge(method, family(stock(backbone))):
         with pytest.raises(InvalidValueError, match=f"'{method}' cannot be merged"):
             adapter.merge()
         assert torch.equal(model(images), before)
@@ -189,7 +191,7 @@ def test_merges_to_the_stock_model(method: str, backbone: str, dtype: torch.dtyp
     assert keys >= stock(backbone).state_dict().keys()
     extra = keys - stock(backbone).state_dict().keys()
     assert extra <= {f"{name}.bias" for name in without}
-    assert not extra or method in ("ssf", "rlrr")
+    assert not extra or method in ("ssf", "rlrr", "arc")
     assert not any(p.requires_grad for p in model.parameters())
     san.attach(model, "linear")
 

@@ -23,6 +23,7 @@ BASE = json.loads((FOLDER / "counts_base.json").read_text())
 OURS = yaml.safe_load((FOLDER / "ours.yaml").read_text())
 BLOCK = re.compile(r"(?:\w+\.(\d+)\.)?blocks\.(\d+)\.")
 SWIN = "swin_base_patch4_window7_224"
+ARCHITECTURES = {"ssf_swin": SWIN, "arc_swin": SWIN, "ssf_convnext": "convnext_base"}
 
 
 @cache
@@ -49,13 +50,16 @@ def entry(name: str) -> dict:
 
 
 def spelled_out(pattern: str, model: nn.Module) -> list[str]:
-    """The names that a pattern stands for, with the model's blocks in the place of stars."""
+    """The names that a pattern stands for, with the model's blocks in the place of stars.
+
+    One star in the name of a model that has stages is a stage.
+    """
     found = [BLOCK.match(name) for name, _ in model.named_parameters()]
     blocks = {match.groups() for match in found if match is not None}
     if pattern.count("*") == 2:
         return [pattern.replace("*", stage, 1).replace("*", block, 1) for stage, block in blocks]
     if "*" in pattern:
-        return [pattern.replace("*", block) for _, block in blocks]
+        return [pattern.replace("*", stage or block) for stage, block in blocks]
     return [pattern]
 
 
@@ -72,7 +76,7 @@ def ours_of(name: str, parameters: Iterable[str]) -> set[str]:
 
 
 def test_all_are_known() -> None:
-    assert len(BASE) == 37
+    assert len(BASE) == 45
     assert BASE.keys() <= OURS.keys()
     without = {"adaptformer", "ssf_convnext_fixed", "vpt_swin_shallow_persample"}
     assert OURS.keys() - BASE.keys() == without

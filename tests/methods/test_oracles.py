@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 import yaml
 from oracles.fill import fill
-from statements import NOT_MERGED, STARTS_ELSEWHERE, states
+from statements import STARTS_ELSEWHERE, refuses_merge, states
 from timm.models import ConvNeXt, SwinTransformer, VisionTransformer
 from torch import Tensor, nn
 
 import san
+from san.backbones import family
 from san.errors import InvalidValueError
 
 FOLDER = Path(__file__).parents[1] / "oracles"
@@ -231,7 +232,8 @@ def test_three_steps_of_sgd(oracle: Oracle) -> None:
 def test_neutral(oracle: Oracle) -> None:
     """Switched off, a method is the plain backbone.
 
-    That is: scales at one; shifts, and the last layer on a way back into the network, at zero.
+    That is: scales at one; shifts, coefficients of what is added, and the last layer on a way back
+    into the network, at zero.
     """
     neutral = {"logits_neutral", "logits_head_only"} & set(oracle.arrays.files)
     if not neutral:
@@ -249,7 +251,7 @@ def switch_off(oracle: Oracle, names: Iterable[str]) -> None:
         last = name.rsplit(".", 1)[-1]
         if last in ("scale", "recalibration"):
             oracle.parameters[name].fill_(1)
-        if last in ("shift", "lora_b", "row", "column") or ".up." in name:
+        if last in ("shift", "coefficients", "lora_b", "row", "column") or ".up." in name:
             oracle.parameters[name].fill_(0)
 
 
@@ -278,7 +280,7 @@ def test_counts(name: str, mode: str | None) -> None:
 
 def test_merged(oracle: Oracle) -> None:
     before = oracle.model(oracle.images)
-    if states(oracle.ours["method"], NOT_MERGED):
+    if refuses_merge(oracle.ours["method"], family(oracle.model)):
         with pytest.raises(InvalidValueError, match="cannot be merged"):
             oracle.adapter.merge()
         assert torch.equal(oracle.model(oracle.images), before)
