@@ -2,7 +2,8 @@
 
 `${recipe:KEY}` is the recipe's value of a setting for the task and method of the run, and
 `${recipe:KEY,VALUE}` that of one that a recipe need not have. `${recipe_row:}` is the row that a
-recipe has for them, and `${suite_recipe:}` the recipe of the suite.
+recipe has for them, and `${suite_recipe:}` the recipe of the suite. `${on_convnext:A,B}` is A where
+the backbone is a ConvNeXt, else B.
 """
 
 from functools import cache
@@ -11,11 +12,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from san import installation, recipe_files, settings
-from san.backbones import family_of_name
 from san.config_files import method_node, read_choice
 from san.config_names import backbone_name
 from san.errors import InvalidValueError
-from san.methods import family_defaults
 from san.recipe_files import Cell
 from san.runtime.paths import folder_key
 from san.tasks import load_suite
@@ -25,6 +24,7 @@ def register_resolvers() -> None:
     """Tell OmegaConf what the interpolations stand for."""
     OmegaConf.register_new_resolver("recipe", _recipe_value, replace=True)
     OmegaConf.register_new_resolver("recipe_row", _recipe_row, replace=True)
+    OmegaConf.register_new_resolver("on_convnext", _on_convnext, replace=True)
     OmegaConf.register_new_resolver("suite_recipe", _suite_recipe, replace=True)
 
 
@@ -32,7 +32,7 @@ def _recipe_value(key: str, *default: Any, _root_: DictConfig) -> Any:
     """Return what the recipe of a configuration says of a setting.
 
     That is the value of its row for the cell, else its own, by method where it has several, else
-    that of the recipe it is based on, else the default, of a method's option on the backbone.
+    that of the recipe it is based on, else the default.
     """
     missing = f"recipe.{key}"
     row = OmegaConf.select(_root_, "recipe.row")
@@ -47,23 +47,20 @@ def _recipe_value(key: str, *default: Any, _root_: DictConfig) -> Any:
         if found is not None:
             return found
     if default:
-        value = _default_on_backbone(key, default[0], _root_)
-        return OmegaConf.create(value) if isinstance(value, list) else value
+        is_list = isinstance(default[0], list)
+        return OmegaConf.create(default[0]) if is_list else default[0]
     raise InvalidValueError(
         f"The configuration has no `{missing}`, which is the value of `{key}`; it is required. "
         f"Leave out ~{missing}, or give {key}=VALUE."
     )
 
 
-def _default_on_backbone(key: str, default: Any, root: DictConfig) -> Any:
-    """Return the default of a setting: a method's option may have another on some backbones."""
-    group, _, option = key.partition(".")
-    backbone = root.get("backbone")
-    if group != "method" or backbone is None:
-        return default
-    on = family_of_name(backbone.timm_name)
-    value = family_defaults(root.method.name, on).get(option, default)
-    return list(value) if isinstance(value, tuple) else value
+def _on_convnext(there: Any, elsewhere: Any, _root_: DictConfig) -> Any:
+    """Return one of two values by the backbone; timm's name says the family without torch."""
+    backbone = _root_.get("backbone")
+    is_convnext = backbone is not None and "convnext" in backbone.timm_name
+    value = there if is_convnext else elsewhere
+    return OmegaConf.create(value) if isinstance(value, list) else value
 
 
 def _recipe_row(_root_: DictConfig) -> DictConfig | None:

@@ -8,8 +8,8 @@ with the adapter. An only image in a batch has no variance of its own; it is nor
 running ones. Where several processes share a batch, each normalizes its own images.
 
 `MLP_NUM` of KMnP/vpt at 4410440, src/models/mlp.py: A drawn kaiming normal by fan-out, a as
-nn.Linear has it. `hidden_layers` counts as `MLP_NUM` does, without the classifier; whether MLP-3 in
-the paper's tables counts it is not said there.
+nn.Linear has it. `hidden_layers` counts as `MLP_NUM` does, without the classifier. MLP-3 is taken
+as three linear layers, the classifier among them; the paper's tables do not say.
 Trainable on ViT-B/16 without the head: 0; in the head 592,128 a hidden layer.
 
 It does not start at the pre-trained function, and cannot be merged: no linear layer is an MLP.
@@ -64,7 +64,7 @@ def attach(
     model: nn.Module,
     sites: tuple[Site, ...],
     *,
-    hidden_layers: PositiveInt = 3,
+    hidden_layers: PositiveInt = 2,
     dropout: DropoutRate = 0.1,
 ) -> Iterable[str]:
     """Put hidden layers before the classifier, train nothing but the head.

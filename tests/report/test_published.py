@@ -373,6 +373,7 @@ def test_our_methods_without_a_paper_are_known() -> None:
     assert [name for name in ours if method_paper(name) is None] == [
         "full",
         "linear",
+        "mlp",
         "partial",
         "norm",
     ]
