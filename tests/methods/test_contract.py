@@ -197,7 +197,7 @@ def test_merges_to_the_stock_model(method: str, backbone: str, dtype: torch.dtyp
     assert keys >= stock(backbone).state_dict().keys()
     extra = keys - stock(backbone).state_dict().keys()
     assert extra <= {f"{name}.bias" for name in without}
-    assert not extra or method in ("ssf", "rlrr")
+    assert not extra or method in {"ssf", "rlrr", "repadapter", "repadapter_attn"}
     assert not any(p.requires_grad for p in model.parameters())
     san.attach(model, "linear")
 
@@ -269,6 +269,7 @@ KINDS = (
     "adaptformer",
     "vpt_deep",
     "full",
+    "repadapter",
 )
 TRACED = [(m, b) for m, b in CELLS if b in {"vit", "convnext"} or m in KINDS]
 
