@@ -269,6 +269,7 @@ KINDS = (
     "adaptformer",
     "vpt_deep",
     "full",
+    "convpass",
     "repadapter",
 )
 TRACED = [(m, b) for m, b in CELLS if b in {"vit", "convnext"} or m in KINDS]

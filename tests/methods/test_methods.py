@@ -235,7 +235,7 @@ def test_san_on_low_rank_updates_is_its_formula(method: str) -> None:
 @pytest.mark.parametrize(("make", "side"), [(tiny_vit, 16), (tiny_swin, 32)])
 @pytest.mark.parametrize(
     "method",
-    ["adaptformer", "adapter_plus", "repadapter", "vpt_deep", "san", "dora"],
+    ["adaptformer", "adapter_plus", "convpass", "repadapter", "vpt_deep", "san", "dora"],
 )
 def test_checkpointing_gives_the_same_gradients(method: str, make, side: int) -> None:
     random = {"dropout", "drop_path"} & methods.default_options(method).keys()
@@ -252,7 +252,7 @@ def test_checkpointing_gives_the_same_gradients(method: str, make, side: int) ->
 
 
 @pytest.mark.parametrize(("make", "side"), [(tiny_vit, 16), (tiny_swin, 32)])
-@pytest.mark.parametrize("method", ["adaptformer", "vpt_deep", "vpt_shallow"])
+@pytest.mark.parametrize("method", ["adaptformer", "convpass", "vpt_deep", "vpt_shallow"])
 def test_after_a_forward_pass_that_died(method: str, make, side: int) -> None:
     """The next one is as before, and so is that of a copy."""
     model = san.attach(make().eval(), method).model
