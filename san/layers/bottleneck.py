@@ -10,14 +10,14 @@ from san.errors import choose
 from san.schema import DropoutRate, NonNegativeFloat, PositiveInt, check_value
 
 
-def _quick_gelu(x: Tensor) -> Tensor:
+def quick_gelu(x: Tensor) -> Tensor:
     """Return x * sigmoid(1.702 x), the approximation of OpenAI's CLIP, which NOAH uses."""
     return x * torch.sigmoid(1.702 * x)
 
 
 _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
-    "quick_gelu": _quick_gelu,
+    "quick_gelu": quick_gelu,
     "relu": F.relu,
 }
 

@@ -15,9 +15,9 @@ on the command line and in `configs/method/` its name is `method.<option>`.
 The docstring of the module states three facts, and tests check them. At the start (with
 `init_std=0` where it has that option) the model computes the pre-trained function, or the docstring
 says "does not start at the pre-trained function". All layers that it adds are `Mergeable`
-(`san.layers.mergeable`), or the docstring says "cannot be merged"; "cannot be merged on a Swin", if
-that is so on one family. No gradient of a frozen weight is computed, or the docstring says "takes
-the gradient of the dense weight".
+(`san.layers.mergeable`), or the docstring says "cannot be merged"; where that is so on one family
+of backbones alone, "cannot be merged on ConvNeXt". No gradient of a frozen weight is computed, or
+the docstring says "takes the gradient of the dense weight".
 
 A module may also have
 

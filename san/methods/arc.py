@@ -11,7 +11,7 @@ Trainable without the head at rank 50: ViT-B/16 96,432, with the attention alone
 218,464. With the MLP it does not start at the pre-trained function.
 
 What follows a norm folds into qkv and fc1, which alone read it, and merges exactly. The stream goes
-on past the MLP, too, where no layer could take in Q: ARC cannot be merged on a Swin, but for
+on past the MLP, too, where no layer could take in Q: ARC cannot be merged on Swin, but for
 `placement` attention.
 """
 

@@ -22,8 +22,7 @@ import san
 BASE = json.loads((FOLDER / "counts_base.json").read_text())
 OURS = yaml.safe_load((FOLDER / "ours.yaml").read_text())
 BLOCK = re.compile(r"(?:\w+\.(\d+)\.)?blocks\.(\d+)\.")
-SWIN = "swin_base_patch4_window7_224"
-ARCHITECTURES = {"ssf_swin": SWIN, "arc_swin": SWIN, "ssf_convnext": "convnext_base"}
+ARCHITECTURES = {"_swin": "swin_base_patch4_window7_224", "_convnext": "convnext_base"}
 
 
 @cache
@@ -36,11 +35,9 @@ def fresh(architecture: str = "vit_base_patch16_224") -> nn.Module:
 
 
 def architecture(name: str) -> str:
-    """The backbone of an official implementation, by a word of its name."""
-    words = name.split("_")
-    if "swin" in words:
-        return SWIN
-    return "convnext_base" if "convnext" in words else "vit_base_patch16_224"
+    """The timm name of the backbone of an official implementation: the end of its name says it."""
+    found = [timm_name for end, timm_name in ARCHITECTURES.items() if name.endswith(end)]
+    return found[0] if found else "vit_base_patch16_224"
 
 
 def entry(name: str) -> dict:
@@ -76,7 +73,7 @@ def ours_of(name: str, parameters: Iterable[str]) -> set[str]:
 
 
 def test_all_are_known() -> None:
-    assert len(BASE) == 45
+    assert len(BASE) == 52
     assert BASE.keys() <= OURS.keys()
     without = {"adaptformer", "ssf_convnext_fixed", "vpt_swin_shallow_persample"}
     assert OURS.keys() - BASE.keys() == without

@@ -9,6 +9,7 @@ from conftest import tiny_convnext, tiny_swin, tiny_vit
 from torch import nn
 
 import san
+from san import methods
 from san.backbones import branches
 from san.errors import InvalidValueError
 from san.layers.scaled import ScaledConv2d, ScaledLinear
@@ -246,10 +247,13 @@ def test_san_on_low_rank_updates_is_its_formula(method: str) -> None:
 
 
 @pytest.mark.parametrize(("make", "side"), [(tiny_vit, 16), (tiny_swin, 32)])
-@pytest.mark.parametrize("method", ["adaptformer", "adapter_plus", "vpt_deep", "san", "dora"])
+@pytest.mark.parametrize(
+    "method",
+    ["adaptformer", "adapter_plus", "convpass", "repadapter", "vpt_deep", "san", "dora"],
+)
 def test_checkpointing_gives_the_same_gradients(method: str, make, side: int) -> None:
-    drop = {"adaptformer": {"dropout": 0.0}, "adapter_plus": {"drop_path": 0.0}}.get(method, {})
-    model = san.attach(make(), method, **drop).model.train()
+    random = {"dropout", "drop_path"} & methods.default_options(method).keys()
+    model = san.attach(make(), method, **dict.fromkeys(random, 0.0)).model.train()
     images = torch.randn(2, 3, side, side)
     gradients = []
     for checkpoint in (False, True):
@@ -262,7 +266,7 @@ def test_checkpointing_gives_the_same_gradients(method: str, make, side: int) ->
 
 
 @pytest.mark.parametrize(("make", "side"), [(tiny_vit, 16), (tiny_swin, 32)])
-@pytest.mark.parametrize("method", ["adaptformer", "vpt_deep", "vpt_shallow"])
+@pytest.mark.parametrize("method", ["adaptformer", "convpass", "vpt_deep", "vpt_shallow"])
 def test_after_a_forward_pass_that_died(method: str, make, side: int) -> None:
     """The next one is as before, and so is that of a copy."""
     model = san.attach(make().eval(), method).model

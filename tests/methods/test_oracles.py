@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from oracles.fill import fill
-from statements import STARTS_ELSEWHERE, refuses_merge, states
+from statements import STARTS_ELSEWHERE, merges, states
 from timm.models import ConvNeXt, SwinTransformer, VisionTransformer
 from torch import Tensor, nn
 
@@ -280,7 +280,7 @@ def test_counts(name: str, mode: str | None) -> None:
 
 def test_merged(oracle: Oracle) -> None:
     before = oracle.model(oracle.images)
-    if refuses_merge(oracle.ours["method"], family(oracle.model)):
+    if not merges(oracle.ours["method"], family(oracle.model)):
         with pytest.raises(InvalidValueError, match="cannot be merged"):
             oracle.adapter.merge()
         assert torch.equal(oracle.model(oracle.images), before)
