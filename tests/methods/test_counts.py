@@ -22,7 +22,7 @@ import san
 BASE = json.loads((FOLDER / "counts_base.json").read_text())
 OURS = yaml.safe_load((FOLDER / "ours.yaml").read_text())
 BLOCK = re.compile(r"(?:\w+\.(\d+)\.)?blocks\.(\d+)\.")
-ARCHITECTURES = {"_swin": "swin_base_patch4_window7_224", "_convnext": "convnext_base"}
+SWIN = "swin_base_patch4_window7_224"
 
 
 @cache
@@ -35,9 +35,11 @@ def fresh(architecture: str = "vit_base_patch16_224") -> nn.Module:
 
 
 def architecture(name: str) -> str:
-    """The timm name of the backbone of an official implementation: the end of its name says it."""
-    found = [timm_name for end, timm_name in ARCHITECTURES.items() if name.endswith(end)]
-    return found[0] if found else "vit_base_patch16_224"
+    """The timm name of the backbone of an official implementation, by a word of its name."""
+    words = name.split("_")
+    if "swin" in words:
+        return SWIN
+    return "convnext_base" if "convnext" in words else "vit_base_patch16_224"
 
 
 def entry(name: str) -> dict:
