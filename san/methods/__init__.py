@@ -23,6 +23,8 @@ A module may also have
                                                 which each differs from the defaults of `attach`
     incompatibility(family: str, options) -> str | None     why it makes no sense on a family of
                                                             backbones, or None
+    REQUIRES: str                               the package that it needs and that is no dependency:
+                                                imported by `attach`, its version is recorded
 
 A file `san/methods/<name>.py` is all the registration there is. An option that a method gets after
 it has been run is added to `san.renamed_keys.ADDED_OPTIONS`, so that those runs are found again.
@@ -131,6 +133,12 @@ def check_compatible(method: str, options: Mapping[str, Any], family: str) -> No
     reason = incompatibility(family, options)
     if reason is not None:
         raise InvalidValueError(f"'{method}' cannot be used on a {family}: {reason}.")
+
+
+def required_packages(method: str) -> list[str]:
+    """Return the packages that a method needs and that are no dependencies."""
+    package = getattr(method_module(method), "REQUIRES", None)
+    return [] if package is None else [package]
 
 
 def norm_parameters(model: nn.Module, sites: tuple[Site, ...]) -> list[str]:

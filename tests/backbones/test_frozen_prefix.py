@@ -5,11 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import tiny_convnext, tiny_dino, tiny_eva, tiny_swin, tiny_vit
+from statements import installed_methods
 from torch import nn
 
 import san
 from san.backbones import FrozenPrefix, frozen_prefix
-from san.methods import default_options, method_names
+from san.methods import default_options
 
 FAMILIES = [tiny_vit, tiny_dino, tiny_eva, tiny_swin, tiny_convnext]
 
@@ -75,7 +76,7 @@ def test_what_comes_before_is_not_run() -> None:
 
 
 @pytest.mark.parametrize("make", FAMILIES)
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", installed_methods())
 def test_only_methods_that_train_the_end_have_one(
     make: Callable[[], nn.Module], method: str
 ) -> None:
