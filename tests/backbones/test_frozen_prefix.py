@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import tiny_convnext, tiny_dino, tiny_eva, tiny_swin, tiny_vit
 from statements import installed_methods
+from test_contract import SMALL
 from torch import nn
 
 import san
@@ -81,9 +82,9 @@ def test_only_methods_that_train_the_end_have_one(
     make: Callable[[], nn.Module], method: str
 ) -> None:
     model = make()
-    options = {}
+    options = {"settings": SMALL[method]} if method in SMALL else {}
     if make is tiny_convnext and "targets" in default_options(method):
-        options = {"targets": ["fc1", "fc2"]}
+        options |= {"targets": ["fc1", "fc2"]}
     try:
         prefix = cut(model, method, **options)
     except san.errors.InvalidValueError as error:

@@ -152,10 +152,15 @@ def test_pissa_is_that_of_peft() -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_trains_restores_and_merges(kind: str, backbone: str, tmp_path: Path) -> None:
+    if (kind, backbone) == ("beft", "eva"):
+        with pytest.raises(InvalidValueError, match="the base layer has no bias term"):
+            bridged(kind, backbone)
+        return
     adapter, images = bridged(kind, backbone)
     model = adapter.model
-    losses = steps(model, images)
-    assert losses[-1] < losses[0]
+    start = model.eval()(images)
+    steps(model, images, 1)
+    assert not torch.equal(model(images), start)
     trained = {name for name, p in model.named_parameters() if p.grad is not None}
     assert trained == set(adapter.trainable)
     names = dict(stock(backbone).named_parameters())
@@ -170,8 +175,7 @@ def test_every_kind_trains_restores_and_merges(kind: str, backbone: str, tmp_pat
     assert torch.equal(again.detach()(images), plain)
     disturb(model)
     before = model(images)
-    has_no_bias = kind == "beft" and backbone == "eva"
-    if kind == "lily" or has_no_bias:
+    if kind == "lily":
         with pytest.raises(InvalidValueError, match="peft cannot merge its "):
             adapter.merge()
         assert torch.equal(model(images), before)
