@@ -18,7 +18,7 @@ from san.data.packed_task import PackedTask
 from san.data.preprocess import NORMALIZE, Preprocess
 from san.data.split import Split, join_distinct
 from san.errors import InvalidValueError, MissingFileError, choose
-from san.methods import check_compatible, check_options
+from san.methods import check_compatible, check_options, required_packages
 from san.record import DataSource, Record, Status
 from san.renamed_keys import schema_1_config, schema_1_options
 from san.run_options import RunOptions
@@ -166,7 +166,7 @@ class Experiment:
             weights=weights,
             data=self._data_source(),
             code=environment.git_state(),
-            versions=environment.package_versions(),
+            versions=environment.package_versions(required_packages(self.method)),
             device=describe_device(self.device),
             host=environment.host_name(),
             created=utc_now(),

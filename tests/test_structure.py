@@ -66,6 +66,7 @@ ALONE = {
         "san.commands.train",
     ),
     "wandb": ("san.runtime.wandb_logger",),
+    "peft": ("san.methods.peft",),
     "submitit": ("san.sweep.slurm",),
     "ray": ("san.sweep.ray_pool",),
     "sklearn": ("san.data.prepare.demo",),

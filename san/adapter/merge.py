@@ -15,7 +15,11 @@ def merge_layers(model: nn.Module, method: str, added: Collection[str]) -> None:
     where one is of no layer that a plain one can take the place of.
     """
     modules = dict(model.named_modules())
-    layers = {name: m for name, m in modules.items() if isinstance(m, Mergeable)}
+    layers: dict[str, Mergeable] = {}
+    for name, module in modules.items():
+        # What is inside another goes with it.
+        if isinstance(module, Mergeable) and not _is_inside(name, layers):
+            layers[name] = module
     names = {name for name, _ in model.named_parameters()}
     for name in sorted(names.intersection(added)):
         if not _is_inside(name, layers):

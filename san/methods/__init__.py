@@ -17,7 +17,8 @@ The docstring of the module states three facts, and tests check them. At the sta
 says "does not start at the pre-trained function". All layers that it adds are `Mergeable`
 (`san.layers.mergeable`), or the docstring says "cannot be merged"; where that is so on one family
 of backbones alone, "cannot be merged on ConvNeXt". No gradient of a frozen weight is computed, or
-the docstring says "takes the gradient of the dense weight".
+the docstring says "takes the gradient of the dense weight", or of others' code that it "may compute
+the gradient of a frozen weight".
 
 A module may also have
 
@@ -27,6 +28,8 @@ A module may also have
                                                         defaults are others there
     incompatibility(family: str, options) -> str | None     why it makes no sense on a family of
                                                             backbones, or None
+    REQUIRES: str                               the package that it needs and that is no dependency:
+                                                imported by `attach`, its version is recorded
 
 A file `san/methods/<name>.py` is all the registration there is. An option that a method gets after
 it has been run is added to `san.renamed_keys.ADDED_OPTIONS`, so that those runs are found again.
@@ -147,6 +150,12 @@ def check_compatible(method: str, options: Mapping[str, Any], family: str) -> No
     reason = incompatibility(family, options)
     if reason is not None:
         raise InvalidValueError(f"'{method}' cannot be used on a {family}: {reason}.")
+
+
+def required_packages(method: str) -> list[str]:
+    """Return the packages that a method needs and that are no dependencies."""
+    package = getattr(method_module(method), "REQUIRES", None)
+    return [] if package is None else [package]
 
 
 def norm_parameters(model: nn.Module, sites: tuple[Site, ...]) -> list[str]:

@@ -6,6 +6,7 @@ Imports no torch, as records nest these types.
 import platform
 import socket
 import subprocess
+from collections.abc import Collection
 from functools import cache
 from importlib.metadata import version
 
@@ -62,10 +63,13 @@ def host_name() -> str:
     return ascii(socket.gethostname())[1:-1]
 
 
-def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that numbers depend on."""
+def package_versions(extra: Collection[str] = ()) -> dict[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on.
+
+    extra: those that they depend on besides.
+    """
     ours = {"python": platform.python_version(), "san": __version__}
-    return ours | {name: version(name) for name in PACKAGES}
+    return ours | {name: version(name) for name in (*PACKAGES, *extra)}
 
 
 def _git(*arguments: str) -> str:

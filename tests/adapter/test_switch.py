@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from conftest import tiny_convnext, tiny_swin, tiny_vit
+from statements import installed_methods
 from test_contract import CELLS, REFUSED, attached, module_types, steps, stock
 from torch import Tensor, nn
 
@@ -51,10 +52,11 @@ def assert_same_model(model: nn.Module, other: nn.Module) -> None:
 
 def test_every_method_is_switched_on_every_family() -> None:
     refused = [cell for cell in REFUSED if cell[1] != "dino"]
-    assert {method for method, _ in SWITCHED} == set(methods.method_names())
+    names = installed_methods()
+    assert {method for method, _ in SWITCHED} == set(names)
     assert {backbone for _, backbone in SWITCHED} == {"vit", "swin", "convnext", "eva"}
-    assert len(SWITCHED) + len(refused) == len(methods.method_names()) * 4
-    assert len(methods.method_names()) > 15
+    assert len(SWITCHED) + len(refused) == len(names) * 4
+    assert len(names) > 15
 
 
 @pytest.mark.parametrize(("method", "backbone"), SWITCHED)
@@ -435,7 +437,7 @@ def test_a_restored_adapter_is_switched(tmp_path: Path) -> None:
 
 
 def test_a_repr_fits_a_screen() -> None:
-    for method in methods.method_names():
+    for method in installed_methods():
         adapter, _ = attached(method, "vit")
         text = repr(adapter)
         assert len(text) < 300

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import tiny_convnext, tiny_dino, tiny_eva, tiny_swin, tiny_vit
+from statements import installed_methods
+from test_contract import SMALL
 from torch import nn
 
 import san
 from san.backbones import FrozenPrefix, frozen_prefix
-from san.methods import method_names
 
 FAMILIES = [tiny_vit, tiny_dino, tiny_eva, tiny_swin, tiny_convnext]
 
@@ -78,13 +79,14 @@ def test_what_comes_before_is_not_run() -> None:
 
 
 @pytest.mark.parametrize("make", FAMILIES)
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", installed_methods())
 def test_only_methods_that_train_the_end_have_one(
     make: Callable[[], nn.Module], method: str
 ) -> None:
     model = make()
+    options = {"settings": SMALL[method]} if method in SMALL else {}
     try:
-        prefix = cut(model, method)
+        prefix = cut(model, method, **options)
     except san.errors.InvalidValueError as error:
         pytest.skip(str(error))  # it cannot be attached to this family
     expected = method in ("linear", "mlp") or (method == "partial" and make is not tiny_eva)

@@ -81,6 +81,8 @@ def test_versions_are_those_of_the_packages() -> None:
     assert torch.__version__.startswith(versions["torch"])
     assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
     assert set(versions) == {"python", "san", *environment.PACKAGES}
+    more = package_versions(["pytest"])
+    assert more == versions | {"pytest": pytest.__version__}
 
 
 def test_a_device_is_described_as_records_have_it() -> None:
