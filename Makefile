@@ -30,7 +30,7 @@ SUITE ?=
 SET ?=
 REPRODUCE := $(addprefix reproduce-,$(SUITES))
 PREPARE_SUITES := $(addprefix prepare-,$(filter-out demo folder,$(SUITES)))
-.PHONY: help demo search ablate-san plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-fuzz test-lowest test-data test-sweep test-slurm test-latex lint types check bench bench-cuda docs clean
+.PHONY: help demo search ablate-san plan status cancel $(REPRODUCE) $(PREPARE_SUITES) tables verify test test-cells test-fuzz test-lowest test-data test-sweep test-slurm test-latex lint types check bench bench-cuda docs clean
 
 # Which variables a target takes, beside PYTHON and VENV. Any other on the command line is refused: it would be swallowed.
 SWEEP_TAKES := METHODS TASKS SEEDS BACKBONE JOBS RETRY FAIL_FAST LAUNCHER CLUSTER PROFILE DATA SET
@@ -125,6 +125,9 @@ PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 test: $(VENV)/installed-dev  ## Run the tests (no GPU, no data)
 	$(BIN)/python -m pytest $(PARALLEL)
 
+test-cells: $(VENV)/installed-dev  ## Methods on the families that `make test` leaves out, and compiled
+	$(BIN)/python -m pytest $(PARALLEL) -m cells tests/methods
+
 test-fuzz: $(VENV)/installed-dev  ## Read thousands of damaged files of every format (SAN_FUZZ_SEED=7 SAN_FUZZ_TIMES=10: others, more)
 	$(BIN)/python -m pytest $(PARALLEL) -m fuzz tests/test_fuzz.py
 
@@ -134,7 +137,7 @@ test-lowest:  ## Oracles, contract and hostile files on the lowest version of ea
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $$($(PYTHON) tests/lowest_versions.py) 'pytest>=8' pytest-xdist
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m 'fuzz or not (data or sweep or slurm or latex)' $(LOWEST_TESTS)
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m 'fuzz or not (cells or data or sweep or slurm or latex)' $(LOWEST_TESTS)
 
 test-data: $(PREPARE)/installed  ## Synthetic archives of all 16 VTAB sources through TFDS's real builders to training
 	$(PREPARE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[prepare,dev]'

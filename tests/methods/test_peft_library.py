@@ -149,7 +149,10 @@ def test_pissa_is_that_of_peft() -> None:
     assert torch.allclose(adapter.model(images), model(images), atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+OTHERS = [pytest.param(name, marks=pytest.mark.cells) for name in BACKBONES if name != "vit"]
+
+
+@pytest.mark.parametrize("backbone", ["vit", *OTHERS])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_trains_restores_and_merges(kind: str, backbone: str, tmp_path: Path) -> None:
     if (kind, backbone) == ("beft", "eva"):
