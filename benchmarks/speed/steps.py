@@ -81,10 +81,13 @@ def saved_bytes(model: nn.Module, batch: Batch) -> int:
     kept: list[Tensor] = []  # so that no storage takes the place of another
 
     def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            sizes[storage.data_ptr()] = storage.nbytes()
-            kept.append(tensor)
+        # HF peft's shira keeps a sparse one, which has no storage of its own.
+        dense = [tensor._indices(), tensor._values()] if tensor.is_sparse else [tensor]
+        for part in dense:
+            storage = part.untyped_storage()
+            if storage.data_ptr() not in own:
+                sizes[storage.data_ptr()] = storage.nbytes()
+                kept.append(part)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
