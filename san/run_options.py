@@ -17,7 +17,7 @@ class RunOptions:
     force: run although a record exists. save_adapter: write the adapter beside the record;
     log_adapter: upload it, too. wandb_project: as typed, or None. max_hours: of training, after
     which the run fails. deterministic: use algorithms that give the same bits each time, or fail
-    where there is none. compile: whether torch compiles the model that trains.
+    where there is none. compile: whether torch compiles the training steps.
     """
 
     results_dir: Path

@@ -1,6 +1,7 @@
 """Training and evaluation of an experiment: batches, callbacks, history."""
 
 import io
+import logging
 import time
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from san.training.checkpoint import Checkpoint
 from san.training.frozen_features import FrozenFeatures
 from san.training.history import Evaluation, History
 from san.training.loop import evaluate, fit
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,10 @@ def _fit(
     checkpoint: Checkpoint,
     compiled: bool,
 ) -> float:
-    """Train, on the features of frozen layers where these can be cached; return the seconds."""
+    """Train, on the features of frozen layers where these can be cached; return the seconds.
+
+    compiled: torch compiles the training steps, but for those on cached features.
+    """
     start = time.perf_counter()
     recipe = experiment.recipe
     features = FrozenFeatures(adapter.model, adapter.trainable, recipe.precision, checkpoint.stop)
@@ -87,8 +93,9 @@ def _fit(
         callbacks.evaluated = features.cached(callbacks.evaluated[1])
     checkpoint.meter.build_seconds += time.perf_counter() - start
     distributed.seed_rank(experiment.seed)
-    # What follows frozen layers is over sooner than it is compiled.
-    compiled = compiled and model is adapter.model
+    if compiled and model is not adapter.model:
+        log.info("compile=true: not done, as steps on cached features are over sooner.")
+        compiled = False
     return fit(model, batches, recipe, adapter.trainable, callbacks, checkpoint, compiled)
 
 

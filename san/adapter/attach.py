@@ -195,7 +195,7 @@ class Adapter:
         return self.model
 
     def save(self, path: str | os.PathLike[str], usage: Usage | None = None) -> None:
-        """Write the trained parameters, and no frozen one, to a safetensors file.
+        """Write what the method adds and trains, and no frozen parameter, to a safetensors file.
 
         usage: what `san.load` needs to answer with the file alone. The file is complete or not
         there at all; `san.adapter.adapter_file` has its format. Raises InvalidValueError after a

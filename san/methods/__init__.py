@@ -42,13 +42,15 @@ import textwrap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 
+from san import installation
 from san.backbones import Site
-from san.errors import InvalidValueError, choose
+from san.errors import InvalidValueError, MissingPackageError, choose
 from san.renamed_keys import current_options
 from san.schema import check_value
 
@@ -143,7 +145,12 @@ def check_compatible(method: str, options: Mapping[str, Any], family: str) -> No
     """Raise InvalidValueError if the method, with these options, makes no sense on a family.
 
     options: all of them, as `check_options` returns them. The message gives the method's reason.
+    Raises MissingPackageError where a package that the method needs is not installed.
     """
+    for package in required_packages(method):
+        if find_spec(package) is None:
+            way_out = installation.install_command(package)
+            raise MissingPackageError(f"'{method}' needs {package}: {way_out}")
     incompatibility = getattr(method_module(method), "incompatibility", None)
     if incompatibility is None:
         return

@@ -68,7 +68,7 @@ class RecomposedAdapter(nn.Module):
         return self.training and self.dropout.p > 0
 
 
-class AdaptedLinear(nn.Linear):
+class ArcLinear(nn.Linear):
     """An `nn.Linear` that reads its input through an adapter."""
 
     def __init__(self, base: nn.Linear, arc: RecomposedAdapter) -> None:
@@ -153,7 +153,7 @@ def attach(
             arc = RecomposedAdapter(projection, dropout)
             reader = readers[branch.entry]
             base = cast(nn.Linear, model.get_submodule(reader))
-            model.set_submodule(reader, AdaptedLinear(base, arc))
+            model.set_submodule(reader, ArcLinear(base, arc))
         if branch.kind == "mlp":
             arc.draw_coefficients()
     return []

@@ -1,7 +1,7 @@
 """Convpass: a convolution in a bottleneck beside attention and MLP (Jie & Deng, arXiv 2207.07039).
 
     a = norm1(x)    x' = x + attn(a) + scale * C1(a)
-    b = norm2(x')   x' + mlp(b) + scale * C2(b)         placement attn: C1 alone
+    b = norm2(x')   x' + mlp(b) + scale * C2(b)         placement attention: C1 alone
 
     C(t) = up drop(act(conv(act(down t))))      act: x * sigmoid(1.702 x);
                                                 conv: 3 x 3 with padding 1, on the map of patches;
@@ -31,7 +31,7 @@ from san.schema import DropoutRate, PositiveInt
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "convpass": {},
-    "convpass_attn": {"placement": "attn"},
+    "convpass_attn": {"placement": "attention"},
 }
 
 
@@ -129,7 +129,7 @@ def attach(
     model: nn.Module,
     sites: tuple[Site, ...],
     *,
-    placement: Literal["both", "attn"] = "both",
+    placement: Literal["both", "attention"] = "both",
     bottleneck_dim: PositiveInt = 8,
     scale: float = 1.0,
     init: Literal["identity", "xavier"] = "identity",

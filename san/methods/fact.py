@@ -64,7 +64,8 @@ class TuckerCore(nn.Module):
 
     tensor: `(rank, rank, rank)`, its first axis read, its second written. mixing: `(rank, parts)`,
     of all layers; this one's are `outputs * inputs` of them from `start` on. alternate: whether
-    they alternate in C, rather than stand side by side.
+    they alternate in C, rather than stand side by side; then in fc1, which `is_transposed`, the
+    first axis is written and the second read.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class TuckerCore(nn.Module):
         outputs: int,
         inputs: int,
         alternate: bool,
+        is_transposed: bool,
     ) -> None:
         super().__init__()
         self.tensor = tensor
@@ -83,6 +85,7 @@ class TuckerCore(nn.Module):
         self.outputs = outputs
         self.inputs = inputs
         self.alternate = alternate
+        self.is_transposed = is_transposed
 
     def forward(self) -> Tensor:
         """Return C `(outputs, rank, inputs, rank)`."""
@@ -91,8 +94,7 @@ class TuckerCore(nn.Module):
         if not self.alternate:
             return mixed.permute(2, 1, 0).unsqueeze(2)
         wide = mixed.flatten(1)
-        # One of the two is 1: fc1 is cut by its outputs, fc2 by its inputs.
-        matrix = wide if self.outputs == 1 else wide.T
+        matrix = wide.T if self.is_transposed else wide
         return matrix.reshape(self.outputs, rank, self.inputs, rank)
 
 
@@ -217,6 +219,7 @@ def _tucker_cores(
     start = 0
     for name, (outputs, inputs) in parts.items():
         alternate = name.endswith(_MLP_LAYERS)
-        cores[name] = TuckerCore(tensor, mixing, start, outputs, inputs, alternate)
+        is_fc1 = name.endswith("mlp.fc1")
+        cores[name] = TuckerCore(tensor, mixing, start, outputs, inputs, alternate, is_fc1)
         start += outputs * inputs
     return cores

@@ -1,6 +1,6 @@
-"""MLP-k: the head alone trains, and has hidden layers (Jia et al., ECCV 2022, as a baseline).
+"""MLP: the head alone trains, and has hidden layers (Jia et al., ECCV 2022, as a baseline).
 
-    k times: x <- dropout(norm(relu(A x + a)))    then logits = W x + b
+    `hidden_layers` times: x <- dropout(norm(relu(A x + a)))    then logits = W x + b
 
 x is what the stock classifier reads, A is square, norm is a BatchNorm1d: while it trains it takes
 the mean and variance of the batch, and keeps running ones, which are used in evaluation and saved

@@ -139,6 +139,7 @@ class PeftLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., I)` to `(..., O)`."""
+        self._hand_over()
         if x.ndim <= 3:
             y: Tensor = self.peft(x)
             return y
@@ -148,6 +149,7 @@ class PeftLinear(nn.Linear):
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same; raise InvalidValueError without one."""
+        self._hand_over()
         layer: Any = copy.deepcopy(self.peft)
         try:
             layer.merge(safe_merge=True)
@@ -156,6 +158,13 @@ class PeftLinear(nn.Linear):
             raise InvalidValueError(f"peft cannot merge its {kind}: {error}") from error
         plain = nn.Linear(self.in_features, self.out_features, device="meta")
         return with_parameters(plain, layer.base_layer.weight, layer.base_layer.bias)
+
+    def _hand_over(self) -> None:
+        """Give peft's layer the frozen tensors: others may have taken their place in the model."""
+        base: Any = self.peft.base_layer
+        base._parameters["bias"] = self.bias
+        if "weight" in base._parameters:
+            base._parameters["weight"] = self.weight
 
 
 def incompatibility(family: str, options: Mapping[str, Any]) -> str | None:
@@ -215,7 +224,7 @@ def _make_layers(
         copies[flat_names[name]] = _copy_for_peft(base, is_residual, kind in _NEEDS_VALUES)
     shell = nn.ModuleDict(copies)
     try:
-        _inject(tuner_class, shell, config_class(target_modules=".*", **fields))
+        _inject(tuner_class, shell, config_class, fields)
     except (ValueError, TypeError, ZeroDivisionError, UserWarning) as error:
         raise InvalidValueError(
             f"peft does not take these settings of '{kind}' here: {error}"
@@ -226,29 +235,26 @@ def _make_layers(
     return layers
 
 
-def _inject(tuner_class: Any, shell: nn.Module, config: Any) -> None:
+def _inject(
+    tuner_class: Any, shell: nn.Module, config_class: Any, fields: Mapping[str, Any]
+) -> None:
     """Let peft put its layers into a model; raise its warnings.
 
     They tell what it does in the place of what it was told, where a block size does not divide.
     """
-    is_meta = next(shell.parameters()).is_meta
-    place = torch.device("meta" if is_meta else "cpu")
+    place = torch.device("meta" if next(shell.parameters()).is_meta else "cpu")
     with warnings.catch_warnings(), place:
         warnings.simplefilter("error", UserWarning)
-        tuner_class(shell, config, _ADAPTER)
+        tuner_class(shell, config_class(target_modules=".*", **fields), _ADAPTER)
 
 
 def _peft_classes(kind: str) -> tuple[Any, Any]:
     """Return peft's classes of the configuration and the tuner of a kind.
 
-    Raises MissingPackageError where peft is not installed, or too old to have it.
+    Raises MissingPackageError where peft is too old to have it.
     """
-    try:
-        from peft import mapping  # noqa: PLC0415  (an extra, and slow to import)
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"No '{kind}' without {error.name}: {install_command(REQUIRES)}"
-        ) from error
+    from peft import mapping  # noqa: PLC0415  (an extra, and slow to import)
+
     name: Any = _TYPES.get(kind, kind).upper()
     if name not in mapping.PEFT_TYPE_TO_TUNER_MAPPING:
         raise MissingPackageError(

@@ -4,10 +4,10 @@
                                                     B: zero, in `groups` groups, each of which
                                                     reads its own part of the bottleneck; a, b zero
 
-    placement block     attn(R1(norm1(x)))   mlp(R2(norm2(x)))
-    placement attn      attn(R1(norm1(x)))   in ConvNeXt conv_dw(R1(x)), shortcut not adapted
+    placement both        attn(R1(norm1(x)))   mlp(R2(norm2(x)))
+    placement attention   attn(R1(norm1(x)))   in ConvNeXt conv_dw(R1(x)), shortcut not adapted
 
-As luogen1996/RepAdapter at 360992f, repadapter.py, which runs in ConvNeXt with placement attn
+As luogen1996/RepAdapter at 360992f, repadapter.py, which runs in ConvNeXt with placement attention
 alone. Trainable on ViT-B/16 without the head at bottleneck_dim 8: 239,808 (of these 221,184 are
 weights, the paper's 0.22 M), before attention alone 119,904. It starts at the pre-trained function.
 It merges exactly into qkv and fc1: W' = W + scale W B A, bias' = bias + scale W (B a + b). It
@@ -30,17 +30,17 @@ from san.schema import DropoutRate, PositiveInt
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "repadapter": {},
-    "repadapter_attn": {"placement": "attn"},
+    "repadapter_attn": {"placement": "attention"},
 }
 # What reads adapted inputs, by the last part of its name.
-_ADAPTED = {"block": ("qkv", "fc1"), "attn": ("qkv", "conv_dw")}
+_ADAPTED = {"both": ("qkv", "fc1"), "attention": ("qkv", "conv_dw")}
 
 
 def incompatibility(family: str, options: Mapping[str, Any]) -> str | None:
     """Refuse two places a block in ConvNeXt, whose blocks have one branch."""
-    if family != "ConvNeXt" or options["placement"] == "attn":
+    if family != "ConvNeXt" or options["placement"] == "attention":
         return None
-    return "its blocks have no attention; method.placement=attn adapts what their convolution reads"
+    return "its blocks have no attention; with method.placement=attention conv_dw is adapted"
 
 
 class GroupedLinear(nn.Module):
@@ -57,7 +57,8 @@ class GroupedLinear(nn.Module):
 
     def dense_weight(self) -> Tensor:
         """Return the weight with zeros where an output does not read: `(outputs, inputs)`."""
-        dense: Tensor = torch.block_diag(*self.weight.chunk(self.groups))  # type: ignore[no-untyped-call]
+        blocks = self.weight.chunk(self.groups)
+        dense: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
         return dense
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,13 +129,13 @@ def attach(
     model: nn.Module,
     sites: tuple[Site, ...],
     *,
-    placement: Literal["block", "attn"] = "block",
+    placement: Literal["both", "attention"] = "both",
     bottleneck_dim: PositiveInt = 8,
     groups: PositiveInt = 2,
     scale: float = 1.0,
     dropout: DropoutRate = 0.1,
 ) -> Iterable[str]:
-    """Adapt what every attention reads and, where `placement` is block, what every MLP does.
+    """Adapt what every attention reads and, where `placement` is both, what every MLP does.
 
     scale: the authors tune it from 0.1 to 10. groups: of the way up (official 2); they divide
     bottleneck_dim and all widths. dropout: between A and B.

@@ -6,7 +6,8 @@ on every linear and convolution after the embedding, and SSF's scale and shift a
 and every norm. row is uniform up to sqrt(6), column up to sqrt(6 / inputs), so that their product
 is small; shifts are zero; SSF's as in SSF. Queries, keys and values have a column each in ViT, one
 for all in Swin, as in zstarN70/RLRR at 287c772, models/networks.py and swin.py. In ConvNeXt, for
-which it has no code, this is our reading.
+which it has no code, this is our reading. `dropout` is its ViT's; in its Swin whole paths are
+dropped, as timm's `drop_path` does. Its optimizer also decays the scale and shift of the patches.
 
 Beside SAN's `propagation=untied`, diag(s) W diag(r): there the pre-trained weight is changed, here
 a changed copy is added to it.
@@ -33,8 +34,8 @@ from san.schema import DropoutRate, NonNegativeFloat
 class RescaledLinear(nn.Linear):
     """An `nn.Linear` whose weight is rescaled by rows and columns; it shares those of `base`.
 
-    slices: of its outputs, with a column each. row, shift: `(O,)`; column: `(slices * I,)`.
-    dropout: of single outputs.
+    slices: of its outputs, with a column each. row: `(O, 1)`; column: `(slices, I)`; shift: `(O,)`.
+    Rows and columns are matrices, which decay, as with the authors. dropout: of single outputs.
     """
 
     def __init__(self, base: nn.Linear, slices: int, dropout: float) -> None:
@@ -43,16 +44,15 @@ class RescaledLinear(nn.Linear):
         self.weight = base.weight
         self.bias = base.bias
         self.slices = slices
-        self.row = nn.Parameter(base.weight.new_empty(base.out_features))
-        self.column = nn.Parameter(base.weight.new_empty(slices * base.in_features))
+        self.row = nn.Parameter(base.weight.new_empty(base.out_features, 1))
+        self.column = nn.Parameter(base.weight.new_empty(slices, base.in_features))
         self.shift = nn.Parameter(base.weight.new_zeros(base.out_features))
         self.dropout = nn.Dropout(dropout)
 
     def rescaled(self) -> Tensor:
         """Return W' `(O, I)`."""
         row = self.row.view(self.slices, -1, 1)
-        column = self.column.view(self.slices, 1, -1)
-        factor = 1 + row * column
+        factor = 1 + row * self.column[:, None]
         return self.weight * factor.view_as(self.weight)
 
     def shifted_bias(self) -> Tensor | None:
@@ -73,26 +73,27 @@ class RescaledLinear(nn.Linear):
 class RescaledConv2d(ScaledConv2d):
     """An `nn.Conv2d` whose weight is rescaled by outputs and inputs; it shares those of `base`.
 
-    row, shift: `(O,)`; column: `(I,)`.
+    row: `(O, 1)`; column: `(1, I)`; shift: `(O,)`. dropout: of single outputs.
     """
 
-    def __init__(self, base: nn.Conv2d) -> None:
+    def __init__(self, base: nn.Conv2d, dropout: float) -> None:
         super().__init__(base, scale=False, shift=True)
-        self.row = nn.Parameter(base.weight.new_empty(base.out_channels))
-        self.column = nn.Parameter(base.weight.new_empty(base.in_channels))
+        self.row = nn.Parameter(base.weight.new_empty(base.out_channels, 1))
+        self.column = nn.Parameter(base.weight.new_empty(1, base.in_channels))
+        self.dropout = nn.Dropout(dropout)
 
     def rescaled(self) -> Tensor:
         """Return W' `(O, I / groups, H, W)`; each group of outputs reads its own inputs."""
         by_group = self.column.view(self.groups, -1)
         by_output = by_group.repeat_interleave(self.out_channels // self.groups, 0)
-        factor = 1 + self.row[:, None] * by_output
+        factor = 1 + self.row * by_output
         return self.weight * factor[:, :, None, None]
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, I, H, W)` to `(N, O, H', W')`."""
-        return F.conv2d(
-            x, self.rescaled(), fold_bias(self.bias, None, self.shift), *self.geometry()
-        )
+        bias = fold_bias(self.bias, None, self.shift)
+        y: Tensor = self.dropout(F.conv2d(x, self.rescaled(), bias, *self.geometry()))
+        return y
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
@@ -140,7 +141,7 @@ def attach(
 
 
 def _dropout_rates(model: nn.Module, highest: float) -> dict[str, float]:
-    """Return the rate of each linear that ends a branch, by its name."""
+    """Return the rate of each layer that ends a branch, by its name."""
     blocks = list(dict.fromkeys(branch.block for branch in branches(model)))
     rates = {}
     for i, block in enumerate(blocks):
@@ -157,7 +158,7 @@ def _rescale(base: nn.Module, slices: int, dropout: float, zero_rows: bool) -> R
         layer = RescaledLinear(base, slices, dropout)
         inputs = base.in_features
     else:
-        layer = RescaledConv2d(cast(nn.Conv2d, base))
+        layer = RescaledConv2d(cast(nn.Conv2d, base), dropout)
         inputs = layer.in_channels
     row_bound = 0.0 if zero_rows else math.sqrt(6)
     nn.init.uniform_(layer.row, -row_bound, row_bound)

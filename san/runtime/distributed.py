@@ -49,14 +49,16 @@ def init_distributed(device: torch.device) -> None:
 
 def wrap_ddp(model: nn.Module) -> nn.Module:
     """Return the model wrapped such that its backward pass averages gradients over all ranks."""
-    return DistributedDataParallel(model) if world_size() > 1 else model
+    if world_size() == 1:
+        return model
+    # Statistics are shared after each step, not before the next.
+    return DistributedDataParallel(model, broadcast_buffers=False)
 
 
-def share(tensors: Iterable[Tensor]) -> None:
-    """Give each rank the values of rank 0."""
-    if world_size() > 1:
-        for tensor in tensors:
-            dist.broadcast(tensor, src=0)
+def broadcast_from_rank_0(tensors: Iterable[Tensor]) -> None:
+    """Give each of several ranks the values of rank 0."""
+    for tensor in tensors:
+        dist.broadcast(tensor, src=0)
 
 
 def seed_rank(seed: int) -> None:

@@ -325,12 +325,12 @@ def _optimizer_state(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tenso
 def _check_sizes(file: Any, trained: Trained) -> None:
     """Raise ValueError where a file has more numbers than a run saves, before they are read.
 
-    AdamW keeps two for each parameter that trains, an average one; the random states are small.
+    AdamW keeps two for each number of a run's state, an average one; the random states are small.
     """
     numbers = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-    trains = sum(tensor.numel() for tensor in trained.state().values())
-    if numbers > 5 * trains + _RANDOM_STATES:
-        raise ValueError(f"it has {numbers:,} numbers; the run trains {trains:,}")
+    own = sum(tensor.numel() for tensor in trained.state().values())
+    if numbers > 5 * own + _RANDOM_STATES:
+        raise ValueError(f"it has {numbers:,} numbers; the run has {own:,}")
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -152,7 +152,7 @@ def _take_step(trained: Trained, clip_grad: float | None) -> None:
     trained.optimizer.step()
     if distributed.world_size() > 1:
         # Each rank has seen images of its own; the next forward pass would do this too late.
-        distributed.share(persistent_buffers(trained.model).values())
+        distributed.broadcast_from_rank_0(persistent_buffers(trained.model).values())
     if trained.average is not None:
         trained.average.update()
 

@@ -325,6 +325,16 @@ def test_bitfit_has_the_gradients_of_the_stock_model_and_computes_none_of_a_conv
     assert "ConvolutionBackward0" not in {event.key for event in profiler.key_averages()}
 
 
+def test_rlrr_can_start_pretrained_and_its_rows_and_columns_decay() -> None:
+    model = tiny_vit().double().eval()
+    images = torch.randn(2, 3, 16, 16).double()
+    before = model(images)
+    adapter = san.attach(model, "rlrr", zero_rows=True, init_std=0.0)
+    assert torch.allclose(model(images), before, atol=1e-12)
+    matrices = {name for name, p in adapter.named_parameters() if p.ndim > 1}
+    assert {name.rpartition(".")[2] for name in matrices} == {"row", "column", "weight"}
+
+
 def test_rlrr_drops_more_in_later_blocks() -> None:
     model = tiny_vit()
     san.attach(model, "rlrr", dropout=0.4)

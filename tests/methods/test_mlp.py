@@ -50,15 +50,19 @@ def normalized(x: Tensor, mean: Tensor, variance: Tensor, norm: nn.Module) -> Te
 def test_logits_are_those_of_the_equations(make, training: bool) -> None:
     head = disturbed(head_of(make, hidden_layers=3, dropout=0.0)).train(training)
     x = torch.randn(7, head.in_features, dtype=torch.float64)
-    expected, running = x, []
+    expected = x
+    running = []
     for i in range(0, 12, 4):
-        linear, norm = head.hidden[i], head.hidden[i + 2]
+        linear = head.hidden[i]
+        norm = head.hidden[i + 2]
         expected = (expected @ linear.weight.T + linear.bias).clamp(min=0)
-        mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+        mean = norm.running_mean.clone()
+        variance = norm.running_var.clone()
         if training:
             running.append(0.9 * mean + 0.1 * expected.mean(0))
             running.append(0.9 * variance + 0.1 * expected.var(0, unbiased=True))
-            mean, variance = expected.mean(0), expected.var(0, unbiased=False)
+            mean = expected.mean(0)
+            variance = expected.var(0, unbiased=False)
         expected = normalized(expected, mean, variance, norm)
     expected = expected @ head.weight.T + head.bias
     assert torch.allclose(head(x), expected, atol=1e-10)
@@ -101,7 +105,8 @@ def test_an_only_image_is_normalized_by_the_running_statistics() -> None:
 @pytest.mark.parametrize("make", FAMILIES)
 def test_statistics_are_saved_and_come_back(make, tmp_path: Path) -> None:
     stock = make().eval()
-    stock_logits = stock(images := torch.randn(8, 3, side_of(stock), side_of(stock)))
+    images = torch.randn(8, 3, side_of(stock), side_of(stock))
+    stock_logits = stock(images)
     adapter = san.attach(stock, "mlp", hidden_layers=2)
     assert len(adapter.buffers) == 2 * 3
     steps(adapter.model.train(), images)

@@ -240,8 +240,8 @@ def test_olora_leaves_the_stock_weights_alone() -> None:
 
 
 def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(MissingPackageError, match=r"No 'oft' without peft: pip install .*\[peft\]"):
+    monkeypatch.setattr(san.methods, "find_spec", lambda package: None)
+    with pytest.raises(MissingPackageError, match=r"'oft' needs peft: pip install .*\[peft\]"):
         san.attach(tiny_vit(), "oft")
 
 
@@ -249,3 +249,23 @@ def test_it_is_not_imported_before_it_is_needed() -> None:
     code = "import sys, san.methods; san.methods.discover_methods(); print('peft' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.filterwarnings("default")  # as in a program
+def test_what_peft_only_warns_of_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match="init_r"):
+        san.attach(tiny_vit(), "adalora", settings={"r": 3})
+
+
+@pytest.mark.parametrize("kind", ["lora", "pissa"])
+def test_frozen_tensors_that_are_exchanged_are_read(kind: str) -> None:
+    model = san.attach(tiny_vit().double().eval(), "peft", kind=kind).model
+    images = torch.randn(2, 3, 16, 16).double()
+    before = model(images)
+    doubled = {name: 2 * value for name, value in model.state_dict().items()}
+    model.load_state_dict(doubled)
+    expected = model(images)
+    model.load_state_dict({name: value / 2 for name, value in doubled.items()})
+    assert torch.allclose(model(images), before)
+    model.load_state_dict(doubled, assign=True)
+    assert torch.equal(model(images), expected)

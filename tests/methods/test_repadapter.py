@@ -93,10 +93,10 @@ def test_repadapter_in_a_convnext_stands_before_the_depthwise_convolution() -> N
 def test_repadapter_in_a_convnext_says_where_it_can_stand_and_that_it_stays() -> None:
     with pytest.raises(
         InvalidValueError,
-        match=r"'repadapter' cannot be used on a ConvNeXt: .*; method\.placement=attn adapts what",
+        match=r"'repadapter' cannot be used on a ConvNeXt: .* with method\.placement=attention",
     ):
         san.attach(tiny_convnext(), "repadapter")
-    adapter = san.attach(tiny_convnext(), "repadapter", placement="attn")
+    adapter = san.attach(tiny_convnext(), "repadapter", placement="attention")
     with pytest.raises(
         InvalidValueError, match=r"'repadapter' cannot be merged: no plain layer can take in stages"
     ):

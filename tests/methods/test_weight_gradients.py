@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from statements import DENSE_GRADIENT, SPENDS_MORE, states
-from test_contract import BACKBONES, CELLS, stock
+from test_contract import BACKBONES, CELLS, LIBRARY, stock
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -58,6 +58,12 @@ def backward(model: nn.Module, side: int) -> Gradients:
 
 
 OURS = [cell for cell in CELLS if not states(cell[0], SPENDS_MORE)]
+
+
+def test_methods_of_others_and_one_of_ours_are_excepted() -> None:
+    names = methods.method_names()
+    assert {method for method in names if states(method, SPENDS_MORE)} == LIBRARY
+    assert {method for method in names if states(method, DENSE_GRADIENT)} == {"rlrr"}
 
 
 @pytest.mark.parametrize(("method", "backbone"), OURS)

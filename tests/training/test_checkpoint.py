@@ -381,7 +381,7 @@ def test_tensors_that_no_run_saves_are_not_read(
     monkeypatch.setattr("san.training.checkpoint._digest", lambda *_: pytest.fail("it was read"))
     with caplog.at_level(logging.WARNING):
         _, losses, _ = trained(tmp_path / "b", "san", "adamw", NO_AUGMENTATION, None)
-    assert re.search(r"it has 20,\d+,\d+ numbers; the run trains", caplog.text)
+    assert re.search(r"it has 20,\d+,\d+ numbers; the run has", caplog.text)
     assert len(losses) == 9
 
 
