@@ -5,10 +5,12 @@ import logging
 from pathlib import Path
 
 import pytest
+import timm
 from conftest import composed, resolved
 
 from san import compose, config_files, methods, renamed_keys
-from san.errors import SanError
+from san.backbones import family_of_name
+from san.errors import SanError, UnsupportedModelError
 from san.experiment import from_config
 from san.methods import check_options, default_options
 from san.run_options import RunOptions
@@ -71,6 +73,30 @@ def test_every_method_states_its_options_in_its_configuration() -> None:
         assert options.pop("name") == name
         assert check_options(name, options) == default_options(name) == check_options(name, {})
         assert options.keys() == default_options(name).keys()
+
+
+def test_defaults_that_depend_on_the_backbone_are_those_of_the_code() -> None:
+    for name in methods.method_names():
+        options = composed(f"method={name}", "backbone=convnext_b_in22k")["method"]
+        del options["name"]
+        expected = default_options(name, "ConvNeXt")
+        assert (
+            check_options(name, options, "ConvNeXt")
+            == expected
+            == check_options(name, {}, "ConvNeXt")
+        )
+    assert default_options("lora", "ConvNeXt") != default_options("lora")
+
+
+def test_timms_names_tell_a_convnext() -> None:
+    names = timm.list_models()
+    assert len(names) > 1000
+    for name in names:
+        try:
+            is_convnext = family_of_name(name) == "ConvNeXt"
+        except UnsupportedModelError:
+            is_convnext = False
+        assert is_convnext == ("convnext" in name), name
 
 
 OLD_WORDS = [
