@@ -38,7 +38,8 @@ _REFUSALS = (
     errno.EROFS,
 )
 _GROUP_ERROR = "Config group override "  # how Hydra's message begins
-_EXTENSIBLE = ("backbone.kwargs.", "recipe.lr.")  # dictionaries that take keys with +
+# Dictionaries that take keys with +
+_EXTENSIBLE = ("backbone.kwargs.", "method.settings", "recipe.lr.")
 
 
 def main(program: Callable[[], object], when_interrupted: str = "Interrupted.") -> None:
@@ -150,8 +151,9 @@ def _explain_config_error(error: Exception) -> str:
         return _with_hint(first, suggest(choice, error.options or []))
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown is not None:
-        if not unknown.group(1).startswith(_EXTENSIBLE):
-            text = re.sub(r"\n?To append to your config use .*", "", text)  # it would be refused
+        if unknown.group(1).startswith(_EXTENSIBLE):
+            return text  # with Hydra's words on how to append
+        text = re.sub(r"\n?To append to your config use .*", "", text)  # it would be refused
         return _with_hint(text, suggest(unknown.group(1), list(_default_keys())))
     cause = error.__cause__ or error.__context__
     return text if cause is None or str(cause) in text else f"{text}\n{cause}"

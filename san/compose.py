@@ -1,6 +1,7 @@
 """Hydra's side: tasks as choices of `data=`, runs composed, and the defaults they depart from."""
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -168,7 +169,9 @@ def _resolve_alike(node: DictConfig, tasks: Sequence[str]) -> list[RunConfig]:
 def _grid_method(method: str, task: str, words: Sequence[str]) -> DictConfig:
     """Return the configuration of a method of a grid, with its options and those of all runs."""
     name, *options = method.split(":")
-    own = current_words([f"method.{option}" for option in options], [name])
+    # Settings take keys that they do not have.
+    own = [re.sub(r"^method\.settings\.", r"++\g<0>", f"method.{option}") for option in options]
+    own = current_words(own, [name])
     if not own and not any(word.lstrip("+~").startswith("method.") for word in words):
         return method_node(name)
     node: DictConfig = _compose([f"method={name}", *_words_of(task), *words, *own]).method

@@ -18,6 +18,7 @@ merged: the bypass is not linear.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, Literal, cast
 
 import torch
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site, branches, family
+from san.errors import UnsupportedModelError
 from san.layers.bottleneck import quick_gelu
 from san.layers.hook_slot import HookSlot
 from san.schema import DropoutRate, PositiveInt
@@ -115,7 +117,7 @@ class ConvBypass(nn.Module):
 
     def convolve(self, x: Tensor) -> Tensor:
         """Convolve the map of patches and each 1 x 1 map of another token: `(B, N, width)`."""
-        patches = x[:, self.prefix_tokens :].reshape(len(x), *self.grid.size, -1)
+        patches = x[:, self.prefix_tokens :].reshape(len(x), *self.grid.size, x.shape[-1])
         convolved = self.conv(patches.movedim(-1, 1))
         tokens: Tensor = convolved.flatten(2).transpose(1, 2)
         if self.prefix_tokens == 0:
@@ -138,8 +140,12 @@ def attach(
     """Add a bypass to every attention and, where `placement` is both, to every MLP.
 
     scale, init: of the convolution; the authors set both by task, scale from 0.01 to 100. dropout:
-    before the way up.
+    before the way up. Raises UnsupportedModelError on a model that leaves out patches.
     """
+    if not isinstance(getattr(model, "patch_drop", None), NoneType | nn.Identity):
+        raise UnsupportedModelError(
+            "'convpass' convolves the map of all patches; build this model with patch_drop_rate=0."
+        )
     is_swin = family(model) == "Swin"
     prefix_tokens = 0 if is_swin else cast(Any, model).num_prefix_tokens
     like = next(model.parameters())

@@ -33,11 +33,9 @@ machine (boft, without a compiler of CUDA).
 """
 
 import copy
-import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,15 +44,14 @@ from san.backbones import Site
 from san.errors import InvalidValueError, MissingPackageError, choose
 from san.installation import install_command
 from san.layers import low_rank
+from san.layers.peft_settings import INITS_OF_THE_BASE, Setting, check_settings
 from san.layers.scaled import with_parameters
-from san.schema import check_value
 
 REQUIRES = "peft"
 _LowRank = Literal["adalora", "delora", "gralora", "hira", "lily", "loha", "lora", "pissa", "vera"]
 _Sparse = Literal["fourierft", "lokr", "miss", "peanut", "randlora", "shira", "waveft"]
 _Scale = Literal["beft", "glora", "hra", "ia3", "oft", "road"]
 Kind = Literal[_LowRank, _Sparse, _Scale]
-Setting = bool | int | float | str | None
 # A preset names its most important setting, at peft's default, so that Hydra knows the key.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "adalora": {"kind": "adalora", "settings": {"init_r": 12}},
@@ -75,40 +72,6 @@ _TARGETS = ("qkv", "proj", "fc1", "fc2")
 _TARGETS_OF_KIND = {"ia3": ("qkv", "fc2")}
 _ADAPTER = "default"  # peft's name for the first of several
 _TYPES = {"pissa": "lora"}  # kinds that are another type of peft's, with a setting
-_DEFAULTS: Mapping[str, Mapping[str, Setting]] = {
-    "fourierft": {"init_weights": True},
-    "shira": {"random_seed": 0},  # a restored adapter finds its entries again
-}
-_FIXED: Mapping[str, Mapping[str, Any]] = {
-    "adalora": {"total_step": 1},  # peft asks for it, and only what we refuse reads it
-    "ia3": {"feedforward_modules": r".*fc2"},
-    "pissa": {"init_lora_weights": "pissa"},
-}
-# What a setting of these would say is said by options of ours, or has no meaning here.
-_NOT_SETTINGS = frozenset(
-    (
-        "task_type",
-        "peft_type",
-        "peft_version",
-        "base_model_name_or_path",
-        "revision",
-        "inference_mode",
-        "target_modules",
-        "exclude_modules",
-        "layers_pattern",
-        "bias",
-        "fan_in_fan_out",
-        "save_projection",
-        "megatron_core",
-        "use_effective_conv2d",
-        "use_qalora",
-        "qalora_group_size",
-        "ensure_weight_tying",
-    )
-)
-_BETWEEN_STEPS = ("target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight")
-_INITS = (True, False, "gaussian", "orthogonal", "olora", "pissa")
-_INITS_OF_THE_BASE = ("olora", "pissa")
 _NEEDS_VALUES = ("shira",)  # at the start, which tensors on the meta device have not
 # Tensors that peft calls parameters, and that do not train.
 _CONSTANTS = {"adalora": "ranknum"}
@@ -213,9 +176,11 @@ def _make_layers(
     the kind does not take.
     """
     config_class, tuner_class = _peft_classes(kind)
-    fields = _check_settings(kind, settings, config_class)
+    # As it is by default; unasked, torch warns of it where shira makes a sparse tensor.
+    torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
+    fields = check_settings(kind, settings, config_class)
     init = fields.get("init_lora_weights")
-    is_residual = init in _INITS_OF_THE_BASE
+    is_residual = init in INITS_OF_THE_BASE
     # A model of their own for peft, so that it leaves nothing in the user's. It takes a dot in a
     # name for a place in the model.
     flat_names = {name: name.replace(".", "-") for name in bases}
@@ -225,10 +190,16 @@ def _make_layers(
     shell = nn.ModuleDict(copies)
     try:
         _inject(tuner_class, shell, config_class, fields)
-    except (ValueError, TypeError, ZeroDivisionError, UserWarning) as error:
+    except (ValueError, TypeError, ZeroDivisionError, RuntimeError, UserWarning) as error:
+        given = ", ".join(f"{name}={value}" for name, value in settings.items())
         raise InvalidValueError(
-            f"peft does not take these settings of '{kind}' here: {error}"
+            f"method.settings came as {given or 'none'}; peft does not take them for '{kind}' on "
+            f"these layers: {error}"
         ) from error
+    if not any(p.requires_grad for p in shell.parameters() if p.numel() > 0):
+        raise InvalidValueError(
+            f"With these settings '{kind}' trains nothing: {dict(settings)}; give larger ones."
+        )
     layers = {}
     for name, base in bases.items():
         layers[name] = _take_over(shell[flat_names[name]], kind, base, is_residual)
@@ -261,48 +232,6 @@ def _peft_classes(kind: str) -> tuple[Any, Any]:
             f"This version of peft has no '{kind}': {install_command(REQUIRES)} --upgrade"
         )
     return mapping.PEFT_TYPE_TO_CONFIG_MAPPING[name], mapping.PEFT_TYPE_TO_TUNER_MAPPING[name]
-
-
-def _check_settings(
-    kind: str, settings: Mapping[str, Setting], config_class: type
-) -> dict[str, Any]:
-    """Return the fields of peft's configuration that settings mean, with ours.
-
-    Raises UnknownNameError on a field that it does not have or that is not a plain value,
-    InvalidValueError on a value that the field does not take.
-    """
-    hints = get_type_hints(config_class)
-    names = {field.name for field in dataclasses.fields(config_class)} - _NOT_SETTINGS
-    names -= _FIXED.get(kind, {}).keys()
-    allowed = sorted(name for name in names if _is_plain(hints[name]))
-    checked = {}
-    for name, value in settings.items():
-        where = f"method.settings.{name}"
-        if kind == "adalora" and name in _BETWEEN_STEPS:
-            raise InvalidValueError(
-                f"{where} came as {value!r}; leave it out: it is read by calls of peft's between "
-                "the steps, which are not made here. The rank stays at init_r."
-            )
-        choose(name, allowed, f"setting of {kind}")
-        checked[name] = check_value(value, hints[name], where)
-        if value is None and name.endswith("seed"):
-            raise InvalidValueError(
-                f"{where} came as None; give a number: a restored adapter draws the same again."
-            )
-    init = checked.get("init_lora_weights", True)
-    if init not in _INITS:
-        raise InvalidValueError(
-            f"method.settings.init_lora_weights came as {init!r}; allowed: "
-            f"{', '.join(map(str, _INITS))} (others take data, or draw what is not saved)."
-        )
-    return {**_DEFAULTS.get(kind, {}), **checked, **_FIXED.get(kind, {})}
-
-
-def _is_plain(hint: Any) -> bool:
-    """Tell whether an annotation is of numbers, truth values and texts alone."""
-    if get_origin(hint) in (Union, UnionType):
-        return all(map(_is_plain, get_args(hint)))
-    return get_origin(hint) is Literal or hint in (bool, int, float, str, NoneType)
 
 
 def _copy_for_peft(base: nn.Linear, is_changed: bool, needs_values: bool) -> nn.Linear:

@@ -157,10 +157,12 @@ def attach(
 
 
 def _check_groups(groups: int, widths: Sequence[int]) -> None:
-    """Raise InvalidValueError unless `groups` divides all widths."""
+    """Raise InvalidValueError unless `groups` divides all widths, the bottleneck's first."""
     largest = math.gcd(*widths)
+    others = sorted(set(widths[1:]))
     if largest % groups:
         raise InvalidValueError(
-            f"method.groups came as {groups}; allowed: a divisor of {largest}, so that it divides "
-            "method.bottleneck_dim and all widths of this backbone."
+            f"method.groups came as {groups}; allowed: what divides method.bottleneck_dim "
+            f"({widths[0]}) and all widths of this backbone ({', '.join(map(str, others))}): "
+            f"a divisor of {largest}."
         )

@@ -1,6 +1,7 @@
 """How much disk the runs that are left will take."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -14,8 +15,6 @@ RECORD_BYTES = 130_000  # of a record, its answers and wandb's files: 5 to 81 kB
 FLOAT32_BYTES = 4
 CHECKPOINT_COPIES = 2  # a new checkpoint is complete before the old one is deleted
 OPTIMIZER_COPIES = {"adamw": 3, "sgd": 2}  # of the trainable parameters, in a checkpoint
-
-Options = tuple[tuple[str, object], ...]
 
 
 def disk_estimate(statuses: Sequence[RunStatus], jobs: int) -> str:
@@ -53,33 +52,23 @@ def trainable_parameters(run: PlannedRun) -> int:
     """Return how many parameters a run trains; runs of the same model and method share the work."""
     one_class, a_class = _count_trainable(
         run.backbone.timm_name,
-        _hashable(run.backbone.kwargs),
+        json.dumps(dict(run.backbone.kwargs), sort_keys=True),
         run.method,
-        _hashable(run.method_options),
+        json.dumps(dict(run.method_options), sort_keys=True),
     )
     return one_class + (len(run.task.classes) - 1) * a_class
 
 
 @cache
-def _count_trainable(
-    timm_name: str, kwargs: Options, method: str, options: Options
-) -> tuple[int, int]:
+def _count_trainable(timm_name: str, kwargs: str, method: str, options: str) -> tuple[int, int]:
     """Return how many parameters a method trains for one class, and for each further one.
 
-    It is attached to a model without weights, which needs no memory.
+    kwargs, options: as JSON, which the cache can compare. It is attached to a model without
+    weights, which needs no memory.
     """
     with torch.device("meta"):
-        model = build_backbone(timm_name, 1, "random", None, dict(kwargs)).model
-        adapter = attach_for_good(model, method, **dict(options))
+        model = build_backbone(timm_name, 1, "random", None, json.loads(kwargs)).model
+        adapter = attach_for_good(model, method, **json.loads(options))
     classifier = model.get_submodule(classifier_name(model))
     a_class = sum(parameter.numel() for parameter in classifier.parameters())
     return adapter.counts.trainable, a_class
-
-
-def _hashable(options: Mapping[str, object]) -> Options:
-    """Return options as a key of the cache."""
-    pairs: list[tuple[str, object]] = []
-    for name in sorted(options):
-        value = options[name]
-        pairs.append((name, tuple(value) if isinstance(value, list) else value))
-    return tuple(pairs)

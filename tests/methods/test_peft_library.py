@@ -208,7 +208,7 @@ def test_every_preset_is_of_a_kind() -> None:
             InvalidValueError,
             r"method\.settings\.r came as '8'; allowed: `",
         ),
-        ({"settings": {"r": 0}}, InvalidValueError, "peft does not take .* of 'lora' here: .*r"),
+        ({"settings": {"r": 0}}, InvalidValueError, "peft does not take them for 'lora' .*r"),
         ({"settings": {"init_lora_weights": "eva"}}, InvalidValueError, "came as 'eva'; allowed"),
         (
             {"kind": "shira", "settings": {"r": 2, "random_seed": None}},
@@ -253,7 +253,9 @@ def test_it_is_not_imported_before_it_is_needed() -> None:
 
 @pytest.mark.filterwarnings("default")  # as in a program
 def test_what_peft_only_warns_of_is_refused() -> None:
-    with pytest.raises(InvalidValueError, match="init_r"):
+    with pytest.raises(InvalidValueError, match="Adjusted"):
+        san.attach(tiny_vit(), "oft", settings={"oft_block_size": 5})
+    with pytest.raises(UnknownNameError, match="Allowed: init_r"):
         san.attach(tiny_vit(), "adalora", settings={"r": 3})
 
 
@@ -269,3 +271,21 @@ def test_frozen_tensors_that_are_exchanged_are_read(kind: str) -> None:
     assert torch.allclose(model(images), before)
     model.load_state_dict(doubled, assign=True)
     assert torch.equal(model(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "vera", "settings": {"r": -1}}, r"settings\.r came as -1; allowed: 0 or more"),
+        ({"kind": "oft", "settings": {"oft_block_size": 1}}, "trains nothing|does not take"),
+        ({"kind": "adalora", "settings": {"init_r": 0}}, "trains nothing"),
+        ({"kind": "lora", "settings": {"lora_dropout": 1.0}}, "allowed: from 0, below 1"),
+        ({"kind": "lokr", "settings": {"decompose_factor": -7}}, "0 or more, or -1"),
+        ({"kind": "randlora", "settings": {"r": 0}}, "method.settings came as r=0"),
+    ],
+)
+def test_settings_without_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    model = tiny_vit()
+    with pytest.raises(InvalidValueError, match=message):
+        san.attach(model, "peft", **options)
+    assert module_types(model) == module_types(tiny_vit())

@@ -7,7 +7,7 @@ import pytest
 from san.compose import compose_grid
 from san.experiment import from_config
 from san.settings import RunConfig
-from san.sweep import plan
+from san.sweep import disk, plan
 from san.sweep.plan import PlannedRun, plan_runs
 
 TASKS = ["demo/digits", "vtab/cifar"]  # one that is drawn, and one that is not prepared
@@ -67,3 +67,12 @@ def test_each_cell_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(plan, "from_config", note)
     assert len(plan_runs(grid(tmp_path, list(range(50))))) == 200
     assert len(checked) == len(TASKS) * len(METHODS)
+
+
+def test_settings_of_a_library_are_planned(tmp_path: Path, data_root: Path) -> None:
+    overrides = [f"data_root={data_root}", f"results_dir={tmp_path}"]
+    names = ["peft:kind=hira:settings.r=2", "peft:kind=hira:settings.r=4"]
+    runs = plan.plan_runs(compose_grid(["demo/count"], names, [0], overrides))
+    few, more = map(disk.trainable_parameters, runs)
+    head = 129 * 6
+    assert more - head == 2 * (few - head) > 0
