@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from itertools import product
+from typing import Any
 
 import pytest
 import timm
+import torch
 import yaml
 from test_oracles import FOLDER
 from torch import nn
@@ -22,16 +24,21 @@ import san
 BASE = json.loads((FOLDER / "counts_base.json").read_text())
 OURS = yaml.safe_load((FOLDER / "ours.yaml").read_text())
 BLOCK = re.compile(r"(?:\w+\.(\d+)\.)?blocks\.(\d+)\.")
+VIT = "vit_base_patch16_224"
 SWIN = "swin_base_patch4_window7_224"
 
 
 @cache
 def stock(architecture: str) -> nn.Module:
-    return timm.create_model(architecture, num_classes=100)
+    """A model of full size without values: names and shapes are all that counts."""
+    with torch.device("meta"):
+        return timm.create_model(architecture, num_classes=100)
 
 
-def fresh(architecture: str = "vit_base_patch16_224") -> nn.Module:
-    return copy.deepcopy(stock(architecture))
+def attached(method: str, architecture: str = VIT, **options: Any) -> san.Adapter:
+    model = copy.deepcopy(stock(architecture))
+    with torch.device("meta"):
+        return san.attach(model, method, **options)
 
 
 def architecture(name: str) -> str:
@@ -39,7 +46,7 @@ def architecture(name: str) -> str:
     words = name.split("_")
     if "swin" in words:
         return SWIN
-    return "convnext_base" if "convnext" in words else "vit_base_patch16_224"
+    return "convnext_base" if "convnext" in words else VIT
 
 
 def entry(name: str) -> dict:
@@ -85,8 +92,7 @@ def test_all_are_known() -> None:
 def test_counts_and_names_at_full_size(name: str) -> None:
     official = BASE[name]
     ours = entry(name)
-    model = fresh(architecture(name))
-    adapter = san.attach(model, ours["method"], **ours["options"])
+    adapter = attached(ours["method"], architecture(name), **ours["options"])
     dead_pattern = ours.get("dead", r"\Z.")
     dead = {pattern for pattern in official["names"] if re.search(dead_pattern, pattern)}
     dead_numbers = sum(official["names"][pattern][1] for pattern in dead)
@@ -97,7 +103,7 @@ def test_counts_and_names_at_full_size(name: str) -> None:
     mapped: set[str] = set()
     for pattern, rule in product(official["names"].keys() - dead, ours.get("names", [])):
         tensors, _ = official["names"][pattern]
-        places = spelled_out(pattern, model)
+        places = spelled_out(pattern, adapter.model)
         if "step" in ours:
             places = [pattern.replace("*", str(ours["step"] * i)) for i in range(tensors)]
         for theirs in places:
@@ -125,11 +131,11 @@ def test_counts_and_names_at_full_size(name: str) -> None:
     ],
 )
 def test_counts_by_formula(method: str, options: dict, method_count: int, norm_count: int) -> None:
-    counts = san.attach(fresh(), method, **options).counts
+    counts = attached(method, **options).counts
     assert (counts.method, counts.norm, counts.head) == (method_count, norm_count, 76_900)
     assert counts.percent == pytest.approx(100 * (method_count + norm_count) / 85_798_656)
 
 
 def test_prompts_in_swin_b() -> None:
-    assert san.attach(fresh(SWIN), "vpt_shallow").counts.method == 640
-    assert san.attach(fresh(SWIN), "vpt_deep").counts.method == 60_160
+    assert attached("vpt_shallow", SWIN).counts.method == 640
+    assert attached("vpt_deep", SWIN).counts.method == 60_160
