@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from san.backbones import Site
 from san.errors import InvalidValueError, choose
-from san.layers.scaled import with_parameters
 from san.layers.scaled_op import scaled_op
+from san.layers.shared_linear import SharedLinear
 from san.schema import DropoutRate, PositiveInt, check_fields
 
 _SLICES = ("q", "k", "v")
@@ -63,7 +63,7 @@ def scaling(rank: int, scale: float, alpha: float | None) -> float:
     return alpha / max(rank, 1)
 
 
-class LowRankLinear(nn.Linear):
+class LowRankLinear(SharedLinear):
     """An `nn.Linear` with updates of some slices of its outputs.
 
     Weight and bias are shared with `base`. starts: where each slice begins; size: its outputs.
@@ -73,10 +73,7 @@ class LowRankLinear(nn.Linear):
     def __init__(
         self, base: nn.Linear, starts: Sequence[int], size: int, update: LowRankConfig
     ) -> None:
-        bias = base.bias is not None
-        super().__init__(base.in_features, base.out_features, bias, device="meta")
-        self.weight = base.weight
-        self.bias = base.bias
+        super().__init__(base)
         self.starts = tuple(starts)
         self.size = size
         self.scaling = update.scale
@@ -154,11 +151,6 @@ class LowRankLinear(nn.Linear):
     def updated_weight(self) -> Tensor:
         """Return W + scaling * B A `(O, I)`, which training never needs to form."""
         return self.weight + self.stacked_b() @ self.stacked_a()
-
-    def to_linear(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
-        """Return a plain layer of this shape with copies of the given weight and bias."""
-        plain = nn.Linear(self.in_features, self.out_features, device="meta")
-        return with_parameters(plain, weight, bias)
 
     @torch.no_grad()
     def row_norms(self) -> tuple[Tensor, Tensor]:

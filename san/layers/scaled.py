@@ -29,6 +29,7 @@ from san.layers.scaled_op import (
     fold_weight,
     scaled_op,
 )
+from san.layers.shared_linear import SharedLinear, with_parameters
 
 
 class ScaleMixin(nn.Module):
@@ -73,7 +74,7 @@ class ScaleMixin(nn.Module):
         return p.detach() if self.writer == "differentiates" else p
 
 
-class ScaledLinear(nn.Linear, ScaleMixin):
+class ScaledLinear(SharedLinear, ScaleMixin):
     """An `nn.Linear` under scales; its weight and bias are shared with `base` and do not change."""
 
     def __init__(
@@ -83,11 +84,7 @@ class ScaledLinear(nn.Linear, ScaleMixin):
         shift: bool = False,
         input_scale: nn.Module | None = None,
     ) -> None:
-        bias = base.bias is not None
-        # On the meta device, because the parameters of `base` take the place of new ones.
-        super().__init__(base.in_features, base.out_features, bias, device="meta")
-        self.weight = base.weight
-        self.bias = base.bias
+        super().__init__(base)
         self.add_scales(base.out_features, base.weight, scale, shift, input_scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,8 +95,7 @@ class ScaledLinear(nn.Linear, ScaleMixin):
         """Return the plain layer that computes the same."""
         weight = fold_weight(self.weight, self.scale, self.input_scale())
         bias = fold_bias(self.bias, self.scale, self.shift)
-        plain = nn.Linear(self.in_features, self.out_features, device="meta")
-        return with_parameters(plain, weight, bias)
+        return self.to_linear(weight, bias)
 
 
 class ScaledConv2d(nn.Conv2d, ScaleMixin):
@@ -279,14 +275,6 @@ def is_plain_conv(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     if type(layer) is not nn.Conv2d:
         return False
     return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-
-
-def with_parameters(plain: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    """Give a plain layer, made on the meta device, copies of these tensors."""
-    plain.weight = nn.Parameter(weight.detach().clone())
-    copied_bias = None if bias is None else nn.Parameter(bias.detach().clone())
-    plain.register_parameter("bias", copied_bias)
-    return plain
 
 
 @torch.no_grad()

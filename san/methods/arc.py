@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from san.backbones import Branch, Site, branches, family
 from san.layers.hook_slot import HookSlot
-from san.layers.scaled import with_parameters
 from san.layers.scaled_op import scaled_op
+from san.layers.shared_linear import SharedLinear
 from san.schema import DropoutRate, PositiveInt
 
 
@@ -68,14 +68,11 @@ class RecomposedAdapter(nn.Module):
         return self.training and self.dropout.p > 0
 
 
-class ArcLinear(nn.Linear):
+class ArcLinear(SharedLinear):
     """An `nn.Linear` that reads its input through an adapter."""
 
     def __init__(self, base: nn.Linear, arc: RecomposedAdapter) -> None:
-        bias = base.bias is not None
-        super().__init__(base.in_features, base.out_features, bias, device="meta")
-        self.weight = base.weight
-        self.bias = base.bias
+        super().__init__(base)
         self.arc = arc
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,8 +85,7 @@ class ArcLinear(nn.Linear):
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same; it has a bias."""
         down, up, bias = self.folded()
-        plain = nn.Linear(self.in_features, self.out_features, device="meta")
-        return with_parameters(plain, self.weight + up @ down, bias)
+        return self.to_linear(self.weight + up @ down, bias)
 
     def folded(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the adapter behind the weight: P^T, W P diag(c), and the bias with W b in it."""

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from san.backbones import Site
 from san.errors import UnsupportedModelError
-from san.layers.scaled import with_parameters
 from san.layers.scaled_op import scaled_op
+from san.layers.shared_linear import SharedLinear
 from san.schema import DropoutRate, PositiveInt
 
 PRESETS = {
@@ -98,7 +98,7 @@ class TuckerCore(nn.Module):
         return matrix.reshape(self.outputs, rank, self.inputs, rank)
 
 
-class FactLinear(nn.Linear):
+class FactLinear(SharedLinear):
     """An `nn.Linear` under the update. down, up: U and V, shared; core: the module that gives C."""
 
     def __init__(
@@ -110,10 +110,7 @@ class FactLinear(nn.Linear):
         scale: float,
         dropout: float,
     ) -> None:
-        bias = base.bias is not None
-        super().__init__(base.in_features, base.out_features, bias, device="meta")
-        self.weight = base.weight
-        self.bias = base.bias
+        super().__init__(base)
         self.down = down
         self.up = up
         self.core = core
@@ -147,8 +144,7 @@ class FactLinear(nn.Linear):
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
         down, up = self.factors()
-        plain = nn.Linear(self.in_features, self.out_features, device="meta")
-        return with_parameters(plain, self.weight + up @ down, self.bias)
+        return self.to_linear(self.weight + up @ down, self.bias)
 
 
 def attach(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from san.backbones import Site, classifier_name
 from san.errors import UnsupportedModelError
+from san.layers.shared_linear import SharedLinear
 from san.schema import DropoutRate, PositiveInt
 
 
@@ -37,18 +38,14 @@ class BatchNorm(nn.BatchNorm1d):
         return F.batch_norm(x, mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
-class MLPHead(nn.Linear):
+class MLPHead(SharedLinear):
     """A classifier `(B, d)` to `(B, classes)` behind hidden layers of its width.
 
     Its weight and bias are those of `base`.
     """
 
     def __init__(self, base: nn.Linear, hidden_layers: int, dropout: float) -> None:
-        bias = base.bias is not None
-        # On the meta device, because the parameters of `base` take the place of new ones.
-        super().__init__(base.in_features, base.out_features, bias, device="meta")
-        self.weight = base.weight
-        self.bias = base.bias
+        super().__init__(base)
         layers: list[nn.Module] = []
         for _ in range(hidden_layers):
             layers += _hidden_layer(base.weight, dropout)

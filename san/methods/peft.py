@@ -45,7 +45,7 @@ from san.errors import InvalidValueError, MissingPackageError, choose
 from san.installation import install_command
 from san.layers import low_rank
 from san.layers.peft_settings import INITS_OF_THE_BASE, Setting, check_settings
-from san.layers.scaled import with_parameters
+from san.layers.shared_linear import SharedLinear
 
 REQUIRES = "peft"
 _LowRank = Literal["adalora", "delora", "gralora", "hira", "lily", "loha", "lora", "pissa", "vera"]
@@ -77,7 +77,7 @@ _NEEDS_VALUES = ("shira",)  # at the start, which tensors on the meta device hav
 _CONSTANTS = {"adalora": "ranknum"}
 
 
-class PeftLinear(nn.Linear):
+class PeftLinear(SharedLinear):
     """An `nn.Linear` under a layer of peft's, which has the frozen one inside.
 
     Weight and bias are shared with `base`. residual: the weight in the place of the frozen one,
@@ -85,10 +85,7 @@ class PeftLinear(nn.Linear):
     """
 
     def __init__(self, base: nn.Linear, layer: nn.Module, residual: Tensor | None) -> None:
-        bias = base.bias is not None
-        super().__init__(base.in_features, base.out_features, bias, device="meta")
-        self.weight = base.weight
-        self.bias = base.bias
+        super().__init__(base)
         del layer._modules["base_layer"]
         if residual is None:
             # An attribute, but no module: the frozen parameters have one name, that of the stock.
@@ -119,8 +116,7 @@ class PeftLinear(nn.Linear):
         except (NotImplementedError, ValueError) as error:
             kind = type(self.peft).__name__
             raise InvalidValueError(f"peft cannot merge its {kind}: {error}") from error
-        plain = nn.Linear(self.in_features, self.out_features, device="meta")
-        return with_parameters(plain, layer.base_layer.weight, layer.base_layer.bias)
+        return self.to_linear(layer.base_layer.weight, layer.base_layer.bias)
 
     def _hand_over(self) -> None:
         """Give peft's layer the frozen tensors: others may have taken their place in the model."""

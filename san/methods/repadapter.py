@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from san.backbones import Site
 from san.errors import InvalidValueError
-from san.layers.scaled import with_parameters
+from san.layers.shared_linear import SharedLinear
 from san.schema import DropoutRate, PositiveInt
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -97,15 +97,11 @@ class RepAdapter(nn.Module):
         return (self(channels_last).movedim(-1, 1), *inputs[1:])
 
 
-class RepLinear(nn.Linear):
+class RepLinear(SharedLinear):
     """An `nn.Linear` of adapted inputs; its weight and bias are shared with `base`."""
 
     def __init__(self, base: nn.Linear, adapter: RepAdapter) -> None:
-        bias = base.bias is not None
-        # On the meta device, because the parameters of `base` take the place of new ones.
-        super().__init__(base.in_features, base.out_features, bias, device="meta")
-        self.weight = base.weight
-        self.bias = base.bias
+        super().__init__(base)
         self.adapter = adapter
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,8 +117,7 @@ class RepLinear(nn.Linear):
         bias = read @ down.bias + self.adapter.scale * (self.weight @ up.bias)
         if self.bias is not None:
             bias = bias + self.bias
-        plain = nn.Linear(self.in_features, self.out_features, device="meta")
-        return with_parameters(plain, weight, bias)
+        return self.to_linear(weight, bias)
 
 
 def attach(

@@ -26,12 +26,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from san.backbones import Site, branches, family
-from san.layers.scaled import ScaledConv2d, scale_layer, with_parameters
+from san.layers.scaled import ScaledConv2d, scale_layer
 from san.layers.scaled_op import fold_bias
+from san.layers.shared_linear import SharedLinear, with_parameters
 from san.schema import DropoutRate, NonNegativeFloat
 
 
-class RescaledLinear(nn.Linear):
+class RescaledLinear(SharedLinear):
     """An `nn.Linear` whose weight is rescaled by rows and columns; it shares those of `base`.
 
     slices: of its outputs, with a column each. row: `(O, 1)`; column: `(slices, I)`; shift: `(O,)`.
@@ -39,10 +40,7 @@ class RescaledLinear(nn.Linear):
     """
 
     def __init__(self, base: nn.Linear, slices: int, dropout: float) -> None:
-        bias = base.bias is not None
-        super().__init__(base.in_features, base.out_features, bias, device="meta")
-        self.weight = base.weight
-        self.bias = base.bias
+        super().__init__(base)
         self.slices = slices
         self.row = nn.Parameter(base.weight.new_empty(base.out_features, 1))
         self.column = nn.Parameter(base.weight.new_empty(slices, base.in_features))
@@ -66,8 +64,7 @@ class RescaledLinear(nn.Linear):
 
     def merged(self) -> nn.Module:
         """Return the plain layer that computes the same."""
-        plain = nn.Linear(self.in_features, self.out_features, device="meta")
-        return with_parameters(plain, self.rescaled(), self.shifted_bias())
+        return self.to_linear(self.rescaled(), self.shifted_bias())
 
 
 class RescaledConv2d(ScaledConv2d):
